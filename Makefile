@@ -1,0 +1,59 @@
+# Everything sets itself up: into .venv (Python) and target (Rust). CI calls only these.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
+ARGS ?=
+
+.PHONY: demo test test-rust test-python lint bench setup build clean
+
+demo: build ## three speakers in a room, mixed and playable: make demo ARGS="--duration 20 --json"
+	@$(BIN)/audiomixer demo $(ARGS)
+
+setup: $(VENV)/.demo
+
+build: $(VENV)/.built
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "audiomixer needs Python 3.11 or newer")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --upgrade pip 1>&2
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@$(BIN)/pip install --quiet 'maturin>=1.16,<2' 1>&2
+	@touch $@
+
+$(VENV)/.built: $(RUST) $(VENV)/.demo
+	@echo 'Building the Rust core…' 1>&2
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet 1>&2
+	@touch $@
+
+$(VENV)/.%: pyproject.toml | $(BIN)/python
+	@$(BIN)/pip install --quiet --group $* 1>&2
+	@touch $@
+
+test: test-rust test-python
+
+test-rust:
+	cargo test --quiet --workspace --locked
+
+test-python: build $(VENV)/.test
+	@tests/system-packages
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: build $(VENV)/.test $(VENV)/.lint
+	cargo fmt --check
+	cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-timings 2>/dev/null || $(BIN)/lint-imports
+	$(BIN)/python -m mypy.stubtest audiomixer._core --mypy-config-file pyproject.toml
+
+bench: build $(VENV)/.bench
+	cargo bench --quiet --package audiomixer-core
+	$(BIN)/python benches/mixing.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) target

@@ -1,0 +1,11 @@
+"""Mixes the people in a WebRTC room into one live stream, and tells how loud each of them is.
+
+`Mixer` is the core: RTP packets or NumPy arrays in, mixed frames out, no network and no clock.
+`AudioMixer` is the whole: it joins a room and feeds outputs, in asyncio.
+"""
+
+from audiomixer._core import Mixer, Participant, Stats
+from audiomixer.metadata import TimedMetadata, Volume
+from audiomixer.mixer import AudioMixer
+
+__all__ = ["AudioMixer", "Mixer", "Participant", "Stats", "TimedMetadata", "Volume"]

@@ -1,0 +1,70 @@
+"""The running mix of one room: mixes what is due, and hands frames and volumes to whoever listens."""
+
+import logging
+import threading
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiomixer._core import Mixer
+from audiomixer.encoding import SAMPLE_RATE
+from audiomixer.metadata import INTERVAL
+from audiomixer.pacer import FRAME
+
+_FRAMES_PER_INTERVAL: Final = round(INTERVAL / FRAME)
+
+_log = logging.getLogger(__name__)
+
+
+class Listener(Protocol):
+    """Gets every frame of a bus, in the pacer's threads. It must not block, and not keep the array."""
+
+    def on_frame(self, samples: NDArray[np.float32]) -> None:
+        """The next 20 ms, float32 of shape `(960, 2)`; the array is used again for the next frame."""
+
+    def on_volumes(self, volumes: dict[str, int]) -> None:
+        """The volumes of the 500 ms that end with the last frame, as `Mixer.volumes` gives them."""
+
+
+class Bus:
+    """One room's `Mixer` and its listeners. Begins at the time it is made, in seconds of the pacer's clock."""
+
+    def __init__(self, now: float) -> None:
+        self.mixer = Mixer(SAMPLE_RATE, 2)
+        self.frames = 0
+        """Frames mixed so far."""
+        self._start = now
+        self._samples = np.zeros((self.mixer.frame_size, 2), np.float32)
+        self._listeners: list[Listener] = []
+        self._ticking = threading.Lock()
+
+    def add(self, listener: Listener) -> None:
+        """Begins to hand frames to `listener`."""
+        self._listeners.append(listener)
+
+    def remove(self, listener: Listener) -> None:
+        """Ceases to; waits for the tick under way, so that afterwards the listener is not called any more."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+        with self._ticking:
+            pass
+
+    def advance(self, now: float) -> None:
+        """Mixes every frame that has ended at `now`; one that comes late is mixed as of when it was due."""
+        while (due := self._start + (self.frames + 1) * FRAME) <= now:
+            with self._ticking:
+                self._tick(due)
+
+    def _tick(self, due: float) -> None:
+        self.mixer.mix_into(self._samples, due)
+        self.frames += 1
+        volumes = None if self.frames % _FRAMES_PER_INTERVAL else self.mixer.volumes()
+        for listener in tuple(self._listeners):
+            try:
+                listener.on_frame(self._samples)
+                if volumes is not None:
+                    listener.on_volumes(volumes)
+            except Exception:
+                _log.exception("%r failed and gets no more frames", listener)
+                self._listeners.remove(listener)

@@ -1,0 +1,204 @@
+"""The command `audiomixer`."""
+
+import asyncio
+import contextlib
+import functools
+import math
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import IO, Annotated, Any, Final, Literal
+
+import typer
+import uvloop
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from audiomixer.metadata import TimedMetadata
+from audiomixer.mixer import IDENTITY, AudioMixer
+from audiomixer.outputs.base import OutputError
+from audiomixer.rooms.base import RoomError
+from audiomixer.rooms.local import LocalRooms
+from audiomixer.service.app import create_app
+from audiomixer.service.demo import ROOM, demo
+from audiomixer.service.server import PortError, serving, stop_signals
+from audiomixer.service.streams import Streams
+from audiomixer.tokens import mint
+from audiomixer.webrtc.addresses import addresses_of
+
+app = typer.Typer(
+    help="Mixes the people in a WebRTC room into one live stream.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_METER_FLOOR: Final = -60.0
+"""dBFS at the left end of a meter."""
+
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any.")]
+Duration = Annotated[float | None, typer.Option(min=0.0, help="Stop after so many seconds.")]
+Bitrate = Annotated[Literal["128", "192"], typer.Option(help="Bitrate of the mix in kbit/s.")]
+Secret = Annotated[
+    str | None,
+    typer.Option(envvar="AUDIOMIXER_SECRET", help="Who joins needs an access token signed with this."),
+]
+
+
+def _command(run: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Makes a command of a coroutine function: what the user can mend is told in a line, with exit code 2."""
+
+    @functools.wraps(run)
+    def command(*args: Any, **kwargs: Any) -> None:
+        try:
+            uvloop.run(run(*args, **kwargs))
+        except (ValueError, PortError, RoomError, OutputError) as error:
+            typer.echo(f"audiomixer: {error}", err=True)
+            raise typer.Exit(2) from None
+
+    return command
+
+
+@app.command("demo")
+@_command
+async def demo_command(
+    port: Port = 8080,
+    host: Host = "127.0.0.1",
+    duration: Duration = None,
+    audio_bitrate: Bitrate = "128",
+    json: Annotated[bool, typer.Option("--json", help="Print the timed metadata, a payload a line.")] = False,
+) -> None:
+    """A room of three speakers, mixed and playable at once."""
+    streams = Streams(LocalRooms(addresses_of(host)))
+    async with serving(create_app(streams), host, port) as url:
+        try:
+            with stop_signals() as stop:
+                async with demo(streams, url, int(audio_bitrate)) as stream:
+                    lines = [
+                        f"Listen   {url}/listen/{stream.sid}",
+                        f"Talk     {url}/rooms/{ROOM}",
+                        f"HLS      {url}/hls/{stream.sid}/index.m3u8",
+                        "Stop with Ctrl-C.",
+                    ]
+                    with contextlib.ExitStack() as shown:
+                        show = _print_json(sys.stdout) if json else shown.enter_context(_meters(lines))
+                        await _follow(stream.mixer, show, duration, stop)
+        finally:
+            await streams.close()
+
+
+@app.command("mix")
+@_command
+async def mix_command(
+    room: Annotated[str, typer.Option(help="Room to mix: local:NAME, which is hosted here.")],
+    output: Annotated[
+        list[str] | None,
+        typer.Option(help="File (*.m4a|.mp3|.ogg|.wav|.mka) or URL (rtmp(s)://, icecast://); may be given again."),
+    ] = None,
+    identity: Annotated[str, typer.Option(help="The mixer's identity in the room.")] = IDENTITY,
+    audio_bitrate: Bitrate = "128",
+    duration: Duration = None,
+    metadata: Annotated[
+        str | None, typer.Option(help="File for the timed metadata, a payload a line; - is stdout.")
+    ] = None,
+    port: Port = 8080,
+    host: Host = "127.0.0.1",
+    secret: Secret = None,
+) -> None:
+    """Mixes a room into files, and to servers."""
+    rooms = LocalRooms(addresses_of(host), secret)
+    mixer = AudioMixer(room, outputs=output or [], audio_bitrate=int(audio_bitrate), identity=identity, rooms=rooms)
+    streams = Streams(rooms)
+    with contextlib.ExitStack() as files:
+        show = _print_json(files.enter_context(_open(metadata))) if metadata else _ignore
+        async with serving(create_app(streams), host, port) as url:
+            try:
+                with stop_signals() as stop:
+                    async with mixer:
+                        typer.echo(f"Talk at {url}/rooms/{mixer.room.name}", err=True)
+                        await _follow(mixer, show, duration, stop)
+            finally:
+                await streams.close()
+    for target, push in zip(output or [], mixer.outputs, strict=True):
+        if error := getattr(push, "error", None):
+            raise OutputError(f"output: {target} stopped: {error}")
+
+
+@app.command("token")
+def token_command(
+    identity: Annotated[str, typer.Option(help="Who may join.")],
+    secret: Annotated[str, typer.Option(envvar="AUDIOMIXER_SECRET", help="The rooms' secret.")],
+    room: Annotated[str | None, typer.Option(help="The room's name; any if absent.")] = None,
+    ttl: Annotated[float, typer.Option(min=1, help="Seconds until the token expires.")] = 3600,
+) -> None:
+    """Prints an access token for rooms that need one."""
+    typer.echo(mint(secret, identity, room, ttl=ttl))
+
+
+Show = Callable[[TimedMetadata], None]
+
+
+async def _follow(mixer: AudioMixer, show: Show, duration: float | None, stop: asyncio.Event) -> None:
+    """Shows payloads until the stream has lasted `duration` seconds, or `stop` is set."""
+
+    async def follow() -> None:
+        async for payload in mixer.timed_metadata():
+            show(payload)
+
+    async def last() -> None:
+        while duration is None or mixer.time < duration:
+            await asyncio.sleep(1.0 if duration is None else max(0.005, duration - mixer.time))
+
+    tasks = [asyncio.create_task(work) for work in (follow(), last(), stop.wait())]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _ignore(payload: TimedMetadata) -> None:
+    pass
+
+
+def _print_json(file: IO[str]) -> Show:
+    def show(payload: TimedMetadata) -> None:
+        print(payload.to_json(), file=file, flush=True)
+
+    return show
+
+
+def _open(target: str) -> contextlib.AbstractContextManager[IO[str]]:
+    if target == "-":
+        return contextlib.nullcontext(sys.stdout)
+    try:
+        return Path(target).open("w", encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"metadata: cannot write {target}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _meters(lines: list[str]) -> Iterator[Show]:
+    """Live meters in the terminal."""
+    with Live(Group(*lines), console=Console(), refresh_per_second=4) as live:
+        yield lambda payload: live.update(Group(*lines, _table(payload)))
+
+
+def _table(payload: TimedMetadata) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    for identity, volume in sorted(payload.p.items()):
+        if volume.v < 0:
+            table.add_row(identity, "[dim]muted[/]", "")
+            continue
+        decibels = 20 * math.log10(max(volume.v, 1) / 32767)
+        level = 100 * (1 - decibels / _METER_FLOOR)
+        bar = ProgressBar(total=100, completed=max(0.0, level), width=40)
+        table.add_row(identity, bar, f"{decibels:.0f} dBFS")
+    table.add_row("[dim]stream[/]", f"[dim]{payload.time:.1f} s[/]", "")
+    return table

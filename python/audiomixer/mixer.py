@@ -1,0 +1,174 @@
+"""`AudioMixer`: joins a room, encodes its mix once per encoding, feeds outputs, and tells who is how loud."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiomixer.broadcast import Broadcast
+from audiomixer.encoding import (
+    BITRATES,
+    FRAME_SIZE,
+    SAMPLE_RATE,
+    EncodedPacket,
+    Encoder,
+    Encoding,
+    to_av_frame,
+)
+from audiomixer.metadata import TimedMetadata
+from audiomixer.outputs.base import Output
+from audiomixer.outputs.push import PushOutput
+from audiomixer.rooms.base import Room
+from audiomixer.rooms.local import LocalRooms
+
+IDENTITY: Final = "audio-mixer-v2"
+_PAYLOADS: Final = 120
+"""A minute of payloads may wait for a reader."""
+
+_log = logging.getLogger(__name__)
+
+
+def open_room(url: str, rooms: LocalRooms) -> Room:
+    """The room that `url` names.
+
+    Raises:
+        ValueError: It names none.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "local" or not parts.path:
+        raise ValueError(f"room: expected local:NAME, got {url!r}")
+    return rooms.open(parts.path)
+
+
+class AudioMixer:
+    """Mixes one room, from entering the `async with` block until leaving it.
+
+    The stream keeps wall-clock time whatever happens in the room: nobody there, everybody muted, the room gone.
+
+    Args:
+        room: A room, or the URL of one: `local:NAME`.
+        outputs: Outputs, or paths and URLs of such: `*.m4a|.mp3|.ogg|.wav|.mka`, `rtmp(s)://`, `icecast://`.
+        audio_bitrate: 128 or 192, in kbit/s.
+        identity: The mixer's own identity in the room.
+        rooms: Where `local:` rooms are; a server's, so that participants can join them.
+
+    Raises:
+        ValueError: The bitrate, an output or the room is none; the message begins with its name.
+    """
+
+    def __init__(
+        self,
+        room: str | Room,
+        *,
+        outputs: Iterable[str | Output] = (),
+        audio_bitrate: int = 128,
+        identity: str = IDENTITY,
+        rooms: LocalRooms | None = None,
+    ) -> None:
+        if audio_bitrate not in BITRATES:
+            raise ValueError(f"audio_bitrate: expected one of {BITRATES}, got {audio_bitrate!r}")
+        self.audio_bitrate = audio_bitrate
+        self.identity = identity
+        self.outputs: list[Output] = [
+            PushOutput(output, audio_bitrate) if isinstance(output, str) else output for output in outputs
+        ]
+        self._room = room
+        self._rooms = rooms
+        self._encoders: dict[Encoding, Encoder] = {}
+        self._payloads: Broadcast[TimedMetadata] = Broadcast(_PAYLOADS)
+        self._started: list[Output] = []
+        self._frames = 0
+        self._sequence = 0
+
+    @property
+    def room(self) -> Room:
+        """The room that is mixed, once started."""
+        if isinstance(self._room, str):
+            raise RuntimeError("the mixer has not started")
+        return self._room
+
+    @property
+    def time(self) -> float:
+        """Seconds of the stream so far."""
+        return self._frames * FRAME_SIZE / SAMPLE_RATE
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Opens the outputs and joins the room.
+
+        Raises:
+            OutputError: An output cannot be opened. Nothing is left running then.
+            RoomError: The room cannot be joined. Nothing is left running then.
+        """
+        self._loop = asyncio.get_running_loop()
+        began = datetime.now(UTC)
+        try:
+            for output in self.outputs:
+                await output.start(began)
+                self._started.append(output)
+            if isinstance(self._room, str):
+                self._room = open_room(self._room, self._rooms or LocalRooms())
+            self._room.attach()
+        except BaseException:
+            await self._stop_outputs()
+            raise
+        self._room.bus.add(self)
+
+    async def stop(self) -> None:
+        """Leaves the room and finishes the outputs: everything mixed so far is in them."""
+        await asyncio.to_thread(self.room.bus.remove, self)
+        for encoding, encoder in self._encoders.items():
+            self._write(encoding, encoder.encode(None))
+        await self._stop_outputs()
+        self._payloads.close()
+        await self.room.detach()
+
+    async def _stop_outputs(self) -> None:
+        for output in self._started:
+            await output.stop()
+        self._started.clear()
+
+    def timed_metadata(self) -> AsyncIterator[TimedMetadata]:
+        """The payloads from now on, every 500 ms. A reader that falls a minute behind loses the oldest."""
+        return self._payloads.subscribe()
+
+    def on_frame(self, samples: NDArray[np.float32]) -> None:
+        """Encodes a frame once for each encoding that an output wants; called by the bus."""
+        wanted = {output.encoding for output in self.outputs if output.active}
+        if wanted:
+            frame = to_av_frame(samples, self._frames * FRAME_SIZE)
+            for encoding in wanted:
+                encoder = self._encoders.get(encoding)
+                if encoder is None:
+                    encoder = self._encoders[encoding] = Encoder(encoding)
+                self._write(encoding, encoder.encode(frame))
+        for encoding in self._encoders.keys() - wanted:
+            del self._encoders[encoding]
+        self._frames += 1
+
+    def on_volumes(self, volumes: Mapping[str, int]) -> None:
+        """Makes a payload; called by the bus."""
+        payload = TimedMetadata.of(self._sequence, volumes, self.time)
+        self._sequence += 1
+        for output in self.outputs:
+            output.write_metadata(payload)
+        self._loop.call_soon_threadsafe(self._payloads.publish, payload)
+
+    def _write(self, encoding: Encoding, packets: list[EncodedPacket]) -> None:
+        for output in self.outputs:
+            if output.encoding == encoding and packets:
+                output.write(packets)

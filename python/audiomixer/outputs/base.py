@@ -1,0 +1,48 @@
+"""What every kind of output is to a mixer."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from audiomixer.encoding import EncodedPacket, Encoding
+from audiomixer.metadata import TimedMetadata
+
+
+class OutputError(Exception):
+    """An output cannot be opened; the message says which and why."""
+
+
+class Output(Protocol):
+    """Takes the encoded mix and its metadata. Made for one bitrate, started once, stopped once.
+
+    `write` and `write_metadata` are called in the pacer's threads, one at a time: they must not block. What an
+    output cannot take in time it drops and counts.
+    """
+
+    @property
+    def encoding(self) -> Encoding:
+        """What `write` wants to be given."""
+
+    @property
+    def active(self) -> bool:
+        """Whether anybody wants it now; while no output wants an encoding, nothing is encoded."""
+
+    @property
+    def dropped(self) -> int:
+        """Packets lost because the output was slow."""
+
+    async def start(self, began: datetime) -> None:
+        """Opens the output; `began` is the wall-clock time (UTC) of the stream's beginning.
+
+        Raises:
+            OutputError: It cannot be opened.
+        """
+
+    def write(self, packets: Sequence[EncodedPacket]) -> None:
+        """Takes packets, of which the first is at or after the stream's beginning less the encoder's delay."""
+
+    def write_metadata(self, metadata: TimedMetadata) -> None:
+        """Takes a payload, after the packets of its time."""
+
+    async def stop(self) -> None:
+        """Finishes and closes the output; everything that was written is in it."""

@@ -1,0 +1,182 @@
+"""HLS (RFC 8216) from memory: AAC in MPEG-TS, with the metadata as timed ID3.
+
+The muxer cuts the stream into pieces of half a second, each of which begins with the tables that a player needs; four
+of them make a segment.
+"""
+
+import io
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from typing import Any, Final
+
+import av
+
+from audiomixer.encoding import SAMPLE_RATE, TIME_BASE, EncodedPacket, Encoding
+from audiomixer.metadata import TimedMetadata, id3
+
+PLAYLIST_TYPE: Final = "application/vnd.apple.mpegurl"
+SEGMENT_TYPE: Final = "video/mp2t"
+
+_PIECE: Final = 0.5
+_PIECES_PER_SEGMENT: Final = 4
+_WINDOW: Final = 6
+"""Segments in the playlist."""
+_KEPT: Final = 12
+"""Segments in memory: who is late still gets those that have left the playlist."""
+
+
+@dataclass
+class _Segment:
+    number: int
+    started: datetime
+    duration: float = 0.0
+    pieces: list[bytes] = field(default_factory=list)
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(self.pieces)
+
+
+class HlsOutput:
+    """The playlists and segments of one stream, to be served by whoever serves.
+
+    Args:
+        bitrate: In kbit/s.
+    """
+
+    active = True
+    dropped = 0
+
+    def __init__(self, bitrate: int) -> None:
+        self.encoding = Encoding("aac", bitrate)
+        self._segments: deque[_Segment] = deque(maxlen=_KEPT)
+        self._next: _Segment | None = None
+        self._ended = False
+        self._written = 0
+        """Timestamp after the last packet."""
+        self._cut: int | None = None
+
+    async def start(self, began: datetime) -> None:
+        """Begins the stream."""
+        self._began = began.astimezone(UTC)
+        self._piece = _Unclosed()
+        self._container = av.open(
+            "index.m3u8",
+            "w",
+            format="hls",
+            options={
+                "hls_time": str(_PIECE),
+                "hls_flags": "split_by_time",
+                "hls_list_size": "1",
+            },
+            io_open=self._open,
+        )
+        stream = self._container.add_stream(self.encoding.library, rate=SAMPLE_RATE)
+        self.encoding.configure(stream.codec_context)
+        self._audio = stream
+        self._text = self._container.add_data_stream("timed_id3")
+        self._container.start_encoding()
+
+    def _open(self, url: str, flags: int, options: Any) -> io.BytesIO:
+        """Called by the muxer when a piece has ended, to write it and then its own playlist, which nobody needs."""
+        if url.endswith(".ts"):
+            self._piece = _Unclosed()
+            return self._piece
+        self._end_piece()
+        return io.BytesIO()
+
+    def write(self, packets: Sequence[EncodedPacket]) -> None:
+        """Takes AAC packets."""
+        for encoded in packets:
+            packet = encoded.to_av()
+            packet.stream = self._audio
+            # The packet may end a piece: it is not in it.
+            self._written = encoded.pts
+            if self._cut is None:
+                self._cut = encoded.pts
+            self._container.mux_one(packet)
+            self._written = encoded.pts + encoded.duration
+
+    def write_metadata(self, metadata: TimedMetadata) -> None:
+        """Takes a payload, which becomes an ID3 tag at its own time."""
+        packet = av.Packet(id3(metadata.to_json()))
+        packet.pts = packet.dts = round(metadata.time * SAMPLE_RATE)
+        packet.time_base = TIME_BASE
+        packet.stream = self._text
+        self._container.mux_one(packet)
+
+    def _end_piece(self) -> None:
+        cut = self._cut or 0
+        segment = self._next
+        if segment is None:
+            number = self._segments[-1].number + 1 if self._segments else 0
+            segment = self._next = _Segment(number, self._time(cut))
+        segment.pieces.append(self._piece.getvalue())
+        segment.duration += (self._written - cut) / SAMPLE_RATE
+        self._cut = self._written
+        if len(segment.pieces) == _PIECES_PER_SEGMENT:
+            self._end_segment()
+
+    def _end_segment(self) -> None:
+        if self._next:
+            self._segments.append(self._next)
+            self._next = None
+
+    def _time(self, pts: int) -> datetime:
+        return self._began + timedelta(seconds=float(Fraction(pts, SAMPLE_RATE)))
+
+    async def stop(self) -> None:
+        """Ends the stream: players play what is there, and stop."""
+        self._container.close()
+        self._end_segment()
+        self._ended = True
+
+    def master_playlist(self) -> str:
+        """The playlist that players are given; it names `audio.m3u8`.
+
+        The audio-only group is what Amazon's IVS players look for.
+        """
+        return (
+            "#EXTM3U\n#EXT-X-VERSION:6\n"
+            '#EXT-X-MEDIA:TYPE=VIDEO,GROUP-ID="audio_only",NAME="audio_only",AUTOSELECT=NO,DEFAULT=NO\n'
+            f"#EXT-X-STREAM-INF:BANDWIDTH={round(self.encoding.bitrate * 1150)},"
+            f'AVERAGE-BANDWIDTH={round(self.encoding.bitrate * 1100)},CODECS="mp4a.40.2",VIDEO="audio_only"\n'
+            "audio.m3u8\n"
+        )
+
+    def media_playlist(self) -> str | None:
+        """The playlist `audio.m3u8` as of now; None until there is a segment."""
+        segments = list(self._segments)[-_WINDOW:]
+        if not segments:
+            return None
+        lines = [
+            "#EXTM3U",
+            "#EXT-X-VERSION:6",
+            f"#EXT-X-TARGETDURATION:{round(_PIECE * _PIECES_PER_SEGMENT)}",
+            f"#EXT-X-MEDIA-SEQUENCE:{segments[0].number}",
+            "#EXT-X-INDEPENDENT-SEGMENTS",
+        ]
+        for segment in segments:
+            time = segment.started.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            lines += [
+                f"#EXT-X-PROGRAM-DATE-TIME:{time}",
+                f"#EXTINF:{segment.duration:.5f},",
+                f"{segment.number}.ts",
+            ]
+        if self._ended:
+            lines.append("#EXT-X-ENDLIST")
+        return "\n".join(lines) + "\n"
+
+    def segment(self, number: int) -> bytes | None:
+        """The segment of this number, if it is still there."""
+        return next((segment.data for segment in list(self._segments) if segment.number == number), None)
+
+
+class _Unclosed(io.BytesIO):
+    """Keeps its contents when the muxer closes it."""
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,131 @@
+"""WHEP listeners: the mix as Opus over WebRTC, encoded once for all, and the metadata on a data channel."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from aiortc import RTCDataChannel
+
+from audiomixer.encoding import AvPacket, EncodedPacket, Encoding
+from audiomixer.metadata import TimedMetadata
+from audiomixer.tasks import spawn
+from audiomixer.webrtc.peer import Peer
+
+CHANNEL: Final = "timed-metadata"
+"""The data channel that a listener opens to get the metadata."""
+_BACKLOG: Final = 64 * 1024
+"""A listener that has not taken so many bytes of metadata loses the newest."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Listener:
+    def __init__(self, output: "WhepOutput", addresses: Sequence[str]) -> None:
+        self.resource = secrets.token_urlsafe(16)
+        self.channel: RTCDataChannel | None = None
+        self.peer = Peer(
+            addresses,
+            "sendonly",
+            on_channel=self._on_channel,
+            on_closed=lambda: output.forget(self.resource),
+        )
+
+    def _on_channel(self, channel: RTCDataChannel) -> None:
+        if channel.label == CHANNEL:
+            self.channel = channel
+
+
+class WhepOutput:
+    """The listeners of one stream. Nothing is encoded while there are none.
+
+    Args:
+        bitrate: In kbit/s.
+        addresses: The addresses on which listeners reach it.
+    """
+
+    def __init__(self, bitrate: int, addresses: Sequence[str] = ("127.0.0.1",)) -> None:
+        self.encoding = Encoding("opus", bitrate)
+        self._addresses = addresses
+        self._listeners: dict[str, _Listener] = {}
+        self._lost = 0
+        self._stopped = False
+
+    @property
+    def active(self) -> bool:
+        """Whether there are listeners."""
+        return bool(self._listeners)
+
+    @property
+    def listeners(self) -> int:
+        """How many there are."""
+        return len(self._listeners)
+
+    @property
+    def dropped(self) -> int:
+        """Packets and payloads that slow listeners lost."""
+        return self._lost + sum(listener.peer.track.dropped for listener in self._listeners.values())
+
+    async def start(self, began: datetime) -> None:
+        """Begins to take listeners."""
+        self._loop = asyncio.get_running_loop()
+
+    async def join(self, offer: str) -> tuple[str, str]:
+        """A listener joins.
+
+        Returns:
+            The resource by which it can `leave`, and the SDP answer.
+
+        Raises:
+            OfferError: The offer cannot be answered.
+        """
+        listener = _Listener(self, self._addresses)
+        answer = await listener.peer.answer(offer)
+        self._listeners[listener.resource] = listener
+        if self._stopped:
+            spawn(listener.peer.close())
+        return listener.resource, answer
+
+    async def leave(self, resource: str) -> bool:
+        """The listener leaves that joined as `resource`; False if there is none."""
+        listener = self._listeners.get(resource)
+        if listener is None:
+            return False
+        await listener.peer.close()
+        return True
+
+    def forget(self, resource: str) -> None:
+        """A listener's connection has ended."""
+        listener = self._listeners.pop(resource, None)
+        if listener:
+            self._lost += listener.peer.track.dropped
+
+    def write(self, packets: Sequence[EncodedPacket]) -> None:
+        """Takes Opus packets."""
+        self._loop.call_soon_threadsafe(self._send, [packet.to_av() for packet in packets])
+
+    def _send(self, packets: list[AvPacket]) -> None:
+        for listener in self._listeners.values():
+            for packet in packets:
+                listener.peer.track.send(packet)
+
+    def write_metadata(self, metadata: TimedMetadata) -> None:
+        """Takes a payload."""
+        self._loop.call_soon_threadsafe(self._send_metadata, metadata.to_json())
+
+    def _send_metadata(self, text: str) -> None:
+        for listener in self._listeners.values():
+            channel = listener.channel
+            if channel is None or channel.readyState != "open":
+                continue
+            if channel.bufferedAmount > _BACKLOG:
+                self._lost += 1
+            else:
+                channel.send(text)
+
+    async def stop(self) -> None:
+        """Ends every listener's connection."""
+        self._stopped = True
+        await asyncio.gather(*(listener.peer.close() for listener in list(self._listeners.values())))

@@ -1,0 +1,99 @@
+"""The only clock: wakes whatever has to happen in time, off the event loop."""
+
+import logging
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Final, Protocol
+
+FRAME: Final = 0.02
+"""Seconds in a frame."""
+
+_log = logging.getLogger(__name__)
+
+
+class Paced(Protocol):
+    """Something that keeps step with the clock."""
+
+    def advance(self, now: float) -> None:
+        """Does all that is due until `now`, in seconds of the pacer's clock. Called from any one thread at a time."""
+
+
+def clock() -> float:
+    """Now, in seconds that never jump: the time of packet arrivals and mixes."""
+    return time.monotonic()
+
+
+class Pacer:
+    """Calls `advance` of everything it paces every 20 ms, spread over a thread per processor.
+
+    Whoever is late does what it missed, so that stream time equals wall-clock time.
+    """
+
+    def __init__(self) -> None:
+        self._paced: set[Paced] = set()
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._busy = False
+        self._thread: threading.Thread | None = None
+        self._workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.ticks = 0
+        """Wake-ups so far."""
+        self.late_ticks = 0
+        """Those of them that came, or ended, more than 20 ms late."""
+
+    def add(self, paced: Paced) -> None:
+        """Begins to pace."""
+        with self._lock:
+            self._paced.add(paced)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="pacer", daemon=True)
+                self._thread.start()
+
+    def remove(self, paced: Paced) -> None:
+        """Ceases to pace; afterwards `advance` is not running, nor called again."""
+        with self._work:
+            self._paced.discard(paced)
+            self._work.wait_for(lambda: not self._busy)
+
+    def _run(self) -> None:
+        tick = clock()
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="mix") as pool:
+            while True:
+                tick += FRAME
+                wait = tick - clock()
+                if wait > 0:
+                    time.sleep(wait)
+                with self._lock:
+                    if not self._paced:
+                        self._thread = None
+                        return
+                    paced = list(self._paced)
+                    self._busy = True
+                shares = [paced[n :: self._workers] for n in range(min(self._workers, len(paced)))]
+                list(pool.map(_advance, shares))
+                with self._work:
+                    self._busy = False
+                    self._work.notify_all()
+                self._account(tick)
+                tick = max(tick, clock() - FRAME)
+
+    def _account(self, tick: float) -> None:
+        self.ticks += 1
+        self.late_ticks += clock() - tick > FRAME
+
+
+def _advance(share: list[Paced]) -> None:
+    for paced in share:
+        try:
+            paced.advance(clock())
+        except Exception:
+            _log.exception("pacing %r failed", paced)
+
+
+@cache
+def process_pacer() -> Pacer:
+    """The one pacer of this process."""
+    return Pacer()

@@ -1,0 +1,250 @@
+"""The embedded room: participants join by WHIP, and each hears everybody but themselves."""
+
+import asyncio
+import logging
+import re
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiomixer._core import Mixer, Participant, Stats
+from audiomixer.broadcast import Broadcast
+from audiomixer.bus import Bus
+from audiomixer.encoding import FRAME_SIZE, AvPacket, Encoder, Encoding, to_av_frame
+from audiomixer.pacer import clock, process_pacer
+from audiomixer.rooms.base import RoomError
+from audiomixer.tasks import spawn
+from audiomixer.tokens import verify
+from audiomixer.webrtc.peer import Peer
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_LONGEST_IDENTITY: Final = 256
+_RETURN: Final = Encoding("opus", 64)
+"""What participants hear."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Member:
+    """A participant and its connection."""
+
+    def __init__(self, addresses: Sequence[str], on_closed: Callable[["_Member"], None]) -> None:
+        self.resource = secrets.token_urlsafe(16)
+        self.participant: Participant | None = None
+        self.peer = Peer(addresses, "sendrecv", on_packet=self._on_packet, on_closed=lambda: on_closed(self))
+        self._encoder: Encoder | None = None
+        self._minus = np.zeros((FRAME_SIZE, 2), np.float32)
+        self._pts = 0
+
+    def _on_packet(self, sequence: int, timestamp: int, payload: bytes, level: int | None) -> None:
+        if self.participant:
+            self.participant.push_rtp(sequence, timestamp, payload, clock(), level)
+
+    def encode(self, mixer: Mixer) -> list[AvPacket]:
+        """What the participant hears of the last mix: nothing, at no cost, if it only sends."""
+        if self.participant is None or not self.peer.sends:
+            return []
+        try:
+            mixer.mix_minus(self.participant, self._minus)
+        except ValueError:
+            return []  # It has left since.
+        if self._encoder is None:
+            self._encoder = Encoder(_RETURN)
+        packets = self._encoder.encode(to_av_frame(self._minus, self._pts))
+        self._pts += FRAME_SIZE
+        return [packet.to_av() for packet in packets]
+
+
+class LocalRoom:
+    """A room in this process, to be made on the event loop. It ends when nobody is in it, participant or mixer.
+
+    Args:
+        name: Letters, digits, `.`, `_` and `-`.
+        addresses: The addresses on which participants reach it.
+        secret: Participants then need an access token signed with it; without, they say who they are.
+        on_ended: Called when the room has ended.
+
+    Raises:
+        ValueError: The name is none.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        addresses: Sequence[str] = ("127.0.0.1",),
+        secret: str | None = None,
+        on_ended: Callable[["LocalRoom"], None] = lambda _: None,
+    ) -> None:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"room: expected up to 128 letters, digits, '.', '_' and '-', got {name!r}")
+        self.name = name
+        self.volumes: Broadcast[dict[str, int]] = Broadcast(limit=10)
+        """The volumes, by identity, every 500 ms."""
+        self._addresses = addresses
+        self._secret = secret
+        self._on_ended = on_ended
+        self._members: dict[str, _Member] = {}
+        self._users = 0
+        self._ended = False
+        self._loop = asyncio.get_running_loop()
+        self.bus = Bus(clock())
+        self.bus.add(self)
+        process_pacer().add(self.bus)
+
+    @property
+    def open(self) -> bool:
+        """Whether one may join without a token."""
+        return self._secret is None
+
+    @property
+    def identities(self) -> list[str]:
+        """The participants."""
+        return list(self._members)
+
+    def stats(self) -> dict[str, Stats]:
+        """What happened to each participant's packets, by identity."""
+        members = self._members.items()
+        return {identity: member.participant.stats() for identity, member in members if member.participant}
+
+    def attach(self) -> None:
+        """A mixer joins."""
+        if self._ended:
+            raise RoomError(f"room: {self.name!r} has ended")
+        self._users += 1
+
+    async def detach(self) -> None:
+        """A mixer leaves."""
+        self._users -= 1
+        await self._end_if_empty()
+
+    def identify(self, token: str | None, identity: str | None) -> str:
+        """Who wants to join: by `token`, or in an open room by their own word.
+
+        Raises:
+            TokenError: The room needs a token, and this is none or not good for it.
+            ValueError: The identity is missing or too long.
+        """
+        if self._secret is not None:
+            identity = verify(token, self._secret, self.name).identity
+        if not identity or len(identity.encode()) > _LONGEST_IDENTITY:
+            raise ValueError(f"identity: expected 1 to {_LONGEST_IDENTITY} bytes")
+        return identity
+
+    async def join(self, offer: str, identity: str) -> tuple[str, str]:
+        """A participant joins, in the place of one with the same identity if there is one.
+
+        Returns:
+            The resource by which it can `leave`, and the SDP answer.
+
+        Raises:
+            OfferError: The offer cannot be answered. Nothing has changed then.
+            RoomError: The room has ended.
+        """
+        self.attach()
+        try:
+            member = _Member(self._addresses, self._closed)
+            answer = await member.peer.answer(offer)
+            # From here to the next await nothing can come between: the others hear one participant all along.
+            previous = self._members.pop(identity, None)
+            if previous:
+                self.bus.mixer.remove_participant(identity)
+            member.participant = self.bus.mixer.add_participant(identity)
+            self._members[identity] = member
+            _log.info("room %s: %s %s", self.name, identity, "is back" if previous else "joined")
+            if previous:
+                await previous.peer.close()
+        finally:
+            await self.detach()
+        return member.resource, answer
+
+    async def leave(self, resource: str) -> bool:
+        """The participant leaves that joined as `resource`; False if there is none."""
+        for member in self._members.values():
+            if member.resource == resource:
+                await member.peer.close()
+                return True
+        return False
+
+    def _closed(self, member: _Member) -> None:
+        for identity, other in self._members.items():
+            if other is member:
+                del self._members[identity]
+                self.bus.mixer.remove_participant(identity)
+                _log.info("room %s: %s left", self.name, identity)
+                spawn(self._end_if_empty())
+                return
+
+    async def _end_if_empty(self) -> None:
+        if self._members or self._users or self._ended:
+            return
+        self._ended = True
+        self._on_ended(self)
+        self.volumes.close()
+        await asyncio.to_thread(process_pacer().remove, self.bus)
+
+    async def close(self) -> None:
+        """Everybody has to leave."""
+        for member in list(self._members.values()):
+            await member.peer.close()
+
+    def on_frame(self, samples: NDArray[np.float32]) -> None:
+        """Encodes what each participant hears; called by the bus."""
+        members = list(self._members.values())
+        sent = [(m, packets) for m in members if (packets := m.encode(self.bus.mixer))]
+        if sent:
+            self._loop.call_soon_threadsafe(_send, sent)
+
+    def on_volumes(self, volumes: dict[str, int]) -> None:
+        """Publishes the volumes; called by the bus."""
+        self._loop.call_soon_threadsafe(self.volumes.publish, volumes)
+
+
+def _send(sent: list[tuple[_Member, list[AvPacket]]]) -> None:
+    for member, packets in sent:
+        for packet in packets:
+            member.peer.track.send(packet)
+
+
+class LocalRooms:
+    """The local rooms of one server: made when somebody wants to join, gone when everybody has left.
+
+    Args:
+        addresses: The addresses on which participants reach them.
+        secret: Participants of any of them need an access token signed with it.
+    """
+
+    def __init__(self, addresses: Sequence[str] = ("127.0.0.1",), secret: str | None = None) -> None:
+        self.addresses = addresses
+        self._secret = secret
+        self._rooms: dict[str, LocalRoom] = {}
+
+    def __iter__(self) -> Iterator[LocalRoom]:
+        """The rooms there are."""
+        return iter(list(self._rooms.values()))
+
+    def get(self, name: str) -> LocalRoom | None:
+        """The room called `name`, if there is one."""
+        return self._rooms.get(name)
+
+    def open(self, name: str) -> LocalRoom:
+        """The room called `name`, which is made if need be.
+
+        Raises:
+            ValueError: The name is none.
+        """
+        room = self._rooms.get(name)
+        if room is None:
+            room = self._rooms[name] = LocalRoom(name, self.addresses, self._secret, self._forget)
+        return room
+
+    def _forget(self, room: LocalRoom) -> None:
+        if self._rooms.get(room.name) is room:
+            del self._rooms[room.name]
+
+    async def close(self) -> None:
+        """Everybody has to leave."""
+        for room in list(self._rooms.values()):
+            await room.close()

@@ -1,0 +1,228 @@
+"""The ASGI application: WHIP into rooms, WHEP and HLS out of streams, their metadata, and the pages."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from audiomixer.outputs.hls import PLAYLIST_TYPE, SEGMENT_TYPE
+from audiomixer.rooms.base import RoomError
+from audiomixer.service.streams import Stream, Streams
+from audiomixer.tokens import TokenError
+from audiomixer.webrtc.peer import OfferError
+
+_WEB: Final = Path(__file__).parent.parent / "web"
+_SDP: Final = "application/sdp"
+_LARGEST_BODY: Final = 64 * 1024
+
+
+def create_app(streams: Streams) -> Starlette:
+    """The service over `streams` and their rooms, for any ASGI server.
+
+    Args:
+        streams: What is served; close it when the server has stopped.
+    """
+    app = Starlette(
+        routes=[
+            Route("/", _index_page),
+            Route("/rooms/{name}", _room_page),
+            Route("/listen/{sid}", _listen_page),
+            Route("/overview.json", _overview),
+            Route("/rooms/{name}/volumes", _room_volumes),
+            Route("/whip/{name}", _whip, methods=["POST"]),
+            Route("/whip/{name}/{resource}", _whip_leave, methods=["DELETE"]),
+            Route("/whep/{sid}", _whep, methods=["POST"]),
+            Route("/whep/{sid}/{resource}", _whep_leave, methods=["DELETE"]),
+            Route("/hls/{sid}/index.m3u8", _hls_master),
+            Route("/hls/{sid}/audio.m3u8", _hls_media),
+            Route("/hls/{sid}/{number:int}.ts", _hls_segment),
+            Route("/v1/PlayerStreamers/{sid}/TimedMetadata", _timed_metadata),
+            Route("/healthz", _healthz),
+            Mount("/web", StaticFiles(directory=_WEB)),
+        ],
+        middleware=[
+            Middleware(
+                CORSMiddleware,
+                allow_origins=["*"],
+                allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
+                allow_headers=["Authorization", "Content-Type"],
+                expose_headers=["Location"],
+            )
+        ],
+        exception_handlers={HTTPException: _error},
+    )
+    app.state.streams = streams
+    return app
+
+
+async def _error(request: Request, error: Exception) -> Response:
+    """Every error is JSON that says what was expected."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for no other
+    body = {"message": error.detail, "status": error.status_code}
+    return JSONResponse(body, error.status_code, headers=error.headers)
+
+
+async def _index_page(request: Request) -> Response:
+    return _page("index.html")
+
+
+async def _room_page(request: Request) -> Response:
+    return _page("room.html")
+
+
+async def _listen_page(request: Request) -> Response:
+    _stream(request)
+    return _page("listen.html")
+
+
+def _page(name: str) -> Response:
+    return FileResponse(_WEB / name, headers={"Cache-Control": "no-cache"})
+
+
+def _streams(request: Request) -> Streams:
+    streams: Streams = request.app.state.streams
+    return streams
+
+
+def _stream(request: Request) -> Stream:
+    sid = request.path_params["sid"]
+    stream = _streams(request).get(sid)
+    if stream is None:
+        raise HTTPException(404, f"stream: there is no {sid}")
+    return stream
+
+
+async def _overview(request: Request) -> Response:
+    streams = _streams(request)
+    rooms = [{"name": room.name, "identities": room.identities, "open": room.open} for room in streams.rooms]
+    playing = [
+        {
+            "sid": stream.sid,
+            "room": stream.room,
+            "bitrate": stream.mixer.audio_bitrate,
+            "seconds": round(stream.mixer.time),
+            "listeners": stream.whep.listeners,
+        }
+        for stream in streams
+    ]
+    return JSONResponse({"rooms": rooms, "streams": playing})
+
+
+async def _offer(request: Request) -> str:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != _SDP:
+        raise HTTPException(415, f"Content-Type: expected {_SDP}, got {kind or 'none'}")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LARGEST_BODY:
+            raise HTTPException(413, f"offer: expected at most {_LARGEST_BODY} bytes")
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise HTTPException(400, "offer: expected SDP in UTF-8") from None
+
+
+def _answered(request: Request, resource: str, answer: str) -> Response:
+    return Response(answer, 201, {"Location": f"{request.url.path}/{resource}"}, _SDP)
+
+
+def _token(request: Request) -> str | None:
+    """RFC 9725, section 4.2: a Bearer token in the Authorization header."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+async def _whip(request: Request) -> Response:
+    offer = await _offer(request)
+    try:
+        room = _streams(request).rooms.open(request.path_params["name"])
+        identity = room.identify(_token(request), request.query_params.get("identity"))
+        resource, answer = await room.join(offer, identity)
+    except TokenError as error:
+        raise HTTPException(401, str(error), {"WWW-Authenticate": "Bearer"}) from error
+    except (OfferError, ValueError) as error:
+        raise HTTPException(400, str(error)) from error
+    except RoomError as error:
+        raise HTTPException(409, str(error)) from error
+    return _answered(request, resource, answer)
+
+
+async def _whip_leave(request: Request) -> Response:
+    room = _streams(request).rooms.get(request.path_params["name"])
+    if room is None or not await room.leave(request.path_params["resource"]):
+        raise HTTPException(404, "resource: no such participant")
+    return Response()
+
+
+async def _whep(request: Request) -> Response:
+    stream = _stream(request)
+    try:
+        resource, answer = await stream.whep.join(await _offer(request))
+    except OfferError as error:
+        raise HTTPException(400, str(error)) from error
+    return _answered(request, resource, answer)
+
+
+async def _whep_leave(request: Request) -> Response:
+    if not await _stream(request).whep.leave(request.path_params["resource"]):
+        raise HTTPException(404, "resource: no such listener")
+    return Response()
+
+
+async def _hls_master(request: Request) -> Response:
+    return _playlist(_stream(request).hls.master_playlist())
+
+
+async def _hls_media(request: Request) -> Response:
+    playlist = _stream(request).hls.media_playlist()
+    if playlist is None:
+        raise HTTPException(404, "stream: nothing to play yet", {"Retry-After": "2"})
+    return _playlist(playlist)
+
+
+def _playlist(text: str) -> Response:
+    return Response(text, headers={"Cache-Control": "no-cache"}, media_type=PLAYLIST_TYPE)
+
+
+async def _hls_segment(request: Request) -> Response:
+    segment = _stream(request).hls.segment(request.path_params["number"])
+    if segment is None:
+        raise HTTPException(404, "segment: not there, or not any more")
+    return Response(segment, headers={"Cache-Control": "public, max-age=60"}, media_type=SEGMENT_TYPE)
+
+
+def _events(items: AsyncIterator[str]) -> Response:
+    """Server-sent events."""
+
+    async def lines() -> AsyncIterator[str]:
+        async for item in items:
+            yield f"data: {item}\n\n"
+
+    return StreamingResponse(lines(), headers={"Cache-Control": "no-cache"}, media_type="text/event-stream")
+
+
+async def _timed_metadata(request: Request) -> Response:
+    payloads = _stream(request).mixer.timed_metadata()
+    return _events(payload.to_json() async for payload in payloads)
+
+
+async def _room_volumes(request: Request) -> Response:
+    name = request.path_params["name"]
+    room = _streams(request).rooms.get(name)
+    if room is None:
+        raise HTTPException(404, f"room: there is no {name}")
+    return _events(json.dumps(volumes) async for volumes in room.volumes.subscribe())
+
+
+async def _healthz(request: Request) -> Response:
+    return JSONResponse({"status": "ok"})

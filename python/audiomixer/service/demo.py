@@ -1,0 +1,140 @@
+"""The demo: a room with three speakers, who join over WHIP like anybody else, and its mix."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from importlib.resources import files
+from typing import Final
+
+import av
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from audiomixer.encoding import FRAME_SIZE, SAMPLE_RATE, AvPacket, Encoder, Encoding, to_av_frame
+from audiomixer.pacer import FRAME, clock, process_pacer
+from audiomixer.service.streams import Stream, Streams
+from audiomixer.webrtc.peer import Peer
+
+ROOM: Final = "demo"
+SPEAKERS: Final = ("alice", "bob", "carol")
+_ROUND: Final = 18.0
+"""Seconds in which each speaker has a turn; the turns overlap."""
+_TURN: Final = 8.0
+_MUTES: Final = "bob"
+_MUTE_PERIOD: Final = 9.0
+_MUTED: Final = 4.0
+"""So many seconds of each period."""
+_NOISE: Final = 10 ** (-66 / 20)
+"""A quiet room's: who is not talking is not muted."""
+_VOICE: Final = Encoding("opus", 32, channels=1)
+
+
+class Speaker:
+    """Says a piece, in its turns, to a WHIP endpoint; encodes silence while muted, as browsers do.
+
+    Args:
+        url: The endpoint.
+        identity: As whom to join.
+        turn: In seconds, when in each round its turn begins.
+    """
+
+    def __init__(self, url: str, identity: str, turn: float) -> None:
+        self._url = url
+        self._identity = identity
+        self._turn = turn
+        self._speech = _load(identity)
+        self._noise = np.random.default_rng().normal(0, _NOISE, SAMPLE_RATE).astype(np.float32)
+        self._encoder = Encoder(_VOICE)
+        self._frames = 0
+        self._said = 0
+        self._loop = asyncio.get_running_loop()
+        self._resource = ""
+
+    async def join(self, client: httpx.AsyncClient) -> None:
+        """Joins, and begins to speak."""
+        self._peer = Peer(["127.0.0.1"], "sendonly")
+        response = await client.post(
+            self._url,
+            params={"identity": self._identity},
+            headers={"Content-Type": "application/sdp"},
+            content=await self._peer.offer(),
+        )
+        response.raise_for_status()
+        self._resource = str(response.url.join(response.headers["Location"]))
+        await self._peer.accept(response.text)
+        self._began = clock()
+        process_pacer().add(self)
+
+    async def leave(self, client: httpx.AsyncClient) -> None:
+        """Leaves."""
+        await asyncio.to_thread(process_pacer().remove, self)
+        with contextlib.suppress(httpx.HTTPError):
+            await client.delete(self._resource)
+        await self._peer.close()
+
+    def advance(self, now: float) -> None:
+        """Sends what was said until `now`; called by the pacer."""
+        packets: list[AvPacket] = []
+        while self._began + (self._frames + 1) * FRAME <= now:
+            frame = to_av_frame(self._say(self._frames * FRAME)[:, None], self._frames * FRAME_SIZE)
+            packets += [packet.to_av() for packet in self._encoder.encode(frame)]
+            self._frames += 1
+        self._loop.call_soon_threadsafe(self._send, packets)
+
+    def _send(self, packets: Sequence[AvPacket]) -> None:
+        for packet in packets:
+            self._peer.track.send(packet)
+
+    def _say(self, time: float) -> NDArray[np.float32]:
+        """The 20 ms at `time` seconds."""
+        if self._identity == _MUTES and time % _MUTE_PERIOD >= _MUTE_PERIOD - _MUTED:
+            return np.zeros(FRAME_SIZE, np.float32)
+        start = self._frames % FRAMES_OF_NOISE * FRAME_SIZE
+        samples = self._noise[start : start + FRAME_SIZE]
+        if (time - self._turn) % _ROUND < _TURN:
+            samples = samples + self._speech[self._said]
+            self._said = (self._said + 1) % len(self._speech)
+        return samples
+
+
+FRAMES_OF_NOISE: Final = SAMPLE_RATE // FRAME_SIZE
+
+
+def _load(identity: str) -> NDArray[np.float32]:
+    """A speaker's piece, as frames."""
+    with (
+        (files("audiomixer.service") / "speech" / f"{identity}.opus").open("rb") as file,
+        av.open(file, "r") as container,
+    ):
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        decoded = [r.to_ndarray()[0] for frame in container.decode(audio=0) for r in resampler.resample(frame)]
+    samples = np.concatenate(decoded)
+    return samples[: len(samples) // FRAME_SIZE * FRAME_SIZE].reshape(-1, FRAME_SIZE)
+
+
+@contextlib.asynccontextmanager
+async def demo(streams: Streams, url: str, audio_bitrate: int) -> AsyncIterator[Stream]:
+    """Fills the room `demo` of the service at `url`, and streams its mix, until the block is left."""
+    async with httpx.AsyncClient() as client:
+        speakers = [
+            Speaker(f"{url}/whip/{ROOM}", identity, turn)
+            for identity, turn in zip(SPEAKERS, np.arange(3) * _ROUND / 3, strict=True)
+        ]
+        try:
+            await asyncio.gather(*(speaker.join(client) for speaker in speakers))
+            await _until_heard(streams)
+            yield await streams.start(ROOM, audio_bitrate)
+        finally:
+            await asyncio.gather(*(speaker.leave(client) for speaker in speakers if speaker._resource))
+
+
+async def _until_heard(streams: Streams) -> None:
+    """Waits until everybody's audio has arrived, so that the first payload knows how loud they are."""
+    async with asyncio.timeout(10):
+        while True:
+            room = streams.rooms.get(ROOM)
+            stats = room.stats() if room else {}
+            if len(stats) == len(SPEAKERS) and all(s.received > 2 / FRAME / 4 for s in stats.values()):
+                return
+            await asyncio.sleep(FRAME)

@@ -1,0 +1,63 @@
+"""Runs the application on a port, within a program of its own."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Generator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+
+class PortError(Exception):
+    """The address cannot be listened on."""
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Signals are the program's business, not the server's."""
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
+    """Serves `app` from entering the block until leaving it; gives the URL.
+
+    Args:
+        app: The application.
+        host: The address to listen on.
+        port: The port; 0 for any that is free.
+
+    Raises:
+        PortError: The address is in use, or none of this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=512)
+    except (OSError, OverflowError) as error:
+        raise PortError(f"port: cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}") from error
+    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    server = _Server(config)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    try:
+        yield f"http://{f'[{shown}]' if ':' in shown else shown}:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await running
+
+
+@contextlib.contextmanager
+def stop_signals() -> Generator[asyncio.Event]:
+    """An event that is set by Ctrl-C and by SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,45 @@
+// The front page: what there is, every two seconds.
+
+const REFRESH = 2000;
+
+function line(title, detail, label, href) {
+  const item = document.createElement('li');
+  item.className = 'row';
+  item.innerHTML = '<div class="grow"><p></p><p class="faint"></p></div><a class="button plain"></a>';
+  const [first, second] = item.querySelectorAll('p');
+  const link = item.querySelector('a');
+  first.textContent = title;
+  second.textContent = detail;
+  link.textContent = label;
+  link.href = href;
+  link.setAttribute('aria-label', `${label}: ${title}`);
+  return item;
+}
+
+function fill(list, items, nothing) {
+  const focused = document.activeElement?.getAttribute('href');
+  if (items.length) list.replaceChildren(...items);
+  else list.innerHTML = `<li class="faint">${nothing}</li>`;
+  if (focused) list.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+}
+
+async function refresh() {
+  try {
+    const { rooms, streams } = await (await fetch('/overview.json')).json();
+    const streamLines = streams.map((s) =>
+      line(`Mix of ${s.room}`, `${s.bitrate} kbit/s, live for ${s.seconds} s, ${s.listeners} listening`, 'Listen', `/listen/${s.sid}`));
+    const roomLines = rooms.map((r) =>
+      line(r.name, r.identities.join(', ') || 'nobody here yet', 'Join', `/rooms/${encodeURIComponent(r.name)}`));
+    fill(document.querySelector('#streams'), streamLines, 'No streams now.');
+    fill(document.querySelector('#rooms'), roomLines, 'No rooms now. Enter one, and it is there.');
+  } catch {
+    fill(document.querySelector('#streams'), [], 'The server does not answer.');
+  }
+  setTimeout(refresh, REFRESH);
+}
+
+document.querySelector('#enter').addEventListener('submit', (event) => {
+  event.preventDefault();
+  location.href = `/rooms/${encodeURIComponent(new FormData(event.target).get('name'))}`;
+});
+refresh();

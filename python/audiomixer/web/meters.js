@@ -1,0 +1,50 @@
+// Level meters: one line per participant, from the volumes of the timed metadata.
+
+const FLOOR = -60; // dBFS at the left end
+
+export class Meters {
+  #list;
+  #lines = new Map();
+
+  constructor(list) {
+    this.#list = list;
+  }
+
+  /** @param {Record<string, number>} volumes by identity: 0 … 32767, or -1 while muted */
+  show(volumes) {
+    for (const [identity, line] of this.#lines) {
+      if (identity in volumes) continue;
+      line.remove();
+      this.#lines.delete(identity);
+    }
+    for (const [identity, volume] of Object.entries(volumes)) {
+      draw(this.#lines.get(identity) ?? this.#add(identity), volume);
+    }
+  }
+
+  #add(identity) {
+    const line = document.createElement('li');
+    line.className = 'speaker';
+    line.innerHTML = '<span class="name"></span><div class="meter" role="meter"><div></div></div><span class="level"></span>';
+    line.querySelector('.name').textContent = identity;
+    const meter = line.querySelector('.meter');
+    meter.setAttribute('aria-label', `Level of ${identity}`);
+    meter.setAttribute('aria-valuemin', FLOOR);
+    meter.setAttribute('aria-valuemax', 0);
+    this.#list.append(line);
+    this.#lines.set(identity, line);
+    return line;
+  }
+}
+
+function draw(line, volume) {
+  const muted = volume < 0;
+  const decibels = Math.max(FLOOR, Math.round(20 * Math.log10(Math.max(volume, 1) / 32767)));
+  const meter = line.querySelector('.meter');
+  line.classList.toggle('muted', muted);
+  line.dataset.volume = volume;
+  meter.firstElementChild.style.transform = `scaleX(${muted ? 0 : 1 - decibels / FLOOR})`;
+  meter.setAttribute('aria-valuenow', muted ? FLOOR : decibels);
+  meter.setAttribute('aria-valuetext', muted ? 'muted' : `${decibels} dBFS`);
+  line.querySelector('.level').textContent = muted ? 'muted' : `${decibels} dBFS`;
+}

@@ -1,0 +1,90 @@
+// A room: join with the microphone by WHIP, hear everybody else, see who is how loud.
+
+import { Meters } from './meters.js';
+import { connect } from './webrtc.js';
+
+const AGAIN = 2000; // ms until the next look for a room that is not there
+
+const find = (selector) => document.querySelector(selector);
+const room = decodeURIComponent(location.pathname.split('/').pop());
+const token = new URLSearchParams(location.hash.slice(1)).get('token');
+const meters = new Meters(find('#meters'));
+let microphone;
+let disconnect;
+
+find('#title').textContent = room;
+document.title = `${room} · audiomixer`;
+if (token) find('#join label').hidden = !(find('#join input').required = false);
+
+function say(text, isProblem = false) {
+  find('#state').textContent = text;
+  find('#state').classList.toggle('problem', isProblem);
+}
+
+async function join(identity) {
+  say('Joining…');
+  microphone = await navigator.mediaDevices.getUserMedia({ audio: true });
+  const pc = new RTCPeerConnection();
+  pc.addTrack(microphone.getAudioTracks()[0], microphone);
+  pc.ontrack = ({ streams, track }) => (find('#audio').srcObject = streams[0] ?? new MediaStream([track]));
+  pc.onconnectionstatechange = () => {
+    if (pc.connectionState === 'connected') say('You are in the room.');
+    if (['failed', 'closed', 'disconnected'].includes(pc.connectionState)) leave('The connection was lost.', true);
+  };
+  disconnect = await connect(pc, `/whip/${encodeURIComponent(room)}?${new URLSearchParams({ identity })}`, token);
+  present(true);
+}
+
+function present(isPresent) {
+  find('#join').hidden = isPresent;
+  find('#controls').hidden = !isPresent;
+  find(isPresent ? '#mute' : '#join button').focus();
+}
+
+function leave(text = 'You have left the room.', isProblem = false) {
+  if (!microphone) return;
+  for (const track of microphone.getTracks()) track.stop();
+  microphone = undefined;
+  disconnect?.();
+  disconnect = undefined;
+  find('#mute').setAttribute('aria-pressed', 'false');
+  find('#mute').textContent = 'Mute';
+  present(false);
+  say(text, isProblem);
+}
+
+function toggleMute() {
+  const track = microphone?.getAudioTracks()[0];
+  if (!track) return;
+  track.enabled = !track.enabled;
+  find('#mute').setAttribute('aria-pressed', String(!track.enabled));
+  find('#mute').textContent = track.enabled ? 'Mute' : 'Unmute';
+  say(track.enabled ? 'You are in the room.' : 'You are in the room, muted.');
+}
+
+function watch() {
+  const events = new EventSource(`/rooms/${encodeURIComponent(room)}/volumes`);
+  events.onmessage = ({ data }) => meters.show(JSON.parse(data));
+  events.onerror = () => {
+    events.close();
+    meters.show({});
+    setTimeout(watch, AGAIN);
+  };
+}
+
+find('#join').addEventListener('submit', async (event) => {
+  event.preventDefault();
+  try {
+    await join(new FormData(event.target).get('identity'));
+  } catch (error) {
+    leave();
+    say(error.message, true);
+  }
+});
+find('#mute').addEventListener('click', toggleMute);
+find('#leave').addEventListener('click', () => leave());
+addEventListener('keydown', (event) => {
+  if (event.key.toLowerCase() === 'm' && event.target.tagName !== 'INPUT' && !event.ctrlKey && !event.metaKey) toggleMute();
+});
+addEventListener('pagehide', () => disconnect?.());
+watch();

@@ -1,0 +1,1 @@
+"""WebRTC by aiortc, with the mixer's own way in for packets."""

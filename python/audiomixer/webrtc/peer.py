@@ -1,0 +1,178 @@
+"""One WebRTC connection with one audio stream each way, and an optional data channel: what WHIP and WHEP need."""
+
+import asyncio
+import logging
+import random
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import aioice.ice
+import aioice.stun
+from aiortc import (
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCPeerConnection,
+    RTCRtpCodecCapability,
+    RTCSessionDescription,
+)
+from aiortc.sdp import SessionDescription
+
+from audiomixer.tasks import spawn
+from audiomixer.webrtc.rtp_tap import OnPacket, tap
+from audiomixer.webrtc.track import PacketTrack
+
+_LARGEST_OFFER = 64 * 1024
+_CONNECT_TIMEOUT = 10.0
+"""Seconds within which a peer has to be connected."""
+_CONSENT_INTERVAL = 1.0
+_CONSENT_FAILURES = 5
+"""A peer that answers no check for five seconds is gone; aioice would wait for half a minute."""
+_OPUS = RTCRtpCodecCapability(mimeType="audio/opus", clockRate=48_000, channels=2)
+
+_log = logging.getLogger(__name__)
+
+Direction = Literal["sendrecv", "sendonly", "recvonly"]
+
+
+class OfferError(ValueError):
+    """An SDP offer that cannot be answered; the message begins with `offer:`."""
+
+
+class Peer:
+    """A connection. `on_closed` is called once, when it has ended from either side or never came about."""
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        direction: Direction,
+        *,
+        on_packet: OnPacket | None = None,
+        on_channel: Callable[[RTCDataChannel], None] | None = None,
+        on_closed: Callable[[], None] | None = None,
+    ) -> None:
+        self.track = PacketTrack()
+        self._addresses = list(addresses)
+        self._on_closed = on_closed
+        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        self._pc.on("connectionstatechange", self._on_state)
+        if on_channel:
+            self._pc.on("datachannel", on_channel)
+        sends = direction != "recvonly"
+        self._transceiver = self._pc.addTransceiver(self.track if sends else "audio", direction=direction)
+        self._transceiver.setCodecPreferences([_OPUS])
+        tap(self._transceiver.receiver, on_packet or (lambda *_: None))
+        self._timeout: asyncio.TimerHandle | None = None
+
+    @property
+    def sends(self) -> bool:
+        """Whether the other side wants to hear anything."""
+        return self._transceiver.currentDirection in {"sendrecv", "sendonly"}
+
+    async def answer(self, offer: str) -> str:
+        """Answers an SDP offer, with all candidates in it.
+
+        Raises:
+            OfferError: The offer is no SDP, or has no Opus audio; the peer is closed then.
+        """
+        try:
+            _check(offer)
+            try:
+                await self._pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+            except Exception as error:
+                raise OfferError(f"offer: {error}") from error
+            for other in self._pc.getTransceivers():
+                if other is not self._transceiver:
+                    other.direction = "inactive"
+            self._restrict()
+            await self._pc.setLocalDescription()
+        except BaseException:
+            await self.close()
+            raise
+        self._expect()
+        return _with_opus_parameters(self._pc.localDescription.sdp)
+
+    async def offer(self) -> str:
+        """Makes an SDP offer, with all candidates in it."""
+        await self._pc.setLocalDescription(await self._pc.createOffer())
+        return str(self._pc.localDescription.sdp)
+
+    async def accept(self, answer: str) -> None:
+        """Applies the answer to `offer`."""
+        await self._pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        self._expect()
+
+    def _expect(self) -> None:
+        self._timeout = asyncio.get_running_loop().call_later(_CONNECT_TIMEOUT, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._pc.connectionState != "connected":
+            spawn(self.close())
+
+    def _on_state(self) -> None:
+        if self._pc.connectionState in {"closed", "failed"}:
+            spawn(self.close())
+
+    def _restrict(self) -> None:
+        """Gathers on the given addresses only, and notices sooner when the other side is gone."""
+        private: Any = self._transceiver.receiver.transport.transport.iceGatherer
+        connection: aioice.Connection = private._connection
+        gather = connection.get_component_candidates
+        connection.get_component_candidates = lambda component, addresses, **options: gather(  # type: ignore[method-assign]
+            component, self._addresses, **options
+        )
+        connection.query_consent = lambda: _query_consent(connection)  # type: ignore[method-assign]
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        if self._timeout:
+            self._timeout.cancel()
+        on_closed, self._on_closed = self._on_closed, None
+        await self._pc.close()
+        if on_closed:
+            on_closed()
+
+
+async def _query_consent(connection: aioice.Connection) -> None:
+    """RFC 7675, like aioice's own, but more often."""
+    failures = 0
+    password = (connection.remote_password or "").encode()
+    while failures < _CONSENT_FAILURES:
+        await asyncio.sleep(_CONSENT_INTERVAL * random.uniform(0.8, 1.2))  # noqa: S311
+        for pair in connection._nominated.values():
+            request = connection.build_request(pair, nominate=False)
+            try:
+                await pair.protocol.request(request, pair.remote_addr, integrity_key=password, retransmissions=0)
+                failures = 0
+            except aioice.stun.TransactionError:
+                failures += 1
+    connection._query_consent_task = None
+    await connection.close()
+
+
+def _check(offer: str) -> None:
+    if len(offer) > _LARGEST_OFFER:
+        raise OfferError(f"offer: expected at most {_LARGEST_OFFER} bytes, got {len(offer)}")
+    if not offer.startswith("v=0"):
+        raise OfferError("offer: expected SDP, beginning with v=0")
+    try:
+        media = SessionDescription.parse(offer).media
+    except Exception as error:
+        raise OfferError(f"offer: expected SDP: {error}") from error
+    audio = [m for m in media if m.kind == "audio" and m.port]
+    if not audio:
+        raise OfferError("offer: expected an audio section")
+    if not any(codec.name.lower() == "opus" for m in audio for codec in m.rtp.codecs):
+        raise OfferError("offer: expected Opus among the audio codecs")
+    if not any(m.ice and m.ice.usernameFragment and m.dtls and m.dtls.fingerprints for m in media):
+        raise OfferError("offer: expected ICE credentials and a DTLS fingerprint")
+
+
+def _with_opus_parameters(sdp: str) -> str:
+    """Asks for in-band FEC, and allows stereo, which aiortc has no way to say."""
+    opus = re.search(r"a=rtpmap:(\d+) opus/48000/2\r\n", sdp)
+    if not opus:
+        return sdp
+    sdp = re.sub(rf"a=fmtp:{opus[1]} .*\r\n", "", sdp)
+    return sdp.replace(opus[0], f"{opus[0]}a=fmtp:{opus[1]} minptime=10;useinbandfec=1;stereo=1;sprop-stereo=1\r\n")

@@ -1,0 +1,145 @@
+//! The jitter buffer: puts packets back into order and keeps them until they are due.
+//!
+//! It holds packets, not time: when to take one out is the [`receiver`](crate::receiver)'s decision. Buffers of
+//! played packets are used again, so a steady stream allocates nothing.
+
+use std::collections::VecDeque;
+
+use crate::opus::Header;
+use crate::time::Ticks;
+
+/// The packets kept at most: 400 ms of the shortest packets there are. A full buffer drops its oldest.
+pub const CAPACITY: usize = 160;
+
+/// A packet in order: counters extended so that they never wrap.
+#[derive(Debug)]
+pub struct Packet {
+    /// RTP sequence number, extended.
+    pub sequence: i64,
+    /// RTP timestamp, extended.
+    pub timestamp: Ticks,
+    /// What the Opus header says.
+    pub header: Header,
+    /// RFC 6464 audio level in −dBov, 127 being silence, where the sender gave one.
+    pub audio_level: Option<u8>,
+    /// The Opus payload.
+    pub payload: Vec<u8>,
+}
+
+/// What became of a packet that was offered to the buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserted {
+    /// It was kept.
+    Kept,
+    /// It was kept, and the oldest was dropped to make room.
+    Overflow,
+    /// One of the same sequence number is here already.
+    Duplicate,
+}
+
+/// Packets by sequence number, oldest first.
+#[derive(Debug, Default)]
+pub struct JitterBuffer {
+    packets: VecDeque<Packet>,
+    spare: Vec<Vec<u8>>,
+}
+
+impl JitterBuffer {
+    /// Copies a packet into its place.
+    pub fn insert(
+        &mut self,
+        sequence: i64,
+        timestamp: Ticks,
+        header: Header,
+        audio_level: Option<u8>,
+        payload: &[u8],
+    ) -> Inserted {
+        let place = self.packets.partition_point(|packet| packet.sequence < sequence);
+        if self.packets.get(place).is_some_and(|packet| packet.sequence == sequence) {
+            return Inserted::Duplicate;
+        }
+        let mut buffer = self.spare.pop().unwrap_or_default();
+        buffer.clear();
+        buffer.extend_from_slice(payload);
+        let packet = Packet { sequence, timestamp, header, audio_level, payload: buffer };
+        self.packets.insert(place, packet);
+        if self.packets.len() <= CAPACITY {
+            return Inserted::Kept;
+        }
+        if let Some(oldest) = self.pop() {
+            self.recycle(oldest);
+        }
+        Inserted::Overflow
+    }
+
+    /// The oldest packet.
+    pub fn head(&self) -> Option<&Packet> {
+        self.packets.front()
+    }
+
+    /// The one after the oldest.
+    pub fn second(&self) -> Option<&Packet> {
+        self.packets.get(1)
+    }
+
+    /// Takes the oldest packet out; give its memory back with [`JitterBuffer::recycle`].
+    pub fn pop(&mut self) -> Option<Packet> {
+        self.packets.pop_front()
+    }
+
+    /// Keeps a packet's memory for a later one.
+    pub fn recycle(&mut self, packet: Packet) {
+        self.spare.push(packet.payload);
+    }
+
+    /// Drops every packet.
+    pub fn clear(&mut self) {
+        while let Some(packet) = self.pop() {
+            self.recycle(packet);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HEADER: Header = Header { duration: 960, stereo: false, dtx: false };
+
+    fn insert(buffer: &mut JitterBuffer, sequence: i64) -> Inserted {
+        buffer.insert(sequence, sequence * 960, HEADER, None, &sequence.to_be_bytes())
+    }
+
+    #[test]
+    fn a_full_buffer_drops_its_oldest() {
+        let mut buffer = JitterBuffer::default();
+        for sequence in 0..CAPACITY as i64 {
+            assert_eq!(insert(&mut buffer, sequence), Inserted::Kept);
+        }
+        assert_eq!(insert(&mut buffer, CAPACITY as i64), Inserted::Overflow);
+        assert_eq!(buffer.head().unwrap().sequence, 1);
+    }
+
+    proptest! {
+        #[test]
+        fn packets_come_out_in_order_and_once_whatever_order_they_came_in(
+            sequences in prop::collection::vec(0i64..100, 0..300)
+        ) {
+            let mut buffer = JitterBuffer::default();
+            let mut expected = std::collections::BTreeSet::new();
+            for &sequence in &sequences {
+                let new = expected.insert(sequence);
+                let inserted = insert(&mut buffer, sequence);
+                prop_assert_eq!(inserted, if new { Inserted::Kept } else { Inserted::Duplicate });
+            }
+            for sequence in expected {
+                let packet = buffer.pop().unwrap();
+                prop_assert_eq!(packet.sequence, sequence);
+                prop_assert_eq!(&packet.payload[..], &sequence.to_be_bytes()[..]);
+                buffer.recycle(packet);
+            }
+            prop_assert!(buffer.head().is_none());
+        }
+    }
+}

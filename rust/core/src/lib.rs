@@ -1,0 +1,33 @@
+//! The audio core of audiomixer: RTP packets and PCM go in, a mixed frame comes out every 20 ms.
+//!
+//! It is sans-IO: no clock, no threads, no sockets. Time is an argument, in seconds on any monotonic scale that
+//! packet arrivals and mixes share, so the same calls always give the same samples and an hour of bad network is
+//! replayed in a second.
+//!
+//! The path of one packet: [`Participant::push_rtp`] puts it into the [`jitter`] buffer; at the next
+//! [`Mixer::mix`] the [`receiver`] takes it out when it is due, decodes it ([`opus`]) or conceals what is missing;
+//! [`level`] and [`mute`] look at the samples while a [`kernel`] adds them to the bus; the [`limiter`] finishes it.
+#![deny(unsafe_code)]
+
+pub mod delay;
+mod error;
+pub mod fade;
+pub mod jitter;
+pub mod kernel;
+pub mod level;
+pub mod limiter;
+mod mixer;
+pub mod mute;
+pub mod opus;
+mod participant;
+mod pcm;
+pub mod receiver;
+mod sample;
+pub mod stretch;
+pub mod time;
+
+pub use error::{Error, Result};
+pub use mixer::{Mixer, Volume};
+pub use participant::Participant;
+pub use receiver::Stats;
+pub use sample::Sample;

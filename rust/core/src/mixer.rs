@@ -1,0 +1,210 @@
+//! Participants, the bus they are summed on, and the limiter behind it.
+
+use std::sync::{Mutex, MutexGuard};
+
+use crate::delay::Range;
+use crate::kernel::Kernel;
+use crate::limiter::Limiter;
+use crate::participant::Participant;
+use crate::time::{FRAMES_PER_SECOND, ms, ticks};
+use crate::{Error, Result, Sample};
+
+/// The sample rates libopus decodes to.
+const RATES: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
+/// An identity may have so many bytes: RFC 8261 lets a metadata message have 16 KiB, for all of them.
+const LONGEST_IDENTITY: usize = 256;
+
+/// A participant's volume since it was last asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Whose.
+    pub identity: String,
+    /// 0 … 32767, or −1 while muted.
+    pub level: i32,
+}
+
+/// Mixes participants, 20 ms at a time. Usable from several threads: adding, removing and pushing do not wait for a
+/// mix that is under way.
+pub struct Mixer {
+    rate: u32,
+    channels: usize,
+    range: Range,
+    roster: Mutex<Vec<Participant>>,
+    bus: Mutex<Bus>,
+}
+
+struct Bus {
+    kernel: Kernel,
+    limiter: Limiter,
+    sum: Vec<f32>,
+    limited: Vec<f32>,
+    tick: u64,
+    /// The roster as of this mix.
+    playing: Vec<Participant>,
+}
+
+impl Mixer {
+    /// A mixer of `channels` (1 or 2) at `sample_rate` (8000, 12000, 16000, 24000 or 48000 Hz). RTP is played out
+    /// `min_delay` to `max_delay` seconds late, as the network demands.
+    pub fn new(sample_rate: u32, channels: usize, min_delay: f64, max_delay: f64) -> Result<Self> {
+        if !RATES.contains(&sample_rate) {
+            let problem = format!("expected one of {RATES:?}, got {sample_rate}");
+            return Err(Error::new("sample_rate", problem));
+        }
+        if !(1..=2).contains(&channels) {
+            return Err(Error::new("channels", format!("expected 1 or 2, got {channels}")));
+        }
+        let range = Range {
+            floor: ticks("min_delay", min_delay)?,
+            ceiling: ticks("max_delay", max_delay)?,
+        };
+        if !(0..=ms(2000)).contains(&range.floor) {
+            return Err(Error::new("min_delay", format!("expected 0 to 2 s, got {min_delay}")));
+        }
+        if !(range.floor..=ms(2000)).contains(&range.ceiling) {
+            let problem = format!("expected min_delay to 2 s, got {max_delay}");
+            return Err(Error::new("max_delay", problem));
+        }
+        let bus = Bus {
+            kernel: Kernel::detect(),
+            limiter: Limiter::new(sample_rate, channels),
+            sum: vec![0.0; (sample_rate / FRAMES_PER_SECOND) as usize * channels],
+            limited: vec![0.0; (sample_rate / FRAMES_PER_SECOND) as usize * channels],
+            tick: 0,
+            playing: Vec::new(),
+        };
+        Ok(Self {
+            rate: sample_rate,
+            channels,
+            range,
+            roster: Mutex::default(),
+            bus: Mutex::new(bus),
+        })
+    }
+
+    /// Samples a second.
+    pub fn sample_rate(&self) -> u32 {
+        self.rate
+    }
+
+    /// Channels of the mix.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Samples per channel in the frame of 20 ms that each mix makes.
+    pub fn frame_size(&self) -> usize {
+        (self.rate / FRAMES_PER_SECOND) as usize
+    }
+
+    /// Samples by which the limiter delays the mix.
+    pub fn latency(&self) -> usize {
+        self.bus().limiter.latency()
+    }
+
+    /// The name of the instruction set the mix uses.
+    pub fn kernel(&self) -> &'static str {
+        self.bus().kernel.name()
+    }
+
+    /// Adds a participant; an identity may be in the mixer once.
+    pub fn add_participant(&self, identity: &str) -> Result<Participant> {
+        if identity.is_empty() || identity.len() > LONGEST_IDENTITY {
+            let problem = format!("expected 1 to {LONGEST_IDENTITY} bytes, got {}", identity.len());
+            return Err(Error::new("identity", problem));
+        }
+        let mut roster = self.roster();
+        if roster.iter().any(|other| other.identity() == identity && !other.strip().left()) {
+            return Err(Error::new("identity", format!("{identity:?} is in this mixer already")));
+        }
+        let participant = Participant::new(identity, self.rate, self.channels, self.range);
+        roster.push(participant.clone());
+        Ok(participant)
+    }
+
+    /// Removes the participant called `identity`; it fades out in the next mix.
+    pub fn remove_participant(&self, identity: &str) -> Result<()> {
+        let roster = self.roster();
+        let mut strips = roster.iter().filter(|p| p.identity() == identity).map(Participant::strip);
+        match strips.find(|strip| !strip.left()) {
+            Some(mut strip) => {
+                strip.leave();
+                Ok(())
+            }
+            None => Err(Error::new("identity", format!("no {identity:?} in this mixer"))),
+        }
+    }
+
+    /// The identities of those present.
+    pub fn identities(&self) -> Vec<String> {
+        let roster = self.roster();
+        let present = roster.iter().filter(|participant| !participant.strip().left());
+        present.map(|participant| participant.identity().to_owned()).collect()
+    }
+
+    /// Mixes the 20 ms that end at `now` (seconds) into `out`, interleaved and peak-limited.
+    pub fn mix<T: Sample>(&self, now: f64, out: &mut [T]) -> Result<()> {
+        let now = ticks("now", now)?;
+        let mut bus = self.bus();
+        self.check("out", out.len())?;
+        let Bus { kernel, limiter, sum, limited, tick, playing } = &mut *bus;
+        playing.extend(self.roster().iter().cloned());
+        sum.fill(0.0);
+        for participant in playing.iter() {
+            participant.strip().render(now, *kernel, sum);
+        }
+        playing.clear();
+        self.roster().retain(|participant| !participant.strip().faded_out());
+        *tick += 1;
+        limiter.process(sum, limited);
+        write(limited, out);
+        Ok(())
+    }
+
+    /// Puts the last mix without `participant` into `out`: what that participant should hear.
+    pub fn mix_minus<T: Sample>(&self, participant: &Participant, out: &mut [T]) -> Result<()> {
+        let bus = self.bus();
+        self.check("out", out.len())?;
+        if !self.roster().iter().any(|other| other.is(participant)) {
+            let problem = format!("{:?} is not in this mixer", participant.identity());
+            return Err(Error::new("participant", problem));
+        }
+        write(participant.strip().minus(bus.tick, bus.kernel, &bus.sum), out);
+        Ok(())
+    }
+
+    /// The volume of each participant since the last call, in the order they came.
+    pub fn volumes(&self) -> Vec<Volume> {
+        let mut volumes = Vec::new();
+        for participant in self.roster().iter() {
+            let mut strip = participant.strip();
+            if !strip.left() {
+                let level = strip.volume().unwrap_or(-1);
+                volumes.push(Volume { identity: participant.identity().to_owned(), level });
+            }
+        }
+        volumes
+    }
+
+    fn check(&self, argument: &'static str, length: usize) -> Result<()> {
+        let expected = self.frame_size() * self.channels;
+        if length == expected {
+            return Ok(());
+        }
+        Err(Error::new(argument, format!("expected {expected} samples, got {length}")))
+    }
+
+    fn roster(&self) -> MutexGuard<'_, Vec<Participant>> {
+        self.roster.lock().expect("nothing panics while it holds the roster")
+    }
+
+    fn bus(&self) -> MutexGuard<'_, Bus> {
+        self.bus.lock().expect("nothing panics while it mixes")
+    }
+}
+
+fn write<T: Sample>(frame: &[f32], out: &mut [T]) {
+    for (place, &sample) in out.iter_mut().zip(frame) {
+        *place = T::from_f32(sample);
+    }
+}

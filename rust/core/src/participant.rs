@@ -1,0 +1,293 @@
+//! One participant's channel strip: source, meter, mute, fade and gain.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::delay::Range;
+use crate::fade::Fade;
+use crate::kernel::{Kernel, Measure};
+use crate::level::Meter;
+use crate::limiter::Limiter;
+use crate::mute::{Detector, Heard};
+use crate::pcm::Fifo;
+use crate::receiver::{Receiver, Stats};
+use crate::time::{FRAME, FRAMES_PER_SECOND, Ticks, ticks};
+use crate::{Error, Result, Sample};
+
+/// Four times as loud: 12 dB.
+const MAX_GAIN: f32 = 4.0;
+/// PCM beyond this (36 dB over full scale) is no audio.
+const MAX_SAMPLE: f32 = 64.0;
+
+/// A participant of a [`Mixer`](crate::Mixer). Clones are handles of the same participant, usable from any thread:
+/// a packet may be pushed while a mix is under way.
+#[derive(Clone)]
+pub struct Participant {
+    identity: Arc<str>,
+    strip: Arc<Mutex<Strip>>,
+}
+
+impl Participant {
+    pub(crate) fn new(identity: &str, rate: u32, channels: usize, range: Range) -> Self {
+        let strip = Strip::new(rate, channels, range);
+        Self { identity: identity.into(), strip: Arc::new(Mutex::new(strip)) }
+    }
+
+    /// Who this is.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Takes in one RTP packet's Opus `payload`, which came at `arrival` seconds. `audio_level` is the RFC 6464
+    /// level in −dBov, where the sender gave one. A packet that is no Opus is counted and dropped.
+    pub fn push_rtp(
+        &self,
+        sequence_number: u16,
+        timestamp: u32,
+        payload: &[u8],
+        arrival: f64,
+        audio_level: Option<u8>,
+    ) -> Result<()> {
+        let arrival = ticks("arrival", arrival)?;
+        if audio_level.is_some_and(|level| level > 127) {
+            return Err(Error::new("audio_level", "expected 0 to 127 (−dBov)"));
+        }
+        let mut strip = self.present()?;
+        let receiver = strip.receiver()?;
+        receiver.push(sequence_number, timestamp, payload, arrival, audio_level);
+        Ok(())
+    }
+
+    /// Takes in `samples` of one or two interleaved `channels` at the mixer's rate, full scale being ±1.
+    pub fn push_pcm<T: Sample>(&self, samples: &[T], channels: usize) -> Result<()> {
+        let audible = |sample: &T| sample.to_f32().abs() <= MAX_SAMPLE;
+        if !samples.iter().all(audible) {
+            return Err(Error::new("samples", format!("expected values within ±{MAX_SAMPLE}")));
+        }
+        self.present()?.fifo()?.push(samples, channels);
+        Ok(())
+    }
+
+    /// The gain in the mix.
+    pub fn gain(&self) -> f32 {
+        self.strip().gain
+    }
+
+    /// Sets the gain, 0 to 4; it takes effect within 20 ms, without a click.
+    pub fn set_gain(&self, gain: f32) -> Result<()> {
+        if !(0.0..=MAX_GAIN).contains(&gain) {
+            return Err(Error::new("gain", format!("expected 0 to {MAX_GAIN}, got {gain}")));
+        }
+        self.present()?.gain = gain;
+        Ok(())
+    }
+
+    /// Whether signalling says that the participant is muted.
+    pub fn signalled_mute(&self) -> Option<bool> {
+        self.strip().signalled_mute
+    }
+
+    /// Sets what signalling says about mute; with `None` it is detected from the audio.
+    pub fn set_signalled_mute(&self, muted: Option<bool>) -> Result<()> {
+        self.present()?.signalled_mute = muted;
+        Ok(())
+    }
+
+    /// What happened to the participant's packets so far.
+    pub fn stats(&self) -> Stats {
+        self.strip().stats()
+    }
+
+    pub(crate) fn strip(&self) -> MutexGuard<'_, Strip> {
+        self.strip.lock().expect("nothing panics while it holds a strip")
+    }
+
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.strip, &other.strip)
+    }
+
+    fn present(&self) -> Result<MutexGuard<'_, Strip>> {
+        let strip = self.strip();
+        if strip.left {
+            return Err(Error::new("participant", format!("{:?} has left", self.identity)));
+        }
+        Ok(strip)
+    }
+}
+
+enum Source {
+    /// Nothing has come yet.
+    Unknown,
+    Rtp(Box<Receiver>),
+    Pcm(Fifo),
+}
+
+/// The state behind a [`Participant`].
+pub(crate) struct Strip {
+    rate: u32,
+    channels: usize,
+    range: Range,
+    source: Source,
+    gain: f32,
+    signalled_mute: Option<bool>,
+    left: bool,
+    fade: Fade,
+    detector: Detector,
+    meter: Meter,
+    now: Ticks,
+    /// What was played last, interleaved.
+    frame: Vec<f32>,
+    frame_channels: usize,
+    /// The gain at which `frame` is in the mix.
+    mixed: f32,
+    minus: Option<Box<Minus>>,
+}
+
+/// What one participant hears: its own limiter, and the frame it made last.
+struct Minus {
+    limiter: Limiter,
+    tick: u64,
+    bus: Vec<f32>,
+    frame: Vec<f32>,
+}
+
+impl Strip {
+    fn new(rate: u32, channels: usize, range: Range) -> Self {
+        Self {
+            rate,
+            channels,
+            range,
+            source: Source::Unknown,
+            gain: 1.0,
+            signalled_mute: None,
+            left: false,
+            fade: Fade::new(rate, 0.0),
+            detector: Detector::default(),
+            meter: Meter::default(),
+            now: 0,
+            frame: vec![0.0; (rate / FRAMES_PER_SECOND) as usize * channels],
+            frame_channels: channels,
+            mixed: 0.0,
+            minus: None,
+        }
+    }
+
+    fn receiver(&mut self) -> Result<&mut Receiver> {
+        if let Source::Unknown = self.source {
+            let receiver = Receiver::new(self.rate, self.channels, self.range);
+            self.source = Source::Rtp(Box::new(receiver));
+        }
+        match &mut self.source {
+            Source::Rtp(receiver) => Ok(receiver),
+            _ => Err(Error::new("payload", "expected PCM: this participant sends samples")),
+        }
+    }
+
+    fn fifo(&mut self) -> Result<&mut Fifo> {
+        if let Source::Unknown = self.source {
+            self.source = Source::Pcm(Fifo::new(self.rate, self.channels));
+        }
+        match &mut self.source {
+            Source::Pcm(fifo) => Ok(fifo),
+            _ => Err(Error::new("samples", "expected RTP: this participant sends packets")),
+        }
+    }
+
+    /// Makes the 20 ms that end at `now`, and adds them to `bus`.
+    pub fn render(&mut self, now: Ticks, kernel: Kernel, bus: &mut [f32]) {
+        self.now = now;
+        let heard = match &mut self.source {
+            Source::Unknown => Heard::Nothing,
+            Source::Rtp(receiver) => {
+                let heard = receiver.pull(now, &mut self.frame);
+                self.frame_channels = receiver.channels();
+                heard
+            }
+            Source::Pcm(fifo) => fifo.pull(&mut self.frame),
+        };
+        let silenced = self.left || self.signalled_mute == Some(true);
+        let gain = if silenced { 0.0 } else { self.gain };
+        let measure = if heard == Heard::Nothing {
+            // Whatever comes next fades in.
+            self.fade = Fade::new(self.rate, 0.0);
+            self.mixed = 0.0;
+            Measure::default()
+        } else {
+            self.fade.set(gain);
+            self.add(kernel, bus)
+        };
+        self.detector.observe(heard, measure.peak, FRAME);
+        self.meter.add(measure, self.frame.len());
+    }
+
+    fn add(&mut self, kernel: Kernel, bus: &mut [f32]) -> Measure {
+        if let Some(gain) = self.fade.steady() {
+            self.mixed = gain;
+            return self.add_at(gain, kernel, bus);
+        }
+        let measure = self.add_at(0.0, kernel, bus);
+        self.fade.apply(&mut self.frame, self.frame_channels);
+        self.mixed = 1.0;
+        self.add_at(1.0, kernel, bus);
+        measure
+    }
+
+    /// The only way onto the bus, and with a negative gain off it.
+    fn add_at(&self, gain: f32, kernel: Kernel, bus: &mut [f32]) -> Measure {
+        if self.frame_channels < self.channels {
+            kernel.add_mono(bus, &self.frame, gain)
+        } else {
+            kernel.add(bus, &self.frame, gain)
+        }
+    }
+
+    /// Makes what this participant hears of the mix number `tick`, whose sum is `bus`.
+    pub fn minus(&mut self, tick: u64, kernel: Kernel, bus: &[f32]) -> &[f32] {
+        let (rate, channels) = (self.rate, self.channels);
+        let mut minus = self.minus.take().unwrap_or_else(|| {
+            let limiter = Limiter::new(rate, channels);
+            let (bus, frame) = (vec![0.0; bus.len()], vec![0.0; bus.len()]);
+            Box::new(Minus { limiter, tick: 0, bus, frame })
+        });
+        if minus.tick != tick {
+            if minus.tick + 1 != tick {
+                minus.limiter.reset();
+            }
+            minus.tick = tick;
+            minus.bus.copy_from_slice(bus);
+            if self.mixed != 0.0 {
+                self.add_at(-self.mixed, kernel, &mut minus.bus);
+            }
+            minus.limiter.process(&minus.bus, &mut minus.frame);
+        }
+        &self.minus.insert(minus).frame
+    }
+
+    /// The participant leaves: its last frame, at the next mix, fades out.
+    pub fn leave(&mut self) {
+        self.left = true;
+    }
+
+    pub fn left(&self) -> bool {
+        self.left
+    }
+
+    /// Whether it has left, and nothing of it is heard any more.
+    pub fn faded_out(&self) -> bool {
+        self.left && self.fade.steady() == Some(0.0)
+    }
+
+    /// Volume since the last call; `None` is muted.
+    pub fn volume(&mut self) -> Option<i32> {
+        let level = self.meter.take();
+        let muted = self.signalled_mute.unwrap_or(self.detector.muted());
+        (!muted).then_some(level)
+    }
+
+    fn stats(&self) -> Stats {
+        match &self.source {
+            Source::Unknown => Stats::default(),
+            Source::Rtp(receiver) => receiver.stats(self.now),
+            Source::Pcm(fifo) => Stats { overflow: fifo.dropped(), ..Stats::default() },
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! Receives one participant's RTP: decides, 20 ms at a time, what to decode and what to make up.
+//!
+//! The rules:
+//! 1. The *playhead* is the timestamp that is decoded next. A packet is due when it has been held for the target
+//!    delay ([`delay`](crate::delay)), counted from when it would have come through an undelayed network.
+//! 2. While playing, packets follow each other by timestamp. Where one is missing although a newer one is there, it
+//!    is lost: the newer one's in-band FEC repairs it, or else the decoder conceals it; the playhead moves on.
+//! 3. Where nothing is there at all, the decoder makes something up, fading out by 200 ms, and *the playhead stays*:
+//!    a late packet is still played. The delay won by that is given back by cutting pitch periods.
+//! 4. A sender's own pause (DTX, or a jump of the timestamp with consecutive sequence numbers) is no loss: comfort
+//!    noise for a second at most, then silence, until the next packet is due.
+//! 5. A packet that fits neither the sequence nor the clock is dropped. When the next one continues it, the sender
+//!    has started anew, and so does the receiver (RFC 3550, appendix A.1).
+
+use crate::delay::{Estimator, Range};
+use crate::jitter::{Inserted, JitterBuffer};
+use crate::mute::Heard;
+use crate::opus::{self, Decoder, Header};
+use crate::stretch;
+use crate::time::{FRAME, TICKS_PER_SECOND, Ticks, Unwrap, ms, seconds};
+
+/// Made-up audio comes in pieces of this length.
+const PIECE: Ticks = ms(10);
+/// Made-up audio is at full level until here…
+const FADE_FROM: Ticks = ms(120);
+/// …and silent from here.
+const FADE_TO: Ticks = ms(200);
+/// Real audio after silence fades in over this.
+const RETURN: Ticks = ms(5);
+/// Comfort noise is at full level until here…
+const COMFORT_FADE_FROM: Ticks = ms(900);
+/// …and silent from here.
+const COMFORT_FADE_TO: Ticks = ms(1000);
+/// Above the target by more than this, the delay is cut.
+const TOLERANCE: Ticks = ms(20);
+/// Between two cuts.
+const BETWEEN_CUTS: Ticks = ms(50);
+/// A sequence number further off than this is not of the same stream.
+const SEQUENCE_JUMP: i64 = 3000;
+/// A timestamp further from its arrival than this is not of the same stream…
+const CLOCK_JUMP: Ticks = ms(5000);
+/// …and one as near as this, with a consecutive number, is.
+const CONTINUES: Ticks = ms(1000);
+/// The packets whose arrival is remembered, to tell a duplicate from a late packet.
+const REMEMBERED: i64 = 128;
+
+/// What happened to a participant's packets and audio so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Stats {
+    /// Packets received, without duplicates and discarded ones.
+    pub received: u64,
+    /// Packets that never came, or have not come yet though newer ones have.
+    pub lost: u64,
+    /// Lost packets repaired by in-band FEC.
+    pub recovered: u64,
+    /// Packets that came after their place was played.
+    pub late: u64,
+    /// Packets received more than once.
+    pub duplicate: u64,
+    /// Packets that were no Opus, failed to decode, or belonged to no known stream.
+    pub discarded: u64,
+    /// Packets, or samples of PCM, dropped because too many were waiting.
+    pub overflow: u64,
+    /// Seconds of audio made up for missing packets.
+    pub concealed: f64,
+    /// Seconds of audio cut to lessen the delay.
+    pub accelerated: f64,
+    /// Current playout delay in seconds, above that of the undelayed network.
+    pub delay: f64,
+    /// The delay aimed at, in seconds.
+    pub target_delay: f64,
+    /// Interarrival jitter in seconds (RFC 3550).
+    pub jitter: f64,
+}
+
+/// A packet as it came.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    sequence: u16,
+    timestamp: u32,
+    at: Ticks,
+}
+
+impl Arrival {
+    /// How far this is from `earlier`: in packets, and in ticks that the clocks disagree.
+    fn since(self, earlier: Self) -> (i64, Ticks) {
+        let packets = i64::from(self.sequence.wrapping_sub(earlier.sequence) as i16);
+        let ticks = Ticks::from(self.timestamp.wrapping_sub(earlier.timestamp) as i32);
+        (packets, (ticks - (self.at - earlier.at)).abs())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing is played until the oldest packet is due.
+    Waiting,
+    /// Packets follow each other.
+    Playing,
+}
+
+/// One participant's stream, from packets to samples.
+pub struct Receiver {
+    rate: u32,
+    max_channels: usize,
+    buffer: JitterBuffer,
+    estimator: Estimator,
+    decoder: Decoder,
+    newest: Option<Arrival>,
+    stranger: Option<Arrival>,
+    sequence: Unwrap<16>,
+    timestamp: Unwrap<32>,
+    history: History,
+    state: State,
+    playhead: Option<Ticks>,
+    last_sequence: i64,
+    last_end: Ticks,
+    /// The sender announced its pause with the last packet decoded.
+    pausing: bool,
+    /// How long nothing real was played.
+    made_up: Ticks,
+    /// How much of it was for packets that may turn out never to have been sent.
+    unproven: Ticks,
+    /// The level that made-up audio has faded to.
+    level: f32,
+    heard: Heard,
+    last_cut: Ticks,
+    /// Decoded samples that are not played yet, interleaved.
+    pcm: Vec<f32>,
+    stats: Stats,
+}
+
+impl Receiver {
+    /// A receiver that decodes to `rate` Hz and at most `max_channels`.
+    pub fn new(rate: u32, max_channels: usize, range: Range) -> Self {
+        let pcm = Vec::with_capacity(
+            max_channels * (rate as usize / 1000) * (2 * opus::LONGEST / ms(1)) as usize,
+        );
+        Self {
+            rate,
+            max_channels,
+            buffer: JitterBuffer::default(),
+            estimator: Estimator::new(range),
+            decoder: Decoder::new(rate, 1),
+            newest: None,
+            stranger: None,
+            sequence: Unwrap::default(),
+            timestamp: Unwrap::default(),
+            history: History::default(),
+            state: State::Waiting,
+            playhead: None,
+            last_sequence: 0,
+            last_end: 0,
+            pausing: false,
+            made_up: 0,
+            unproven: 0,
+            level: 0.0,
+            heard: Heard::Nothing,
+            last_cut: Ticks::MIN / 2,
+            pcm,
+            stats: Stats::default(),
+        }
+    }
+
+    /// The channels that [`Receiver::pull`] gives: one until the sender has sent stereo.
+    pub fn channels(&self) -> usize {
+        self.decoder.channels()
+    }
+
+    /// Takes a packet in, as it came at `arrival`.
+    pub fn push(
+        &mut self,
+        sequence: u16,
+        timestamp: u32,
+        payload: &[u8],
+        arrival: Ticks,
+        audio_level: Option<u8>,
+    ) {
+        let packet = Arrival { sequence, timestamp, at: arrival };
+        let Some(header) = Header::parse(payload).filter(|_| self.belongs(packet)) else {
+            self.stats.discarded += 1;
+            return;
+        };
+        let sequence = self.sequence.unwrap(u32::from(packet.sequence));
+        let timestamp = self.timestamp.unwrap(packet.timestamp);
+        if !self.history.insert(sequence) {
+            self.stats.duplicate += 1;
+            return;
+        }
+        self.newest = Some(packet);
+        self.stats.received += 1;
+        self.estimator.observe(arrival, timestamp);
+        if self.playhead.is_some_and(|playhead| timestamp < playhead) {
+            self.stats.late += 1;
+            return;
+        }
+        match self.buffer.insert(sequence, timestamp, header, audio_level, payload) {
+            Inserted::Kept => {}
+            Inserted::Overflow => self.stats.overflow += 1,
+            Inserted::Duplicate => self.stats.duplicate += 1,
+        }
+    }
+
+    /// Rule 5.
+    fn belongs(&mut self, packet: Arrival) -> bool {
+        let Some(newest) = self.newest else { return true };
+        let (packets, ticks) = packet.since(newest);
+        if packets.abs() <= SEQUENCE_JUMP && ticks <= CLOCK_JUMP {
+            return true;
+        }
+        let continues = self.stranger.is_some_and(|stranger| {
+            let (packets, ticks) = packet.since(stranger);
+            packets == 1 && ticks <= CONTINUES
+        });
+        if continues {
+            self.restart();
+        } else {
+            self.stranger = Some(packet);
+        }
+        continues
+    }
+
+    /// The sender has started anew: what it sent before is forgotten, but for the samples decoded already.
+    fn restart(&mut self) {
+        self.buffer.clear();
+        self.estimator = Estimator::new(self.estimator.range());
+        self.sequence = Unwrap::default();
+        self.timestamp = Unwrap::default();
+        self.stats.lost += self.history.missing();
+        self.history = History::default();
+        self.newest = None;
+        self.stranger = None;
+        self.playhead = None;
+        self.pausing = false;
+        self.state = State::Waiting;
+    }
+
+    /// Puts the 20 ms that end at `now` into `frame`, interleaved as [`Receiver::channels`] then says.
+    pub fn pull(&mut self, now: Ticks, frame: &mut Vec<f32>) -> Heard {
+        let start = now - FRAME;
+        while self.buffered() < FRAME {
+            match self.state {
+                State::Waiting => self.wait(start + self.buffered()),
+                State::Playing => self.play(),
+            }
+        }
+        if self.state == State::Playing && self.excess(start) > TOLERANCE {
+            self.cut(start);
+        }
+        let samples = self.samples(FRAME);
+        frame.clear();
+        frame.extend(self.pcm.drain(..samples));
+        self.heard
+    }
+
+    /// What [`Stats`] says now; `delay` as of the frame that ended at `now`.
+    pub fn stats(&self, now: Ticks) -> Stats {
+        let playing = self.state == State::Playing;
+        Stats {
+            lost: self.stats.lost + self.history.missing(),
+            delay: if playing { seconds(self.delay(now)) } else { 0.0 },
+            target_delay: seconds(self.estimator.target()),
+            jitter: seconds(self.estimator.jitter()),
+            ..self.stats
+        }
+    }
+
+    /// Silence or comfort noise until the oldest packet is due; `at` is when the next sample will be played.
+    fn wait(&mut self, at: Ticks) {
+        let undelayed = self.estimator.undelayed();
+        let latest = at - undelayed - self.estimator.range().ceiling;
+        while let (Some(head), Some(_)) = (self.buffer.head(), self.buffer.second()) {
+            if head.timestamp >= latest {
+                break;
+            }
+            self.stats.late += 1;
+            self.discard_head();
+        }
+        let missing = FRAME - self.buffered();
+        let wait = self.buffer.head().map_or(missing, |head| {
+            (head.timestamp + undelayed + self.estimator.target() - at).clamp(0, missing)
+        });
+        match self.buffer.head() {
+            Some(head) if wait < opus::STEP => {
+                self.playhead = Some(head.timestamp);
+                self.state = State::Playing;
+            }
+            _ => self.pass((wait.max(1) + opus::STEP - 1) / opus::STEP * opus::STEP),
+        }
+    }
+
+    /// Comfort noise for `duration`, or silence.
+    fn pass(&mut self, duration: Ticks) {
+        if self.pausing && self.made_up < COMFORT_FADE_TO {
+            return self.make_up(duration, COMFORT_FADE_FROM, COMFORT_FADE_TO);
+        }
+        if self.pcm.is_empty() {
+            self.heard = Heard::Nothing;
+        }
+        let samples = self.samples(duration);
+        self.pcm.resize(self.pcm.len() + samples, 0.0);
+        self.level = 0.0;
+    }
+
+    /// The next piece of audio: decoded, repaired or made up.
+    fn play(&mut self) {
+        let Some(head) = self.buffer.head() else {
+            if self.pausing || self.made_up >= FADE_TO {
+                self.state = State::Waiting;
+            } else {
+                self.unproven += PIECE;
+                self.conceal(PIECE);
+            }
+            return;
+        };
+        let playhead = *self.playhead.get_or_insert(head.timestamp);
+        let gap = head.timestamp - playhead;
+        if gap < opus::STEP {
+            self.decode_head();
+        } else if self.pausing || head.sequence == self.last_sequence + 1 {
+            self.pausing = true;
+            self.state = State::Waiting;
+        } else if self.made_up >= FADE_TO {
+            self.state = State::Waiting;
+        } else {
+            self.repair(gap);
+        }
+    }
+
+    fn decode_head(&mut self) {
+        let Some(packet) = self.buffer.pop() else { return };
+        if packet.header.stereo && self.channels() < self.max_channels {
+            self.become_stereo();
+        }
+        let paused = packet.sequence == self.last_sequence + 1 && packet.timestamp > self.last_end;
+        if paused {
+            self.stats.concealed -= seconds(self.unproven);
+        }
+        self.unproven = 0;
+        let start = self.pcm.len();
+        let decoded = self.decoder.decode(&packet.payload, packet.header.duration, &mut self.pcm);
+        self.last_sequence = packet.sequence;
+        self.last_end = packet.timestamp + packet.header.duration;
+        self.playhead = Some(self.last_end);
+        self.pausing = packet.header.dtx;
+        if decoded {
+            self.made_up = 0;
+            self.heard =
+                if self.pausing { Heard::MadeUp } else { Heard::Received(packet.audio_level) };
+            self.come_back(start);
+        } else {
+            self.stats.discarded += 1;
+            self.conceal(packet.header.duration);
+        }
+        self.buffer.recycle(packet);
+    }
+
+    /// Rule 2: `gap` is missing before the oldest packet.
+    fn repair(&mut self, gap: Ticks) {
+        let Some(head) = self.buffer.head() else { return };
+        let repeated = if opus::has_fec(&head.payload) { head.header.duration } else { 0 };
+        let piece = if repeated > 0 && gap <= repeated {
+            let gap = gap / opus::STEP * opus::STEP;
+            let start = self.pcm.len();
+            if self.decoder.recover(&head.payload, gap, &mut self.pcm) {
+                self.stats.recovered += 1;
+                self.heard = Heard::MadeUp;
+                self.made_up = 0;
+                self.come_back(start);
+            }
+            gap
+        } else {
+            let piece = (gap - repeated).min(ms(20)) / opus::STEP * opus::STEP;
+            let piece = piece.max(opus::STEP);
+            self.conceal(piece);
+            piece
+        };
+        self.playhead = self.playhead.map(|playhead| playhead + piece);
+    }
+
+    fn conceal(&mut self, duration: Ticks) {
+        self.stats.concealed += seconds(duration);
+        self.make_up(duration, FADE_FROM, FADE_TO);
+    }
+
+    /// Lets the decoder make up `duration` of audio, which fades from `fade_from` to silence at `fade_to`.
+    fn make_up(&mut self, duration: Ticks, fade_from: Ticks, fade_to: Ticks) {
+        let start = self.pcm.len();
+        if !self.decoder.conceal(duration, &mut self.pcm) {
+            let samples = self.samples(duration);
+            self.pcm.resize(start + samples, 0.0);
+        }
+        self.made_up += duration;
+        self.heard = Heard::MadeUp;
+        let remaining = (fade_to - self.made_up) as f32 / (fade_to - fade_from) as f32;
+        self.ramp(start, duration, remaining.clamp(0.0, 1.0));
+    }
+
+    /// Real audio begins at `start`: it fades in where silence was before.
+    fn come_back(&mut self, start: usize) {
+        if self.level < 1.0 {
+            self.ramp(start, RETURN, 1.0);
+        }
+    }
+
+    /// Moves the level to `to` within `duration`, from the sample at `start`.
+    fn ramp(&mut self, start: usize, duration: Ticks, to: f32) {
+        if self.level == 1.0 && to == 1.0 {
+            return;
+        }
+        let channels = self.channels();
+        let length = (self.samples(duration) / channels) as f32;
+        for (n, frame) in self.pcm[start..].chunks_exact_mut(channels).enumerate() {
+            let passed = ((n + 1) as f32 / length).min(1.0);
+            for sample in frame {
+                *sample *= self.level + (to - self.level) * passed;
+            }
+        }
+        self.level = to;
+    }
+
+    /// Rule 3, second half: takes a pitch period out, if there is one and more audio is waiting.
+    fn cut(&mut self, now: Ticks) {
+        if now - self.last_cut < BETWEEN_CUTS {
+            return;
+        }
+        let window = stretch::window(self.rate) * self.channels();
+        while self.pcm.len() < window.max(self.samples(2 * FRAME)) {
+            match (self.buffer.head(), self.playhead) {
+                (Some(head), Some(playhead)) if head.timestamp == playhead => self.decode_head(),
+                _ => return,
+            }
+        }
+        let channels = self.channels();
+        let removed = stretch::accelerate(&mut self.pcm, self.rate, channels);
+        if removed > 0 {
+            self.last_cut = now;
+            self.stats.accelerated += removed as f64 / f64::from(self.rate);
+        }
+    }
+
+    /// How long after its undelayed arrival the next sample is played, at `at`.
+    fn delay(&self, at: Ticks) -> Ticks {
+        let next = self.playhead.unwrap_or(0) - self.buffered();
+        at - self.estimator.undelayed() - next
+    }
+
+    fn excess(&self, at: Ticks) -> Ticks {
+        self.delay(at) - self.estimator.target()
+    }
+
+    fn become_stereo(&mut self) {
+        self.decoder = Decoder::new(self.rate, 2);
+        let mono = self.pcm.len();
+        self.pcm.resize(2 * mono, 0.0);
+        for n in (0..mono).rev() {
+            self.pcm[2 * n] = self.pcm[n];
+            self.pcm[2 * n + 1] = self.pcm[2 * n];
+        }
+    }
+
+    fn discard_head(&mut self) {
+        if let Some(packet) = self.buffer.pop() {
+            self.buffer.recycle(packet);
+        }
+    }
+
+    /// Values in `duration` of interleaved audio.
+    fn samples(&self, duration: Ticks) -> usize {
+        (duration * i64::from(self.rate) / TICKS_PER_SECOND) as usize * self.channels()
+    }
+
+    /// How much is decoded and not played.
+    fn buffered(&self) -> Ticks {
+        (self.pcm.len() / self.channels()) as Ticks * TICKS_PER_SECOND / Ticks::from(self.rate)
+    }
+}
+
+/// The sequence numbers that came: how many, and which of the last [`REMEMBERED`].
+#[derive(Debug, Default)]
+struct History {
+    first: i64,
+    highest: i64,
+    came: u64,
+    bits: u128,
+}
+
+impl History {
+    /// `false` if `sequence` came before, as far as is remembered.
+    fn insert(&mut self, sequence: i64) -> bool {
+        if self.came == 0 {
+            (self.first, self.highest) = (sequence, sequence - 1);
+        }
+        if sequence > self.highest {
+            let shift = sequence - self.highest;
+            self.bits = if shift < REMEMBERED { self.bits << shift } else { 0 };
+            self.highest = sequence;
+        }
+        let age = self.highest - sequence;
+        if age >= REMEMBERED {
+            return true;
+        }
+        if self.bits >> age & 1 == 1 {
+            return false;
+        }
+        self.bits |= 1 << age;
+        self.first = self.first.min(sequence);
+        self.came += 1;
+        true
+    }
+
+    fn missing(&self) -> u64 {
+        if self.came == 0 { 0 } else { (self.highest - self.first + 1) as u64 - self.came }
+    }
+}

@@ -1,0 +1,277 @@
+//! The `audiomixer._core` module: [`audiomixer_core`] for Python. Documented for its users in `_core.pyi`.
+#![forbid(unsafe_code)]
+
+use audiomixer_core as core;
+use numpy::PyUntypedArrayMethods;
+use numpy::{PyArray2, PyReadonlyArrayDyn, PyReadwriteArray2, PyUntypedArray};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+fn value_error(error: core::Error) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
+
+/// What an argument that should have been an array of samples was instead.
+fn describe(value: &Bound<'_, PyAny>) -> String {
+    match value.cast::<PyUntypedArray>() {
+        Ok(array) => format!("{} of shape {:?}", array.dtype(), array.shape()),
+        Err(_) => value.get_type().to_string(),
+    }
+}
+
+/// An array for output: `float32` or `int16`, of one frame's shape, C-contiguous and writeable.
+enum Out<'py> {
+    F32(PyReadwriteArray2<'py, f32>),
+    I16(PyReadwriteArray2<'py, i16>),
+}
+
+impl<'py> Out<'py> {
+    fn new(mixer: &core::Mixer, out: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let shape = [mixer.frame_size(), mixer.channels()];
+        let fits = out
+            .cast::<PyUntypedArray>()
+            .is_ok_and(|array| array.shape() == shape && array.is_c_contiguous());
+        let f32 = || out.extract::<PyReadwriteArray2<'py, f32>>().ok().map(Self::F32);
+        let i16 = || out.extract::<PyReadwriteArray2<'py, i16>>().ok().map(Self::I16);
+        fits.then(|| f32().or_else(i16)).flatten().ok_or_else(|| {
+            PyValueError::new_err(format!(
+                "out: expected a writeable C-contiguous float32 or int16 array of shape {shape:?}, got {}",
+                describe(out)
+            ))
+        })
+    }
+}
+
+/// Calls `$mixer.$method($argument, slice)` with the slice behind an [`Out`], without the GIL.
+macro_rules! write_out {
+    ($py:expr, $out:expr, |$slice:ident| $call:expr) => {
+        match $out {
+            Out::F32(mut array) => {
+                let $slice = array.as_slice_mut()?;
+                $py.detach(|| $call)
+            }
+            Out::I16(mut array) => {
+                let $slice = array.as_slice_mut()?;
+                $py.detach(|| $call)
+            }
+        }
+        .map_err(value_error)
+    };
+}
+
+#[pyclass(frozen, module = "audiomixer")]
+struct Mixer(core::Mixer);
+
+impl Mixer {
+    fn new_frame<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray2<f32>> {
+        PyArray2::zeros(py, [self.0.frame_size(), self.0.channels()], false)
+    }
+}
+
+#[pymethods]
+impl Mixer {
+    #[new]
+    #[pyo3(signature = (sample_rate=48_000, channels=2, *, min_delay=0.04, max_delay=0.4))]
+    fn new(sample_rate: u32, channels: usize, min_delay: f64, max_delay: f64) -> PyResult<Self> {
+        core::Mixer::new(sample_rate, channels, min_delay, max_delay).map(Self).map_err(value_error)
+    }
+
+    #[getter]
+    fn sample_rate(&self) -> u32 {
+        self.0.sample_rate()
+    }
+
+    #[getter]
+    fn channels(&self) -> usize {
+        self.0.channels()
+    }
+
+    #[getter]
+    fn frame_size(&self) -> usize {
+        self.0.frame_size()
+    }
+
+    #[getter]
+    fn latency(&self, py: Python<'_>) -> f64 {
+        py.detach(|| self.0.latency() as f64 / f64::from(self.0.sample_rate()))
+    }
+
+    #[getter]
+    fn kernel(&self, py: Python<'_>) -> &'static str {
+        py.detach(|| self.0.kernel())
+    }
+
+    #[getter]
+    fn identities(&self) -> Vec<String> {
+        self.0.identities()
+    }
+
+    fn add_participant(&self, identity: &str) -> PyResult<Participant> {
+        self.0.add_participant(identity).map(Participant).map_err(value_error)
+    }
+
+    fn remove_participant(&self, identity: &str) -> PyResult<()> {
+        self.0.remove_participant(identity).map_err(value_error)
+    }
+
+    fn mix<'py>(&self, py: Python<'py>, now: f64) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let frame = self.new_frame(py);
+        self.mix_into(py, frame.as_any(), now)?;
+        Ok(frame)
+    }
+
+    fn mix_into(&self, py: Python<'_>, out: &Bound<'_, PyAny>, now: f64) -> PyResult<()> {
+        write_out!(py, Out::new(&self.0, out)?, |slice| self.0.mix(now, slice))
+    }
+
+    #[pyo3(signature = (participant, out=None))]
+    fn mix_minus<'py>(
+        &self,
+        py: Python<'py>,
+        participant: &Participant,
+        out: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let out = out.unwrap_or_else(|| self.new_frame(py).into_any());
+        let participant = &participant.0;
+        write_out!(py, Out::new(&self.0, &out)?, |slice| self.0.mix_minus(participant, slice))?;
+        Ok(out)
+    }
+
+    fn volumes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let volumes = PyDict::new(py);
+        for volume in py.detach(|| self.0.volumes()) {
+            volumes.set_item(volume.identity, volume.level)?;
+        }
+        Ok(volumes)
+    }
+}
+
+#[pyclass(frozen, module = "audiomixer")]
+struct Participant(core::Participant);
+
+#[pymethods]
+impl Participant {
+    #[getter]
+    fn identity(&self) -> &str {
+        self.0.identity()
+    }
+
+    #[pyo3(signature = (sequence_number, timestamp, payload, arrival, audio_level=None))]
+    fn push_rtp(
+        &self,
+        sequence_number: u16,
+        timestamp: u32,
+        payload: &[u8],
+        arrival: f64,
+        audio_level: Option<u8>,
+    ) -> PyResult<()> {
+        self.0
+            .push_rtp(sequence_number, timestamp, payload, arrival, audio_level)
+            .map_err(value_error)
+    }
+
+    fn push_pcm(&self, samples: &Bound<'_, PyAny>) -> PyResult<()> {
+        let pushed = if let Ok(array) = samples.extract::<PyReadonlyArrayDyn<'_, f32>>() {
+            channels(&array).and_then(|n| Some(self.0.push_pcm(array.as_slice().ok()?, n)))
+        } else if let Ok(array) = samples.extract::<PyReadonlyArrayDyn<'_, i16>>() {
+            channels(&array).and_then(|n| Some(self.0.push_pcm(array.as_slice().ok()?, n)))
+        } else {
+            None
+        };
+        let pushed = pushed.ok_or_else(|| {
+            PyValueError::new_err(format!(
+                "samples: expected a C-contiguous float32 or int16 array of shape (n,) or (n, channels), got {}",
+                describe(samples)
+            ))
+        })?;
+        pushed.map_err(value_error)
+    }
+
+    #[getter]
+    fn gain(&self) -> f32 {
+        self.0.gain()
+    }
+
+    #[setter]
+    fn set_gain(&self, gain: f32) -> PyResult<()> {
+        self.0.set_gain(gain).map_err(value_error)
+    }
+
+    #[getter]
+    fn muted(&self) -> Option<bool> {
+        self.0.signalled_mute()
+    }
+
+    #[setter]
+    fn set_muted(&self, muted: Option<bool>) -> PyResult<()> {
+        self.0.set_signalled_mute(muted).map_err(value_error)
+    }
+
+    fn stats(&self) -> Stats {
+        let core::Stats {
+            received,
+            lost,
+            recovered,
+            late,
+            duplicate,
+            discarded,
+            overflow,
+            concealed,
+            accelerated,
+            delay,
+            target_delay,
+            jitter,
+        } = self.0.stats();
+        Stats {
+            received,
+            lost,
+            recovered,
+            late,
+            duplicate,
+            discarded,
+            overflow,
+            concealed,
+            accelerated,
+            delay,
+            target_delay,
+            jitter,
+        }
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Participant {:?}>", self.0.identity())
+    }
+}
+
+/// The channels of an array of samples: one for `(n,)` and `(n, 1)`, two for `(n, 2)`.
+fn channels<T: numpy::Element>(array: &PyReadonlyArrayDyn<'_, T>) -> Option<usize> {
+    match *array.shape() {
+        [_] | [_, 1] => Some(1),
+        [_, 2] => Some(2),
+        _ => None,
+    }
+}
+
+#[pyclass(frozen, get_all, module = "audiomixer")]
+struct Stats {
+    received: u64,
+    lost: u64,
+    recovered: u64,
+    late: u64,
+    duplicate: u64,
+    discarded: u64,
+    overflow: u64,
+    concealed: f64,
+    accelerated: f64,
+    delay: f64,
+    target_delay: f64,
+    jitter: f64,
+}
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Mixer>()?;
+    module.add_class::<Participant>()?;
+    module.add_class::<Stats>()
+}
