@@ -1,5 +1,6 @@
 """Encodes the mix at a constrained bitrate, by PyAV."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, Literal, TypeAlias, cast
@@ -86,12 +87,18 @@ def to_av_frame(samples: NDArray[np.float32], pts: int) -> av.AudioFrame:
 
 
 class Encoder:
-    """Encodes one stream of frames of any length; their `pts` rises without gaps."""
+    """Encodes one stream of frames of any length; their `pts` rises without gaps.
 
-    def __init__(self, encoding: Encoding) -> None:
+    Args:
+        encoding: What to encode to.
+        options: FFmpeg's options of the encoder, beyond the usual ones.
+    """
+
+    def __init__(self, encoding: Encoding, options: Mapping[str, str] | None = None) -> None:
         self.encoding = encoding
         self._context = cast("AudioCodecContext", av.CodecContext.create(encoding.library, "w"))
         encoding.configure(self._context)
+        self._context.options |= options or {}
         self._context.open()
         self._resampler = AudioResampler(
             format=self._context.format,

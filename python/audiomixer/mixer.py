@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
@@ -83,6 +83,7 @@ class AudioMixer:
         self._encoders: dict[Encoding, Encoder] = {}
         self._payloads: Broadcast[TimedMetadata] = Broadcast(_PAYLOADS)
         self._started: list[Output] = []
+        self._working = list(self.outputs)
         self._frames = 0
         self._sequence = 0
 
@@ -139,7 +140,10 @@ class AudioMixer:
 
     async def _stop_outputs(self) -> None:
         for output in self._started:
-            await output.stop()
+            try:
+                await output.stop()
+            except Exception:
+                _log.exception("%r did not stop in order", output)
         self._started.clear()
 
     def timed_metadata(self) -> AsyncIterator[TimedMetadata]:
@@ -148,7 +152,7 @@ class AudioMixer:
 
     def on_frame(self, samples: NDArray[np.float32]) -> None:
         """Encodes a frame once for each encoding that an output wants; called by the bus."""
-        wanted = {output.encoding for output in self.outputs if output.active}
+        wanted = {output.encoding for output in self._working if output.active}
         if wanted:
             frame = to_av_frame(samples, self._frames * FRAME_SIZE)
             for encoding in wanted:
@@ -164,11 +168,19 @@ class AudioMixer:
         """Makes a payload; called by the bus."""
         payload = TimedMetadata.of(self._sequence, volumes, self.time)
         self._sequence += 1
-        for output in self.outputs:
-            output.write_metadata(payload)
+        for output in self._working:
+            self._hand(output, lambda output: output.write_metadata(payload))
         self._loop.call_soon_threadsafe(self._payloads.publish, payload)
 
     def _write(self, encoding: Encoding, packets: list[EncodedPacket]) -> None:
-        for output in self.outputs:
+        for output in self._working:
             if output.encoding == encoding and packets:
-                output.write(packets)
+                self._hand(output, lambda output: output.write(packets))
+
+    def _hand(self, output: Output, give: Callable[[Output], None]) -> None:
+        """Gives something to an output; one that fails gets nothing more, and the others all the same."""
+        try:
+            give(output)
+        except Exception:
+            _log.exception("%r failed and gets nothing more", output)
+            self._working = [other for other in self._working if other is not output]

@@ -64,7 +64,6 @@ class LocalRoom:
     Args:
         name: Letters, digits, `.`, `_` and `-`.
         addresses: The addresses on which participants reach it.
-        secret: Participants then need an access token signed with it; without, they say who they are.
         on_ended: Called when the room has ended.
 
     Raises:
@@ -75,7 +74,6 @@ class LocalRoom:
         self,
         name: str,
         addresses: Sequence[str] = ("127.0.0.1",),
-        secret: str | None = None,
         on_ended: Callable[["LocalRoom"], None] = lambda _: None,
     ) -> None:
         if not _NAME.fullmatch(name):
@@ -84,7 +82,6 @@ class LocalRoom:
         self.volumes: Broadcast[dict[str, int]] = Broadcast(limit=10)
         """The volumes, by identity, every 500 ms."""
         self._addresses = addresses
-        self._secret = secret
         self._on_ended = on_ended
         self._members: dict[str, _Member] = {}
         self._users = 0
@@ -93,11 +90,6 @@ class LocalRoom:
         self.bus = Bus(clock())
         self.bus.add(self)
         process_pacer().add(self.bus)
-
-    @property
-    def open(self) -> bool:
-        """Whether one may join without a token."""
-        return self._secret is None
 
     @property
     def identities(self) -> list[str]:
@@ -119,19 +111,6 @@ class LocalRoom:
         """A mixer leaves."""
         self._users -= 1
         await self._end_if_empty()
-
-    def identify(self, token: str | None, identity: str | None) -> str:
-        """Who wants to join: by `token`, or in an open room by their own word.
-
-        Raises:
-            TokenError: The room needs a token, and this is none or not good for it.
-            ValueError: The identity is missing or too long.
-        """
-        if self._secret is not None:
-            identity = verify(token, self._secret, self.name).identity
-        if not identity or len(identity.encode()) > _LONGEST_IDENTITY:
-            raise ValueError(f"identity: expected 1 to {_LONGEST_IDENTITY} bytes")
-        return identity
 
     async def join(self, offer: str, identity: str) -> tuple[str, str]:
         """A participant joins, in the place of one with the same identity if there is one.
@@ -213,7 +192,7 @@ class LocalRooms:
 
     Args:
         addresses: The addresses on which participants reach them.
-        secret: Participants of any of them need an access token signed with it.
+        secret: Participants then need an access token signed with it; without, they say who they are.
     """
 
     def __init__(self, addresses: Sequence[str] = ("127.0.0.1",), secret: str | None = None) -> None:
@@ -224,6 +203,11 @@ class LocalRooms:
     def __iter__(self) -> Iterator[LocalRoom]:
         """The rooms there are."""
         return iter(list(self._rooms.values()))
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether one may join without a token."""
+        return self._secret is None
 
     def get(self, name: str) -> LocalRoom | None:
         """The room called `name`, if there is one."""
@@ -237,8 +221,25 @@ class LocalRooms:
         """
         room = self._rooms.get(name)
         if room is None:
-            room = self._rooms[name] = LocalRoom(name, self.addresses, self._secret, self._forget)
+            room = self._rooms[name] = LocalRoom(name, self.addresses, self._forget)
         return room
+
+    async def join(self, name: str, offer: str, token: str | None, identity: str | None) -> tuple[str, str]:
+        """A participant joins the room called `name`, under the token's identity where tokens are needed.
+
+        Returns:
+            As `LocalRoom.join`.
+
+        Raises:
+            TokenError: A token is needed, and this is none or not good for the room.
+            ValueError: The room's name or the identity is none, or the offer cannot be answered (`OfferError`).
+            RoomError: The room is just ending.
+        """
+        if self._secret is not None:
+            identity = verify(token, self._secret, name).identity
+        if not identity or len(identity.encode()) > _LONGEST_IDENTITY:
+            raise ValueError(f"identity: expected 1 to {_LONGEST_IDENTITY} bytes")
+        return await self.open(name).join(offer, identity)
 
     def _forget(self, room: LocalRoom) -> None:
         if self._rooms.get(room.name) is room:

@@ -103,7 +103,7 @@ def _stream(request: Request) -> Stream:
 
 async def _overview(request: Request) -> Response:
     streams = _streams(request)
-    rooms = [{"name": room.name, "identities": room.identities, "open": room.open} for room in streams.rooms]
+    rooms = [{"name": room.name, "identities": room.identities} for room in streams.rooms]
     playing = [
         {
             "sid": stream.sid,
@@ -114,7 +114,7 @@ async def _overview(request: Request) -> Response:
         }
         for stream in streams
     ]
-    return JSONResponse({"rooms": rooms, "streams": playing})
+    return JSONResponse({"open": streams.rooms.open_to_all, "rooms": rooms, "streams": playing})
 
 
 async def _offer(request: Request) -> str:
@@ -145,12 +145,12 @@ def _token(request: Request) -> str | None:
 async def _whip(request: Request) -> Response:
     offer = await _offer(request)
     try:
-        room = _streams(request).rooms.open(request.path_params["name"])
-        identity = room.identify(_token(request), request.query_params.get("identity"))
-        resource, answer = await room.join(offer, identity)
+        resource, answer = await _streams(request).rooms.join(
+            request.path_params["name"], offer, _token(request), request.query_params.get("identity")
+        )
     except TokenError as error:
         raise HTTPException(401, str(error), {"WWW-Authenticate": "Bearer"}) from error
-    except (OfferError, ValueError) as error:
+    except ValueError as error:
         raise HTTPException(400, str(error)) from error
     except RoomError as error:
         raise HTTPException(409, str(error)) from error

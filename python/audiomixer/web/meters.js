@@ -43,7 +43,7 @@ function draw(line, volume) {
   const meter = line.querySelector('.meter');
   line.classList.toggle('muted', muted);
   line.dataset.volume = volume;
-  meter.firstElementChild.style.transform = `scaleX(${muted ? 0 : 1 - decibels / FLOOR})`;
+  meter.firstElementChild.style.clipPath = `inset(0 ${muted ? 100 : (100 * decibels) / FLOOR}% 0 0)`;
   meter.setAttribute('aria-valuenow', muted ? FLOOR : decibels);
   meter.setAttribute('aria-valuetext', muted ? 'muted' : `${decibels} dBFS`);
   line.querySelector('.level').textContent = muted ? 'muted' : `${decibels} dBFS`;

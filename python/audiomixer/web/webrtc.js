@@ -16,8 +16,10 @@ export async function connect(pc, endpoint, token) {
   await pc.setRemoteDescription({ type: 'answer', sdp: await response.text() });
   const resource = new URL(response.headers.get('Location'), response.url);
   return async () => {
+    pc.onconnectionstatechange = null;
+    const deleted = fetch(resource, { method: 'DELETE', keepalive: true }).catch(() => {});
+    await Promise.race([deleted, new Promise((resolve) => setTimeout(resolve, 1000))]);
     pc.close();
-    await fetch(resource, { method: 'DELETE', keepalive: true }).catch(() => {});
   };
 }
 

@@ -1,0 +1,34 @@
+"""What many tests need: a service on a port of its own, in this process."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import aioice.ice
+import pytest
+
+from audiomixer.rooms.local import LocalRooms
+from audiomixer.service import Streams, create_app
+from audiomixer.service.server import serving
+
+
+@dataclass
+class Service:
+    url: str
+    streams: Streams
+
+
+@pytest.fixture(autouse=True)
+def _loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stock aiortc clients in tests gather on loopback, which they would leave out."""
+    monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"])
+
+
+@pytest.fixture
+async def service(request: pytest.FixtureRequest) -> AsyncIterator[Service]:
+    """Runs with a secret if the test is marked so: `@pytest.mark.parametrize("service", [secret], indirect=True)`."""
+    streams = Streams(LocalRooms(secret=getattr(request, "param", None)))
+    async with serving(create_app(streams), "127.0.0.1", 0) as url:
+        yield Service(url, streams)
+        await streams.close()
+    await asyncio.sleep(0)

@@ -1,0 +1,138 @@
+"""The pages in Chromium: one that speaks, one that listens, and what they hear."""
+
+import wave
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from tests.conftest import Service
+from tests.rooms.client import Client, Microphone
+from tests.signals import sine
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+    "--allow-loopback-in-peer-connection",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
+TONE = 1000
+SPECTRUM = """
+async () => {
+    const context = new AudioContext({ sampleRate: 48000 });
+    const audio = document.querySelector('#audio');
+    const stream = audio.srcObject ?? audio.captureStream();
+    const analyser = context.createAnalyser();
+    analyser.fftSize = 8192;
+    context.createMediaStreamSource(stream).connect(analyser);
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    const bins = new Float32Array(analyser.frequencyBinCount);
+    analyser.getFloatFrequencyData(bins);
+    const level = (frequency) => bins[Math.round((frequency * 8192) / 48000)];
+    const loudest = bins.indexOf(Math.max(...bins));
+    await context.close();
+    return { loudest: (loudest * 48000) / 8192, tone: level(1000), other: level(500) };
+}
+"""
+
+
+@pytest.fixture
+async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
+    microphone = tmp_path / "microphone.wav"
+    with wave.open(str(microphone), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(48_000)
+        file.writeframes((sine(TONE, 0.3, 10) * 32767).astype(np.int16).tobytes())
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=[*FLAGS, f"--use-file-for-fake-audio-capture={microphone}"]
+        )
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    """A page on which nothing may go wrong."""
+    page = await browser.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    yield page
+    assert errors == []
+
+
+async def test_one_speaks_another_listens_a_third_does_not_hear_itself(
+    service: Service, browser: Browser, page: Page
+) -> None:
+    stream = await service.streams.start("lounge")
+    async with Client(f"{service.url}/whip/lounge?identity=third", Microphone(500)) as third:
+        speaker = await browser.new_page()
+        await speaker.goto(f"{service.url}/rooms/lounge")
+        await speaker.get_by_label("Your name").fill("chromium")
+        await speaker.get_by_role("button", name="Join with microphone").press("Enter")
+        await expect(speaker.get_by_role("status")).to_have_text("You are in the room.")
+
+        await page.goto(f"{service.url}/listen/{stream.sid}")
+        await page.get_by_role("button", name="Play").click()
+        await expect(page.get_by_role("status")).to_have_text("Playing live.", timeout=15_000)
+        line = page.locator("li.speaker", has_text="chromium")
+        spectrum = await page.evaluate(SPECTRUM)
+        assert spectrum["tone"] > -40
+        assert spectrum["other"] > -40
+        assert int(await line.get_attribute("data-volume") or 0) > 1000
+
+        own = await speaker.evaluate(SPECTRUM)
+        assert own["tone"] < spectrum["tone"] - 40, "the speaker does not hear itself"
+        assert own["other"] > -40
+        assert third.heard
+
+        await speaker.keyboard.press("m")
+        await expect(line).to_contain_text("muted", timeout=3000)
+        await expect(speaker.get_by_role("button", name="Unmute")).to_have_attribute("aria-pressed", "true")
+        await speaker.keyboard.press("m")
+        await expect(line).to_contain_text("dBFS", timeout=3000)
+        await speaker.get_by_role("button", name="Leave").click()
+        await expect(line).to_have_count(0, timeout=3000)
+        await expect(speaker.get_by_role("status")).to_have_text("You have left the room.")
+
+
+async def test_hls_where_webrtc_does_not_get_through(service: Service, page: Page) -> None:
+    stream = await service.streams.start("lounge")
+    async with Client(f"{service.url}/whip/lounge?identity=alice", Microphone(TONE), hears=False):
+        await page.wait_for_timeout(3000)
+        await page.goto(f"{service.url}/listen/{stream.sid}?transport=hls")
+        await page.get_by_role("button", name="Play").click()
+        await expect(page.get_by_role("status")).to_have_text("Playing, a few seconds behind.", timeout=15_000)
+        await expect(page.locator("li.speaker", has_text="alice")).to_contain_text("-17 dBFS", timeout=5000)
+        spectrum = await page.evaluate(SPECTRUM)
+        assert spectrum["loudest"] == pytest.approx(TONE, abs=12)
+
+
+async def test_the_front_page_leads_to_rooms_and_streams(service: Service, page: Page) -> None:
+    stream = await service.streams.start("lounge")
+    await page.goto(service.url)
+    await expect(page.get_by_role("link", name="Listen: Mix of lounge")).to_have_attribute(
+        "href", f"/listen/{stream.sid}"
+    )
+    await page.get_by_label("Enter a room").fill("kitchen")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("heading", name="kitchen")).to_be_visible()
+
+
+async def test_a_phone_shows_everything_without_sideways_scrolling(service: Service, browser: Browser) -> None:
+    stream = await service.streams.start("lounge")
+    phone = await browser.new_page(viewport={"width": 360, "height": 640})
+    for path in ("/", "/rooms/a-room-with-a-rather-long-name-that-has-to-be-wrapped", f"/listen/{stream.sid}"):
+        await phone.goto(service.url + path)
+        assert await phone.evaluate("document.documentElement.scrollWidth") <= 360

@@ -1,0 +1,85 @@
+"""`audiomixer mix` and `audiomixer token`, as a user would run them."""
+
+import asyncio
+import json
+import socket
+from pathlib import Path
+
+import av
+import httpx
+import pytest
+
+from tests.e2e.command import free_port, run, running
+from tests.rooms.client import Client, Microphone
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+def duration(path: Path) -> float:
+    with av.open(str(path)) as container:
+        return float((container.duration or 0) / 1_000_000)
+
+
+async def test_a_room_is_hosted_recorded_and_described(tmp_path: Path) -> None:
+    """Somebody joins for a while; the recording lasts as long as was asked, in every file."""
+    port = free_port()
+    files = [tmp_path / f"show.{suffix}" for suffix in ("m4a", "ogg")]
+    metadata = tmp_path / "show.jsonl"
+    outputs = [argument for file in files for argument in ("--output", str(file))]
+    arguments = ["--room", "local:show", "--port", str(port), "--duration", "6", "--metadata", str(metadata)]
+    async with running("mix", *arguments, *outputs) as process:
+        await asyncio.sleep(2)
+        async with Client(f"http://127.0.0.1:{port}/whip/show?identity=alice", Microphone(500), hears=False):
+            await asyncio.sleep(2)
+        _, err = await process.communicate()
+        assert process.returncode == 0, err
+    assert [duration(file) for file in files] == pytest.approx([6, 6], abs=0.1)
+    payloads = [json.loads(line) for line in metadata.read_text().splitlines()]
+    assert [payload["s"] for payload in payloads] == list(range(len(payloads)))
+    assert len(payloads) in {11, 12}
+    assert max(payload["p"].get("alice", {"v": 0})["v"] for payload in payloads) > 4000
+
+
+async def test_a_room_with_a_secret_takes_tokens_made_by_the_command(tmp_path: Path) -> None:
+    port = free_port()
+    code, token, _ = await run("token", "--identity", "alice", "--room", "show", "--secret", SECRET)
+    assert code == 0
+    output = ["--output", str(tmp_path / "show.wav")]
+    async with running("mix", "--room", "local:show", "--port", str(port), "--secret", SECRET, *output):
+        await asyncio.sleep(2)
+        url = f"http://127.0.0.1:{port}/whip/show"
+        async with Client(url, Microphone(500), token=token.strip()), httpx.AsyncClient() as client:
+            rooms = (await client.get(f"http://127.0.0.1:{port}/overview.json")).json()["rooms"]
+            assert rooms == [{"name": "show", "identities": ["alice"]}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["mix", "--room", "zoom:1"], "room: expected local:NAME"),
+        (["mix", "--room", "local:a b"], "room: expected up to 128 letters"),
+        (["mix", "--room", "local:a", "--output", "a.flac"], "output: expected *.m4a"),
+        (["mix", "--room", "local:a", "--output", "/nowhere/a.wav"], "output: cannot write /nowhere/a.wav"),
+        (["mix", "--room", "local:a", "--metadata", "/nowhere/a.jsonl"], "metadata: cannot write /nowhere/a.jsonl"),
+        (["mix", "--room", "local:a", "--audio-bitrate", "64"], "audio-bitrate"),
+        (["mix"], "--room"),
+        (["demo", "--host", "192.0.2.1"], "port: cannot listen on 192.0.2.1:8080"),
+        (["demo", "--duration", "soon"], "duration"),
+        (["demo", "--port", "70000"], "port"),
+    ],
+)
+async def test_mistakes_are_told_in_words_with_exit_code_2(arguments: list[str], problem: str) -> None:
+    port = [] if "--port" in arguments or "--host" in arguments else ["--port", "0"]
+    code, out, err = await run(*arguments, *port)
+    assert code == 2
+    assert out == ""
+    assert problem in err
+    assert "Traceback" not in err
+
+
+async def test_a_port_in_use_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = await run("demo", "--port", str(port))
+    assert code == 2
+    assert err == f"audiomixer: port: cannot listen on 127.0.0.1:{port}: Address already in use\n"

@@ -1,0 +1,105 @@
+"""HLS as ffprobe sees it, without a clock."""
+
+import json
+import re
+import subprocess
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from audiomixer import TimedMetadata
+from audiomixer.encoding import FRAME_SIZE, Encoder, to_av_frame
+from audiomixer.outputs.hls import HlsOutput
+from tests.signals import frames, speech, stereo
+
+BEGAN = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+async def stream(seconds: float, bitrate: int = 128) -> HlsOutput:
+    """A stream of speech, as an AudioMixer would write it, not ended yet."""
+    output = HlsOutput(bitrate)
+    await output.start(BEGAN)
+    encoder = Encoder(output.encoding)
+    voice = stereo(speech()[: round(seconds * 48_000)])
+    for n, frame in enumerate(frames(voice)):
+        output.write(encoder.encode(to_av_frame(frame, n * FRAME_SIZE)))
+        if n % 25 == 24:
+            output.write_metadata(TimedMetadata.of(n // 25, {"alice": n}, (n + 1) * 0.02))
+    return output
+
+
+def durations(playlist: str) -> list[float]:
+    return [float(duration) for duration in re.findall(r"#EXTINF:([\d.]+),", playlist)]
+
+
+def packets(path: Path, stream_index: int) -> list[Any]:
+    shown = subprocess.run(
+        [
+            "ffprobe",
+            "-v",
+            "error",
+            "-select_streams",
+            str(stream_index),
+            "-show_packets",
+            "-show_data",
+            "-of",
+            "json",
+            path,
+        ],
+        capture_output=True,
+        check=True,
+    )
+    return list(json.loads(shown.stdout)["packets"])
+
+
+async def test_nothing_can_be_played_before_the_first_segment() -> None:
+    output = await stream(1.5)
+    assert output.media_playlist() is None
+    assert "audio.m3u8" in output.master_playlist()
+    await output.stop()
+
+
+@pytest.mark.parametrize("bitrate", [128, 192])
+async def test_what_is_in_the_segments(tmp_path: Path, bitrate: int) -> None:
+    output = await stream(10, bitrate)
+    await output.stop()
+    playlist = output.media_playlist()
+    assert playlist is not None
+    assert playlist.endswith("#EXT-X-ENDLIST\n")
+    assert sum(durations(playlist)) == pytest.approx(10, abs=0.1)
+    whole = tmp_path / "whole.ts"
+    whole.write_bytes(b"".join(output.segment(n) or b"" for n in range(len(durations(playlist)))))
+    with av.open(str(whole)) as container:
+        audio = container.streams.audio[0]
+        assert (audio.codec_context.name, audio.codec_context.profile) == ("aac", "LC")
+        assert (audio.codec_context.sample_rate, audio.codec_context.channels) == (48_000, 2)
+    sound = packets(whole, 0)
+    bits = 8 * sum(int(packet["size"]) - 7 for packet in sound)  # less the ADTS headers
+    assert bits / len(sound) / 1024 * 48_000 == pytest.approx(bitrate * 1000, rel=0.03)
+    times = [float(packet["pts_time"]) for packet in sound]
+    assert all(later - earlier == pytest.approx(1024 / 48_000, abs=1e-4) for earlier, later in pairwise(times))
+    text = packets(whole, 1)
+    assert len(text) == 20
+    moments = [float(packet["pts_time"]) for packet in text]
+    assert all(later - earlier == pytest.approx(0.5, abs=1e-4) for earlier, later in pairwise(moments))
+    assert moments[0] - times[0] == pytest.approx(0.5 + 1024 / 48_000, abs=1e-3)
+
+
+async def test_the_window_slides_and_dates_follow_the_durations() -> None:
+    output = await stream(26)
+    playlist = output.media_playlist() or ""
+    assert len(durations(playlist)) == 6
+    assert max(durations(playlist)) < 2.5
+    first = int(re.findall(r"#EXT-X-MEDIA-SEQUENCE:(\d+)", playlist)[0])
+    assert re.findall(r"(\d+)\.ts", playlist) == [str(first + n) for n in range(6)]
+    dates = [datetime.fromisoformat(date) for date in re.findall(r"#EXT-X-PROGRAM-DATE-TIME:(\S+)", playlist)]
+    for (earlier, later), duration in zip(pairwise(dates), durations(playlist), strict=False):
+        assert later - earlier == pytest.approx(timedelta(seconds=duration), abs=timedelta(milliseconds=2))
+    assert dates[0] - BEGAN == pytest.approx(timedelta(seconds=first * 2), abs=timedelta(seconds=0.2))
+    assert output.segment(first - 1) is not None, "who is late still gets what has left the playlist"
+    assert output.segment(0) is None or first <= 6
+    await output.stop()

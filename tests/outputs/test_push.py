@@ -1,0 +1,72 @@
+"""Files, and what happens when they cannot be written."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from audiomixer.encoding import FRAME_SIZE, EncodedPacket, Encoder, to_av_frame
+from audiomixer.outputs.base import OutputError
+from audiomixer.outputs.push import PushOutput
+from tests.signals import frames, level_at, sine, stereo
+
+
+@pytest.mark.parametrize("suffix", ["m4a", "mp3", "ogg", "wav", "mka"])
+async def test_every_kind_of_file_has_the_audio_in_its_time(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"show.{suffix}"
+    output = PushOutput(str(path), 128)
+    await output.start(datetime.now(UTC))
+    encoder = Encoder(output.encoding)
+    for n, frame in enumerate(frames(stereo(sine(1000, 0.3, 5)))):
+        output.write(encoder.encode(to_av_frame(frame, n * FRAME_SIZE)))
+    output.write(encoder.encode(None))
+    await output.stop()
+    assert output.error is None
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler(format="fltp", layout="stereo", rate=48_000)
+        decoded = [r.to_ndarray() for frame in container.decode(audio=0) for r in resampler.resample(frame)]
+    samples = np.concatenate(decoded, axis=1)
+    assert samples.shape[1] / 48_000 == pytest.approx(5, abs=0.06)
+    assert level_at(samples[0, 48_000:144_000], 1000) == pytest.approx(0.3, rel=0.06)
+
+
+@pytest.mark.parametrize("target", ["show.flac", "show", "ftp://host/show.mp3", "https://host/a.m4a", ""])
+def test_targets_that_are_none(target: str) -> None:
+    with pytest.raises(ValueError, match=r"^output: expected \*\.m4a"):
+        PushOutput(target, 128)
+
+
+@pytest.mark.parametrize("target", ["/nowhere/show.m4a", "/proc/show.wav"])
+async def test_a_path_that_cannot_be_written(target: str) -> None:
+    output = PushOutput(target, 128)
+    with pytest.raises(OutputError, match=f"^output: cannot write {target}: "):
+        await output.start(datetime.now(UTC))
+
+
+async def test_a_server_that_refuses_is_named_without_its_secrets() -> None:
+    output = PushOutput("rtmp://127.0.0.1:9/live/secret-key", 128)
+    with pytest.raises(OutputError, match=r"^output: cannot write rtmp://127\.0\.0\.1: Connection refused") as refused:
+        await output.start(datetime.now(UTC))
+    assert "secret" not in str(refused.value)
+
+
+async def test_a_writer_that_stands_still_loses_packets_and_counts_them(tmp_path: Path) -> None:
+    """A pipe that nobody reads: the mix is not held up, and 20 s of packets wait at most."""
+    import os
+
+    path = tmp_path / "pipe.wav"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    output = PushOutput(str(path), 128)
+    await output.start(datetime.now(UTC))
+    packets = [EncodedPacket(bytes(3840), n * 960, 960) for n in range(1500)]
+    before = asyncio.get_running_loop().time()
+    output.write(packets)
+    assert asyncio.get_running_loop().time() - before < 0.5
+    assert 400 <= output.dropped <= 500
+    os.close(reader)
+    await output.stop()
+    assert output.error

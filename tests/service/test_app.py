@@ -1,0 +1,123 @@
+"""The service over HTTP, apart from media."""
+
+import asyncio
+import json
+import socket
+
+import httpx
+import pytest
+
+from audiomixer.service.server import PortError, serving
+from audiomixer.service.streams import Streams
+from tests.conftest import Service
+
+
+async def get(service: Service, path: str) -> httpx.Response:
+    async with httpx.AsyncClient() as client:
+        return await client.get(service.url + path)
+
+
+async def test_what_there_is(service: Service) -> None:
+    assert (await get(service, "/overview.json")).json() == {"open": True, "rooms": [], "streams": []}
+    stream = await service.streams.start("lounge")
+    overview = (await get(service, "/overview.json")).json()
+    assert overview["rooms"] == [{"name": "lounge", "identities": []}]
+    assert overview["streams"][0] == {
+        "sid": stream.sid,
+        "room": "lounge",
+        "bitrate": 128,
+        "seconds": 0,
+        "listeners": 0,
+    }
+
+
+@pytest.mark.parametrize("path", ["/", "/rooms/lounge", "/web/room.js", "/web/style.css", "/healthz"])
+async def test_the_pages_are_there(service: Service, path: str) -> None:
+    response = await get(service, path)
+    assert response.status_code == 200
+    assert len(response.content) > 10
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/listen/VJ0",
+        "/hls/VJ0/index.m3u8",
+        "/hls/VJ0/0.ts",
+        "/hls/VJ0/x.ts",
+        "/v1/PlayerStreamers/VJ0/TimedMetadata",
+        "/rooms/lounge/volumes",
+        "/nothing",
+        "/web/../app.py",
+    ],
+)
+async def test_what_is_not_there_is_said_in_json(service: Service, path: str) -> None:
+    response = await get(service, path)
+    assert response.status_code == 404
+    assert response.json()["status"] == 404
+
+
+async def test_hls_is_served_to_other_sites_and_ends(service: Service) -> None:
+    stream = await service.streams.start("lounge")
+    early = await get(service, f"/hls/{stream.sid}/audio.m3u8")
+    assert early.status_code == 404
+    assert early.json()["message"] == "stream: nothing to play yet"
+    async with httpx.AsyncClient(headers={"Origin": "https://elsewhere.example"}) as client:
+        master = await client.get(f"{service.url}/hls/{stream.sid}/index.m3u8")
+        assert master.headers["access-control-allow-origin"] == "*"
+        assert master.headers["content-type"].startswith("application/vnd.apple.mpegurl")
+        await asyncio.sleep(2.6)
+        media = await client.get(f"{service.url}/hls/{stream.sid}/audio.m3u8")
+        assert "0.ts" in media.text
+        segment = await client.get(f"{service.url}/hls/{stream.sid}/0.ts")
+        assert segment.headers["content-type"] == "video/mp2t"
+        assert segment.headers["access-control-allow-origin"] == "*"
+        assert segment.content[:1] == segment.content[188:189] == b"G"
+
+
+async def test_browsers_of_other_sites_may_publish_and_listen(service: Service) -> None:
+    headers = {
+        "Origin": "https://elsewhere.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type",
+    }
+    async with httpx.AsyncClient() as client:
+        response = await client.options(f"{service.url}/whip/lounge", headers=headers)
+    assert response.status_code == 200
+    assert response.headers["access-control-allow-origin"] == "*"
+    assert "authorization" in response.headers["access-control-allow-headers"].lower()
+
+
+async def test_metadata_as_server_sent_events(service: Service) -> None:
+    stream = await service.streams.start("lounge")
+    payloads = []
+    async with (
+        httpx.AsyncClient() as client,
+        client.stream("GET", f"{service.url}/v1/PlayerStreamers/{stream.sid}/TimedMetadata") as response,
+    ):
+        assert response.headers["content-type"].startswith("text/event-stream")
+        async for line in response.aiter_lines():
+            if line.startswith("data: "):
+                payloads.append(json.loads(line.removeprefix("data: ")))
+            if len(payloads) == 3:
+                break
+    assert [payload["s"] - payloads[0]["s"] for payload in payloads] == [0, 1, 2]
+
+
+async def test_a_port_in_use_is_said(service: Service) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PortError, match=f"^port: cannot listen on 127.0.0.1:{port}: Address already in use"):
+            async with serving(lambda *_: None, "127.0.0.1", port):  # type: ignore[arg-type, return-value]
+                raise AssertionError
+
+
+async def test_streams_are_limited(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audiomixer.service.streams._MOST", 2)
+    streams: Streams = service.streams
+    await streams.start("one")
+    await streams.start("two")
+    with pytest.raises(Exception, match="^streams: there are 2 already"):
+        await streams.start("three")
+    await asyncio.sleep(0.05)
+    assert [room.name for room in streams.rooms] == ["one", "two"]

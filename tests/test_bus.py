@@ -1,0 +1,62 @@
+"""The bus keeps time, in virtual time."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from audiomixer.bus import Bus
+from tests.signals import noise
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.frames: list[NDArray[np.float32]] = []
+        self.volumes: list[tuple[int, dict[str, int]]] = []
+
+    def on_frame(self, samples: NDArray[np.float32]) -> None:
+        self.frames.append(samples.copy())
+
+    def on_volumes(self, volumes: dict[str, int]) -> None:
+        self.volumes.append((len(self.frames), volumes))
+
+
+def test_late_wake_ups_mix_what_they_missed() -> None:
+    """Woken at 0.1 s, then only at 1 s, then every tick until 2 s: a hundred frames, whatever happened."""
+    bus, recorder = Bus(now=5.0), Recorder()
+    bus.add(recorder)
+    for now in [5.1, 6.0, *(6 + n * 0.02 for n in range(1, 51))]:
+        bus.advance(now)
+        assert len(recorder.frames) == pytest.approx((now - 5.0) / 0.02, abs=1)
+    assert len(recorder.frames) == 100
+
+
+def test_volumes_come_every_500_ms_after_the_frames_they_are_of() -> None:
+    bus, recorder = Bus(now=0.0), Recorder()
+    bus.add(recorder)
+    alice = bus.mixer.add_participant("alice")
+    alice.push_pcm(noise(-20, 1))
+    for tick in range(60):
+        bus.advance((tick + 1) * 0.02 + 1e-6)
+    assert [count for count, _ in recorder.volumes] == [25, 50]
+    assert all(volumes["alice"] > 1000 for _, volumes in recorder.volumes)
+
+
+def test_a_listener_that_fails_does_not_disturb_the_others() -> None:
+    class Failing(Recorder):
+        def on_frame(self, samples: NDArray[np.float32]) -> None:
+            raise RuntimeError("no")
+
+    bus, recorder = Bus(now=0.0), Recorder()
+    bus.add(Failing())
+    bus.add(recorder)
+    bus.advance(1.0)
+    assert len(recorder.frames) == 50
+
+
+def test_after_removal_nothing_comes() -> None:
+    bus, recorder = Bus(now=0.0), Recorder()
+    bus.add(recorder)
+    bus.advance(0.1)
+    bus.remove(recorder)
+    bus.advance(1.0)
+    assert len(recorder.frames) == 5

@@ -1,0 +1,51 @@
+"""aiortc's private names are where the tap expects them, and the tap does what it replaces."""
+
+import asyncio
+import threading
+from itertools import pairwise
+
+from aiortc import RTCRtpReceiver, RTCRtpSender
+from aiortc.rtcrtpreceiver import StreamStatistics
+
+from audiomixer.encoding import Encoder, Encoding, to_av_frame
+from audiomixer.webrtc.peer import Peer
+from tests.signals import frames, noise
+
+
+def test_the_names_are_there() -> None:
+    names = vars(RTCRtpReceiver) | dict.fromkeys(RTCRtpReceiver.__init__.__code__.co_names)
+    for name in (
+        "_RTCRtpReceiver__remote_streams",
+        "_RTCRtpReceiver__rtcp_task",
+        "_RTCRtpReceiver__started",
+        "_handle_rtp_packet",
+        "_run_rtcp",
+        "receive",
+    ):
+        assert name in names, f"aiortc's RTCRtpReceiver.{name} has moved: see audiomixer/webrtc/rtp_tap.py"
+    assert {"add", "packets_received"} <= set(dir(StreamStatistics(48_000)))
+
+
+async def test_packets_come_through_and_reports_go_back_and_nothing_is_decoded() -> None:
+    received: list[tuple[int, int, bytes, int | None]] = []
+    receiver = Peer(["127.0.0.1"], "recvonly", on_packet=lambda *packet: received.append(packet))
+    sender = Peer(["127.0.0.1"], "sendonly")
+    await sender.accept(await receiver.answer(await sender.offer()))
+    encoder = Encoder(Encoding("opus", 32, channels=1))
+    for n, frame in enumerate(frames(noise(-20, 2))):
+        for packet in encoder.encode(to_av_frame(frame[:, None], n * 960)):
+            sender.track.send(packet.to_av())
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.5)
+    rtp_sender: RTCRtpSender = sender._transceiver.sender
+    reports = [report for report in (await rtp_sender.getStats()).values() if report.type == "remote-inbound-rtp"]
+    names = [thread.name for thread in threading.enumerate()]
+    await sender.close()
+    await receiver.close()
+    assert len(received) > 80
+    numbers = [packet[0] for packet in received]
+    assert numbers == [(numbers[0] + n) & 0xFFFF for n in range(len(numbers))]
+    assert {(b[1] - a[1]) & 0xFFFF_FFFF for a, b in pairwise(received)} == {960}
+    assert reports
+    assert reports[0].packetsReceived > 20
+    assert not [name for name in names if "decoder" in name]
