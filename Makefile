@@ -52,7 +52,7 @@ lint: build $(VENV)/.test $(VENV)/.lint
 	$(BIN)/python -m mypy.stubtest audiomixer._core --mypy-config-file pyproject.toml
 
 bench: build $(VENV)/.bench
-	cargo bench --quiet --package audiomixer-core
+	cargo bench --quiet --package audiomixer-core --bench kernel
 	$(BIN)/python benches/mixing.py $(ARGS)
 
 clean:

@@ -11,7 +11,7 @@ from typing import IO, Annotated, Any, Final, Literal
 
 import typer
 import uvloop
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -185,9 +185,12 @@ def _open(target: str) -> contextlib.AbstractContextManager[IO[str]]:
 
 @contextlib.contextmanager
 def _meters(lines: list[str]) -> Iterator[Show]:
-    """Live meters in the terminal."""
-    with Live(Group(*lines), console=Console(), refresh_per_second=4) as live:
-        yield lambda payload: live.update(Group(*lines, _table(payload)))
+    """Live meters in the terminal, below `lines`."""
+    console = Console()
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
+    with Live(console=console, refresh_per_second=4) as live:
+        yield lambda payload: live.update(_table(payload))
 
 
 def _table(payload: TimedMetadata) -> RenderableType:

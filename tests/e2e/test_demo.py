@@ -58,10 +58,9 @@ async def test_ffprobe_plays_its_hls(bitrate: int) -> None:
 
 
 def metadata(packet: dict[str, Any]) -> Any:
-    """The JSON in the ID3 tag that ffprobe shows as a hexadecimal dump."""
+    """The JSON in the ID3 tag that ffprobe shows as a hexadecimal dump (FFmpeg 5.1 hides the first five bytes)."""
     rows = [line.split(":", 1)[1][:42] for line in packet["data"].splitlines() if line]
     tag = bytes.fromhex("".join(rows))
-    assert tag.startswith(b"ID3")
     return json.loads(tag.split(b"metadata.live-video.net\0")[1])
 
 

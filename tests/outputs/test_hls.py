@@ -13,6 +13,7 @@ import pytest
 
 from audiomixer import TimedMetadata
 from audiomixer.encoding import FRAME_SIZE, Encoder, to_av_frame
+from audiomixer.metadata import id3
 from audiomixer.outputs.hls import HlsOutput
 from tests.signals import frames, speech, stereo
 
@@ -84,6 +85,9 @@ async def test_what_is_in_the_segments(tmp_path: Path, bitrate: int) -> None:
     assert all(later - earlier == pytest.approx(1024 / 48_000, abs=1e-4) for earlier, later in pairwise(times))
     text = packets(whole, 1)
     assert len(text) == 20
+    with av.open(str(whole)) as container:
+        tags = [bytes(packet) for packet in container.demux(container.streams[1]) if packet.size]
+    assert tags[3] == id3('{"s": 3, "p": {"alice": {"v": 99}}}')
     moments = [float(packet["pts_time"]) for packet in text]
     assert all(later - earlier == pytest.approx(0.5, abs=1e-4) for earlier, later in pairwise(moments))
     assert moments[0] - times[0] == pytest.approx(0.5 + 1024 / 48_000, abs=1e-3)

@@ -46,7 +46,6 @@ async def test_the_pages_are_there(service: Service, path: str) -> None:
         "/hls/VJ0/0.ts",
         "/hls/VJ0/x.ts",
         "/v1/PlayerStreamers/VJ0/TimedMetadata",
-        "/rooms/lounge/volumes",
         "/nothing",
         "/web/../app.py",
     ],

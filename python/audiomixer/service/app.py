@@ -1,5 +1,7 @@
 """The ASGI application: WHIP into rooms, WHEP and HLS out of streams, their metadata, and the pages."""
 
+import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,6 +25,8 @@ from audiomixer.webrtc.peer import OfferError
 _WEB: Final = Path(__file__).parent.parent / "web"
 _SDP: Final = "application/sdp"
 _LARGEST_BODY: Final = 64 * 1024
+_LOOK_AGAIN: Final = 1.0
+"""Seconds until the next look for a room that is not there."""
 
 
 def create_app(streams: Streams) -> Starlette:
@@ -217,11 +221,20 @@ async def _timed_metadata(request: Request) -> Response:
 
 
 async def _room_volumes(request: Request) -> Response:
-    name = request.path_params["name"]
-    room = _streams(request).rooms.get(name)
-    if room is None:
-        raise HTTPException(404, f"room: there is no {name}")
-    return _events(json.dumps(volumes) async for volumes in room.volumes.subscribe())
+    """The volumes of a room, whenever there is one of this name."""
+    streams, name = _streams(request), request.path_params["name"]
+
+    async def volumes() -> AsyncIterator[str]:
+        while not streams.closed.is_set():
+            room = streams.rooms.get(name)
+            if room:
+                async for item in room.volumes.subscribe():
+                    yield json.dumps(item)
+            yield "{}"
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(streams.closed.wait(), _LOOK_AGAIN)
+
+    return _events(volumes())
 
 
 async def _healthz(request: Request) -> Response:

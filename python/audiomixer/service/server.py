@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Generator
@@ -37,7 +38,8 @@ async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
     try:
         listener = socket.create_server((host, port), family=family, backlog=512)
     except (OSError, OverflowError) as error:
-        raise PortError(f"port: cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}") from error
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        raise PortError(f"port: cannot listen on {host}:{port}: {reason}") from error
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
     server = _Server(config)
     running = asyncio.create_task(server.serve(sockets=[listener]))

@@ -1,5 +1,6 @@
 """The streams of one server: each the mix of a room, playable by WHEP and HLS."""
 
+import asyncio
 import secrets
 from collections.abc import Iterator
 from typing import Final
@@ -35,6 +36,7 @@ class Streams:
 
     def __init__(self, rooms: LocalRooms) -> None:
         self.rooms = rooms
+        self.closed = asyncio.Event()
         self._streams: dict[str, Stream] = {}
 
     def __iter__(self) -> Iterator[Stream]:
@@ -67,6 +69,7 @@ class Streams:
 
     async def close(self) -> None:
         """Ends every stream, and every room."""
+        self.closed.set()
         for sid in list(self._streams):
             await self.stop(sid)
         await self.rooms.close()

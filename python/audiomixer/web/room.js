@@ -3,7 +3,7 @@
 import { Meters } from './meters.js';
 import { connect } from './webrtc.js';
 
-const AGAIN = 2000; // ms until the next look for a room that is not there
+const AGAIN = 2000; // ms until the next try when the server does not answer
 
 const find = (selector) => document.querySelector(selector);
 const room = decodeURIComponent(location.pathname.split('/').pop());

@@ -74,14 +74,18 @@ impl Limiter {
     pub fn process(&mut self, bus: &[f32], out: &mut [f32]) {
         let waiting = self.waiting * self.channels;
         self.line[waiting..].copy_from_slice(bus);
-        self.detector.peaks(bus, &mut self.peaks);
-        let quiet = self.peaks.iter().all(|&peak| peak <= CEILING);
+        let loud = self.detector.peaks(bus, &mut self.peaks);
         let memory = self.boxes[0].length() + self.boxes[1].length() + self.minimum.window;
-        if quiet && self.idle > memory {
-            out.copy_from_slice(&self.line[..out.len()]);
-            self.settle();
-        } else {
+        if loud || self.idle <= memory {
+            if !loud {
+                self.peaks.fill(0.0);
+            }
             self.turn_down(out);
+        } else {
+            out.copy_from_slice(&self.line[..out.len()]);
+            if self.idle < usize::MAX {
+                self.settle();
+            }
         }
         let end = self.line.len();
         self.line.copy_within(end - waiting.., 0);
@@ -117,13 +121,17 @@ impl Limiter {
 
 /// Finds true peaks.
 struct Detector {
-    /// Per channel, the samples before this frame that the filter still needs, then the frame.
-    history: Vec<Vec<f32>>,
+    channels: usize,
+    /// The samples before this frame that the filter still needs, then the frame, interleaved.
+    recent: Vec<f32>,
+    /// The same of one channel.
+    samples: Vec<f32>,
     interpolated: Vec<f32>,
 }
 
 impl Detector {
     /// The interpolation filter's phases 1 and 2 of BS.1770-5, annex 2; phases 4 and 3 are these, reversed.
+    #[rustfmt::skip]
     const PHASES: [[f32; Self::TAPS]; 2] = [
         [
             0.001_708_984_4,
@@ -155,50 +163,66 @@ impl Detector {
         ],
     ];
     const TAPS: usize = 12;
+    /// The samples before the newest that the filter needs.
+    const PAST: usize = Self::TAPS - 1;
     /// The filter's middle: peaks are known this many samples late.
     const LATENCY: usize = Self::TAPS / 2;
-    /// The most the filter makes of a sample of 1, the largest sum of a phase's magnitudes.
+    /// The most the filter makes of samples up to 1, the largest sum of a phase's magnitudes.
     const OVERSHOOT: f32 = 2.03;
 
     fn new(frames: usize, channels: usize) -> Self {
-        let history = vec![vec![0.0; Self::TAPS - 1 + frames]; channels];
-        Self { history, interpolated: vec![0.0; frames] }
+        let samples = vec![0.0; Self::PAST + frames];
+        let recent = vec![0.0; samples.len() * channels];
+        Self { channels, recent, samples, interpolated: vec![0.0; frames] }
     }
 
     fn reset(&mut self) {
-        self.history.iter_mut().for_each(|samples| samples.fill(0.0));
+        self.recent.fill(0.0);
     }
 
-    /// For each sample of `bus`, the largest true peak of any channel near the sample [`Self::LATENCY`] before.
-    fn peaks(&mut self, bus: &[f32], peaks: &mut [f32]) {
-        peaks.fill(0.0);
-        let channels = self.history.len();
-        let past = Self::TAPS - 1;
-        for (channel, samples) in self.history.iter_mut().enumerate() {
-            let frame = bus.iter().skip(channel).step_by(channels);
-            for (place, &sample) in samples[past..].iter_mut().zip(frame) {
-                *place = sample;
-            }
-            let loudest = samples.iter().fold(0.0f32, |a, &b| a.max(b.abs()));
-            if loudest * Self::OVERSHOOT > CEILING {
-                let delayed = &samples[past - Self::LATENCY..];
-                for (peak, sample) in peaks.iter_mut().zip(delayed) {
-                    *peak = peak.max(sample.abs());
-                }
-                for phase in &Self::PHASES {
-                    let mut reversed = *phase;
-                    reversed.reverse();
-                    for filter in [phase, &reversed] {
-                        interpolate(samples, filter, &mut self.interpolated);
-                        for (peak, sample) in peaks.iter_mut().zip(&self.interpolated) {
-                            *peak = peak.max(sample.abs());
-                        }
-                    }
-                }
-            }
-            let end = samples.len();
-            samples.copy_within(end - past.., 0);
+    /// Puts into `peaks`, for each sample of `bus`, the largest true peak of any channel near the sample
+    /// [`Self::LATENCY`] before. `false`, and nothing done, if none can be above the ceiling.
+    fn peaks(&mut self, bus: &[f32], peaks: &mut [f32]) -> bool {
+        let past = Self::PAST * self.channels;
+        let end = self.recent.len();
+        self.recent.copy_within(end - past.., 0);
+        self.recent[past..].copy_from_slice(bus);
+        if loudest(&self.recent) * Self::OVERSHOOT <= CEILING {
+            return false;
         }
+        peaks.fill(0.0);
+        for channel in 0..self.channels {
+            let samples = self.recent.iter().skip(channel).step_by(self.channels);
+            self.samples.iter_mut().zip(samples).for_each(|(place, &sample)| *place = sample);
+            raise(peaks, &self.samples[Self::PAST - Self::LATENCY..]);
+            for phase in &Self::PHASES {
+                let mut reversed = *phase;
+                reversed.reverse();
+                for filter in [phase, &reversed] {
+                    interpolate(&self.samples, filter, &mut self.interpolated);
+                    raise(peaks, &self.interpolated);
+                }
+            }
+        }
+        loudest(peaks) > CEILING
+    }
+}
+
+/// The largest magnitude; in lanes, so that the compiler may use vectors.
+fn loudest(samples: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    for chunk in samples.chunks(lanes.len()) {
+        for (lane, sample) in lanes.iter_mut().zip(chunk) {
+            *lane = if sample.abs() > *lane { sample.abs() } else { *lane };
+        }
+    }
+    lanes.into_iter().fold(0.0, f32::max)
+}
+
+/// Raises `peaks` to the magnitudes of `samples`.
+fn raise(peaks: &mut [f32], samples: &[f32]) {
+    for (peak, sample) in peaks.iter_mut().zip(samples) {
+        *peak = if sample.abs() > *peak { sample.abs() } else { *peak };
     }
 }
 

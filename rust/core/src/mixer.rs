@@ -29,8 +29,15 @@ pub struct Mixer {
     rate: u32,
     channels: usize,
     range: Range,
-    roster: Mutex<Vec<Participant>>,
+    roster: Mutex<Roster>,
     bus: Mutex<Bus>,
+}
+
+#[derive(Default)]
+struct Roster {
+    participants: Vec<Participant>,
+    /// Somebody has come or gone since the last mix.
+    changed: bool,
 }
 
 struct Bus {
@@ -114,32 +121,27 @@ impl Mixer {
             return Err(Error::new("identity", problem));
         }
         let mut roster = self.roster();
-        if roster.iter().any(|other| other.identity() == identity && !other.strip().left()) {
+        if roster.present().any(|other| other.identity() == identity) {
             return Err(Error::new("identity", format!("{identity:?} is in this mixer already")));
         }
         let participant = Participant::new(identity, self.rate, self.channels, self.range);
-        roster.push(participant.clone());
+        roster.participants.push(participant.clone());
+        roster.changed = true;
         Ok(participant)
     }
 
     /// Removes the participant called `identity`; it fades out in the next mix.
     pub fn remove_participant(&self, identity: &str) -> Result<()> {
         let roster = self.roster();
-        let mut strips = roster.iter().filter(|p| p.identity() == identity).map(Participant::strip);
-        match strips.find(|strip| !strip.left()) {
-            Some(mut strip) => {
-                strip.leave();
-                Ok(())
-            }
-            None => Err(Error::new("identity", format!("no {identity:?} in this mixer"))),
-        }
+        let found = roster.present().find(|participant| participant.identity() == identity);
+        let problem = || Error::new("identity", format!("no {identity:?} in this mixer"));
+        found.ok_or_else(problem)?.strip().leave();
+        Ok(())
     }
 
     /// The identities of those present.
     pub fn identities(&self) -> Vec<String> {
-        let roster = self.roster();
-        let present = roster.iter().filter(|participant| !participant.strip().left());
-        present.map(|participant| participant.identity().to_owned()).collect()
+        self.roster().present().map(|participant| participant.identity().to_owned()).collect()
     }
 
     /// Mixes the 20 ms that end at `now` (seconds) into `out`, interleaved and peak-limited.
@@ -148,13 +150,17 @@ impl Mixer {
         let mut bus = self.bus();
         self.check("out", out.len())?;
         let Bus { kernel, limiter, sum, limited, tick, playing } = &mut *bus;
-        playing.extend(self.roster().iter().cloned());
+        self.roster().update(playing);
         sum.fill(0.0);
+        let mut gone = false;
         for participant in playing.iter() {
-            participant.strip().render(now, *kernel, sum);
+            let mut strip = participant.strip();
+            strip.render(now, *kernel, sum);
+            gone |= strip.faded_out();
         }
-        playing.clear();
-        self.roster().retain(|participant| !participant.strip().faded_out());
+        if gone {
+            self.roster().forget_gone();
+        }
         *tick += 1;
         limiter.process(sum, limited);
         write(limited, out);
@@ -165,7 +171,7 @@ impl Mixer {
     pub fn mix_minus<T: Sample>(&self, participant: &Participant, out: &mut [T]) -> Result<()> {
         let bus = self.bus();
         self.check("out", out.len())?;
-        if !self.roster().iter().any(|other| other.is(participant)) {
+        if !self.roster().participants.iter().any(|other| other.is(participant)) {
             let problem = format!("{:?} is not in this mixer", participant.identity());
             return Err(Error::new("participant", problem));
         }
@@ -176,12 +182,9 @@ impl Mixer {
     /// The volume of each participant since the last call, in the order they came.
     pub fn volumes(&self) -> Vec<Volume> {
         let mut volumes = Vec::new();
-        for participant in self.roster().iter() {
-            let mut strip = participant.strip();
-            if !strip.left() {
-                let level = strip.volume().unwrap_or(-1);
-                volumes.push(Volume { identity: participant.identity().to_owned(), level });
-            }
+        for participant in self.roster().present() {
+            let level = participant.strip().volume().unwrap_or(-1);
+            volumes.push(Volume { identity: participant.identity().to_owned(), level });
         }
         volumes
     }
@@ -194,12 +197,32 @@ impl Mixer {
         Err(Error::new(argument, format!("expected {expected} samples, got {length}")))
     }
 
-    fn roster(&self) -> MutexGuard<'_, Vec<Participant>> {
+    fn roster(&self) -> MutexGuard<'_, Roster> {
         self.roster.lock().expect("nothing panics while it holds the roster")
     }
 
     fn bus(&self) -> MutexGuard<'_, Bus> {
         self.bus.lock().expect("nothing panics while it mixes")
+    }
+}
+
+impl Roster {
+    /// Those who have not left.
+    fn present(&self) -> impl Iterator<Item = &Participant> {
+        self.participants.iter().filter(|participant| !participant.strip().left())
+    }
+
+    /// Makes `playing` the same, if it is not.
+    fn update(&mut self, playing: &mut Vec<Participant>) {
+        if std::mem::take(&mut self.changed) {
+            playing.clone_from(&self.participants);
+        }
+    }
+
+    /// Drops those who have left and faded out.
+    fn forget_gone(&mut self) {
+        self.participants.retain(|participant| !participant.strip().faded_out());
+        self.changed = true;
     }
 }
 
