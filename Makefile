@@ -26,7 +26,7 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 
 $(VENV)/.built: $(RUST) $(VENV)/.demo
 	@echo 'Building the Rust core…' 1>&2
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet 1>&2
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) PIP_QUIET=1 $(BIN)/maturin develop --release --quiet 1>&2
 	@touch $@
 
 $(VENV)/.%: pyproject.toml | $(BIN)/python
@@ -48,7 +48,7 @@ lint: build $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo --no-timings 2>/dev/null || $(BIN)/lint-imports
+	$(BIN)/lint-imports
 	$(BIN)/python -m mypy.stubtest audiomixer._core --mypy-config-file pyproject.toml
 
 bench: build $(VENV)/.bench

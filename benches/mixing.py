@@ -1,6 +1,7 @@
 """Mixing, metering and mute detection: `Mixer` beside LiveKit's `rtc.AudioMixer` and NumPy, in one run.
 
-Each mixes the same 50 participants, 48 kHz stereo, 20 ms at a time. Prints microseconds per participant and frame, the best round of each: the machine's noise only ever adds.
+Each mixes the same 50 participants, 48 kHz stereo, 20 ms at a time. Prints microseconds per participant and
+frame, the best round of each: the machine's noise only ever adds.
 """
 
 import asyncio

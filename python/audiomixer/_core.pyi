@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 __all__ = ["Mixer", "Participant", "Stats"]
 
-Samples = NDArray[np.float32] | NDArray[np.int16]
+_Samples = NDArray[np.float32] | NDArray[np.int16]
 
 @final
 class Mixer:
@@ -38,13 +38,13 @@ class Mixer:
     ) -> Mixer: ...
     @property
     def sample_rate(self) -> int:
-        """Samples per second and channel."""
+        """_Samples per second and channel."""
     @property
     def channels(self) -> int:
         """Channels of the mix."""
     @property
     def frame_size(self) -> int:
-        """Samples per channel in a frame: 960 at 48 kHz."""
+        """_Samples per channel in a frame: 960 at 48 kHz."""
     @property
     def latency(self) -> float:
         """Seconds by which the look-ahead limiter delays the mix."""
@@ -75,13 +75,13 @@ class Mixer:
         Raises:
             ValueError: `now` is not a finite time.
         """
-    def mix_into(self, out: Samples, now: float) -> None:
+    def mix_into(self, out: _Samples, now: float) -> None:
         """The same, into `out`: writeable C-contiguous float32 or int16 of shape `(frame_size, channels)`.
 
         Raises:
             ValueError: `out` is none such, or `now` is not a finite time.
         """
-    def mix_minus(self, participant: Participant, out: Samples | None = None) -> NDArray[Any]:
+    def mix_minus(self, participant: Participant, out: _Samples | None = None) -> NDArray[Any]:
         """The last mix without one participant: what that participant should hear.
 
         It goes through a limiter of the participant's own. Calling it again before the next mix gives the same.
@@ -134,7 +134,7 @@ class Participant:
             OverflowError: `sequence_number` or `timestamp` has too many bits.
             ValueError: `arrival` or `audio_level` is out of range, the participant has left, or sends samples.
         """
-    def push_pcm(self, samples: Samples) -> None:
+    def push_pcm(self, samples: _Samples) -> None:
         """Takes in samples at the mixer's rate. One second may wait; then the oldest are dropped and counted.
 
         Args:
