@@ -16,7 +16,7 @@ def test_a_token_is_good_for_its_room_or_for_any() -> None:
 
 
 def signed(**payload: object) -> str:
-    good = {"exp": time.time() + 60, "grants": {"identity": "alice", "video": {"room": "demo"}}}
+    good = {"exp": time.time() + 3600, "grants": {"identity": "alice", "video": {"room": "demo"}}}
     return jwt.encode(good | payload, SECRET, algorithm="HS256")
 
 

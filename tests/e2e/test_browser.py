@@ -117,10 +117,7 @@ async def test_hls_where_webrtc_does_not_get_through(service: Service, page: Pag
         await expect(page.get_by_role("status")).to_have_text("Playing, a few seconds behind.", timeout=15_000)
         await expect(page.locator("li.speaker", has_text="alice")).to_contain_text("-17 dBFS", timeout=5000)
         # Chromium lets no page look into the sound of its native HLS: that it plays has to do.
-        position = "document.querySelector('#audio').currentTime"
-        before = await page.evaluate(position)
-        await page.wait_for_timeout(2000)
-        assert await page.evaluate(position) - before == pytest.approx(2, abs=0.5)
+        await page.wait_for_function("document.querySelector('#audio').currentTime > 2", timeout=30_000)
 
 
 async def test_the_front_page_leads_to_rooms_and_streams(service: Service, page: Page) -> None:
