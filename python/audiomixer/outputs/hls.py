@@ -22,6 +22,10 @@ SEGMENT_TYPE: Final = "video/mp2t"
 
 _PIECE: Final = 0.5
 _PIECES_PER_SEGMENT: Final = 4
+_SHORT_SEGMENTS: Final = 4
+"""The first segments are of one piece only: a new stream can be played sooner."""
+_LEAST: Final = 3
+"""Segments before there is a playlist: Chromium's own HLS player fails on a live playlist of one."""
 _WINDOW: Final = 6
 """Segments in the playlist."""
 _KEPT: Final = 12
@@ -117,7 +121,7 @@ class HlsOutput:
         segment.pieces.append(self._piece.getvalue())
         segment.duration += (self._written - cut) / SAMPLE_RATE
         self._cut = self._written
-        if len(segment.pieces) == _PIECES_PER_SEGMENT:
+        if len(segment.pieces) == (1 if segment.number < _SHORT_SEGMENTS else _PIECES_PER_SEGMENT):
             self._end_segment()
 
     def _end_segment(self) -> None:
@@ -148,9 +152,9 @@ class HlsOutput:
         )
 
     def media_playlist(self) -> str | None:
-        """The playlist `audio.m3u8` as of now; None until there is a segment."""
+        """The playlist `audio.m3u8` as of now; None until there is enough to play."""
         segments = list(self._segments)[-_WINDOW:]
-        if not segments:
+        if not segments or (len(segments) < _LEAST and not self._ended):
             return None
         lines = [
             "#EXTM3U",
