@@ -96,7 +96,7 @@ async def mix_command(
     room: Annotated[str, typer.Option(help="Room to mix: local:NAME, which is hosted here.")],
     output: Annotated[
         list[str] | None,
-        typer.Option(help="File (*.m4a|.mp3|.ogg|.wav|.mka) or URL (rtmp(s)://, icecast://); may be given again."),
+        typer.Option(help="File (*.m4a|.mp3|.ogg|.wav|.mka) or URL (rtmp(s)://); may be given again."),
     ] = None,
     identity: Annotated[str, typer.Option(help="The mixer's identity in the room.")] = IDENTITY,
     audio_bitrate: Bitrate = "128",

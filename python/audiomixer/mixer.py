@@ -53,7 +53,7 @@ class AudioMixer:
 
     Args:
         room: A room, or the URL of one: `local:NAME`.
-        outputs: Outputs, or paths and URLs of such: `*.m4a|.mp3|.ogg|.wav|.mka`, `rtmp(s)://`, `icecast://`.
+        outputs: Outputs, or paths and URLs of such: `*.m4a|.mp3|.ogg|.wav|.mka`, `rtmp(s)://`.
         audio_bitrate: 128 or 192, in kbit/s.
         identity: The mixer's own identity in the room.
         rooms: Where `local:` rooms are; a server's, so that participants can join them.

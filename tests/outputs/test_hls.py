@@ -72,7 +72,7 @@ async def test_what_is_in_the_segments(tmp_path: Path, bitrate: int) -> None:
     assert playlist is not None
     assert playlist.endswith("#EXT-X-ENDLIST\n")
     numbers = [int(number) for number in re.findall(r"(\d+)\.ts", playlist)]
-    assert sum(durations(playlist)[-4:]) == pytest.approx(8, abs=0.1)
+    assert durations(playlist)[2:-1] == pytest.approx([2] * 3, abs=0.05)
     whole = tmp_path / "whole.ts"
     whole.write_bytes(b"".join(output.segment(n) or b"" for n in range(numbers[-1] + 1)))
     with av.open(str(whole)) as container:
@@ -83,7 +83,7 @@ async def test_what_is_in_the_segments(tmp_path: Path, bitrate: int) -> None:
     bits = 8 * sum(int(packet["size"]) - 7 for packet in sound)  # less the ADTS headers
     assert bits / len(sound) / 1024 * 48_000 == pytest.approx(bitrate * 1000, rel=0.03)
     times = [float(packet["pts_time"]) for packet in sound]
-    assert times[-1] - times[0] == pytest.approx(10, abs=0.05)
+    assert times[-1] - times[0] == pytest.approx(10, abs=0.1)
     assert all(later - earlier == pytest.approx(1024 / 48_000, abs=1e-4) for earlier, later in pairwise(times))
     text = packets(whole, 1)
     assert len(text) == 20

@@ -1,6 +1,8 @@
 """Files, and what happens when they cannot be written."""
 
 import asyncio
+import os
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,6 +35,33 @@ async def test_every_kind_of_file_has_the_audio_in_its_time(tmp_path: Path, suff
     assert level_at(samples[0, 48_000:144_000], 1000) == pytest.approx(0.3, rel=0.06)
 
 
+async def test_a_server_gets_what_is_pushed(tmp_path: Path) -> None:
+    """FFmpeg listens for RTMP and writes down what comes."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"rtmp://127.0.0.1:{free.getsockname()[1]}/live/show"
+    path = tmp_path / "received.flv"
+    command = ["ffmpeg", "-v", "error", "-listen", "1", "-i", url, "-c", "copy", str(path)]
+    server = await asyncio.create_subprocess_exec(*command)
+    output = PushOutput(url, 128)
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await output.start(datetime.now(UTC))
+                break
+            except OutputError:
+                await asyncio.sleep(0.2)
+    encoder = Encoder(output.encoding)
+    for n, frame in enumerate(frames(stereo(sine(1000, 0.3, 5)))):
+        output.write(encoder.encode(to_av_frame(frame, n * FRAME_SIZE)))
+    output.write(encoder.encode(None))
+    await output.stop()
+    await server.wait()
+    with av.open(str(path)) as container:
+        assert container.streams.audio[0].codec_context.name == "aac"
+        packets = [packet for packet in container.demux() if packet.size]
+    assert len(packets) == pytest.approx(5 * 48_000 / 1024, abs=3)
+
+
 @pytest.mark.parametrize("target", ["show.flac", "show", "ftp://host/show.mp3", "https://host/a.m4a", ""])
 def test_targets_that_are_none(target: str) -> None:
     with pytest.raises(ValueError, match=r"^output: expected \*\.m4a"):
@@ -55,8 +84,6 @@ async def test_a_server_that_refuses_is_named_without_its_secrets() -> None:
 
 async def test_a_writer_that_stands_still_loses_packets_and_counts_them(tmp_path: Path) -> None:
     """A pipe that nobody reads: the mix is not held up, and 20 s of packets wait at most."""
-    import os
-
     path = tmp_path / "pipe.wav"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)

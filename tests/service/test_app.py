@@ -87,6 +87,13 @@ async def test_browsers_of_other_sites_may_publish_and_listen(service: Service) 
     assert "authorization" in response.headers["access-control-allow-headers"].lower()
 
 
+async def test_clients_may_ask_what_an_endpoint_takes(service: Service) -> None:
+    async with httpx.AsyncClient() as client:
+        response = await client.options(f"{service.url}/whip/lounge")
+        assert response.headers["accept-post"] == "application/sdp"
+        assert (await client.get(f"{service.url}/whip/lounge")).status_code == 405
+
+
 async def test_metadata_as_server_sent_events(service: Service) -> None:
     stream = await service.streams.start("lounge")
     payloads = []

@@ -26,7 +26,6 @@ _FILES: Final[dict[str, tuple[str, Codec]]] = {
 _SCHEMES: Final[dict[str, tuple[str, Codec]]] = {
     "rtmp": ("flv", "aac"),
     "rtmps": ("flv", "aac"),
-    "icecast": ("ogg", "opus"),
 }
 _LIMIT: Final = 1000
 """Packets that may wait for a slow disk or server, 20 s of them; then new ones are dropped."""
@@ -54,7 +53,7 @@ class PushOutput:
     """Writes the mix to a file, or pushes it to a server.
 
     Args:
-        target: A path ending in .m4a, .mp3, .ogg, .wav or .mka, or a URL: rtmp(s)://, icecast://.
+        target: A path ending in .m4a, .mp3, .ogg, .wav or .mka, or a URL: rtmp(s)://.
         bitrate: In kbit/s.
 
     Raises:

@@ -42,8 +42,10 @@ def create_app(streams: Streams) -> Starlette:
             Route("/listen/{sid}", _listen_page),
             Route("/overview.json", _overview),
             Route("/rooms/{name}/volumes", _room_volumes),
+            Route("/whip/{name}", _accepts, methods=["OPTIONS"]),
             Route("/whip/{name}", _whip, methods=["POST"]),
             Route("/whip/{name}/{resource}", _whip_leave, methods=["DELETE"]),
+            Route("/whep/{sid}", _accepts, methods=["OPTIONS"]),
             Route("/whep/{sid}", _whep, methods=["POST"]),
             Route("/whep/{sid}/{resource}", _whep_leave, methods=["DELETE"]),
             Route("/hls/{sid}/index.m3u8", _hls_master),
@@ -144,6 +146,11 @@ def _token(request: Request) -> str | None:
     """RFC 9725, section 4.2: a Bearer token in the Authorization header."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
+
+
+async def _accepts(request: Request) -> Response:
+    """RFC 9725, section 4.7: what may be posted here."""
+    return Response(status_code=204, headers={"Accept-Post": _SDP})
 
 
 async def _whip(request: Request) -> Response:
