@@ -72,6 +72,10 @@ async def test_hls_is_served_to_other_sites_and_ends(service: Service) -> None:
         assert segment.headers["content-type"] == "video/mp2t"
         assert segment.headers["access-control-allow-origin"] == "*"
         assert segment.content[:1] == segment.content[188:189] == b"G"
+        await service.streams.stop(stream.sid)
+        ended = await client.get(f"{service.url}/hls/{stream.sid}/audio.m3u8")
+        assert ended.text.endswith("#EXT-X-ENDLIST\n"), "players get the end"
+        assert (await client.get(f"{service.url}/overview.json")).json()["streams"] == []
 
 
 async def test_browsers_of_other_sites_may_publish_and_listen(service: Service) -> None:

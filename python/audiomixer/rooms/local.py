@@ -45,10 +45,11 @@ class _Member:
 
     def encode(self, mixer: Mixer) -> list[AvPacket]:
         """What the participant hears of the last mix: nothing, at no cost, if it only sends."""
-        if self.participant is None or not self.peer.sends:
+        participant = self.participant
+        if participant is None or not self.peer.sends:
             return []
         try:
-            mixer.mix_minus(self.participant, self._minus)
+            mixer.mix_minus(participant, self._minus)
         except ValueError:
             return []  # It has left since.
         if self._encoder is None:
@@ -127,9 +128,9 @@ class LocalRoom:
             member = _Member(self._addresses, self._closed)
             answer = await member.peer.answer(offer)
             # From here to the next await nothing can come between: the others hear one participant all along.
-            previous = self._members.pop(identity, None)
+            previous = self._members.get(identity)
             if previous:
-                self.bus.mixer.remove_participant(identity)
+                self._remove(identity)
             member.participant = self.bus.mixer.add_participant(identity)
             self._members[identity] = member
             _log.info("room %s: %s %s", self.name, identity, "is back" if previous else "joined")
@@ -150,11 +151,15 @@ class LocalRoom:
     def _closed(self, member: _Member) -> None:
         for identity, other in self._members.items():
             if other is member:
-                del self._members[identity]
-                self.bus.mixer.remove_participant(identity)
+                self._remove(identity)
                 _log.info("room %s: %s left", self.name, identity)
                 spawn(self._end_if_empty())
                 return
+
+    def _remove(self, identity: str) -> None:
+        # Packets may still come, until the connection is closed.
+        self._members.pop(identity).participant = None
+        self.bus.mixer.remove_participant(identity)
 
     async def _end_if_empty(self) -> None:
         if self._members or self._users or self._ended:

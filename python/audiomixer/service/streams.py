@@ -12,6 +12,8 @@ from audiomixer.rooms.local import LocalRooms
 
 _MOST: Final = 100
 """Streams at once."""
+_LINGER: Final = 30.0
+"""Seconds for which an ended stream is still served, so that players get its end."""
 
 
 class TooManyStreamsError(Exception):
@@ -38,14 +40,15 @@ class Streams:
         self.rooms = rooms
         self.closed = asyncio.Event()
         self._streams: dict[str, Stream] = {}
+        self._ended: dict[str, Stream] = {}
 
     def __iter__(self) -> Iterator[Stream]:
-        """The streams there are."""
+        """The streams that are live."""
         return iter(list(self._streams.values()))
 
     def get(self, sid: str) -> Stream | None:
-        """The stream with this SID, if there is one."""
-        return self._streams.get(sid)
+        """The stream with this SID, if there is one, or was until just now."""
+        return self._streams.get(sid) or self._ended.get(sid)
 
     async def start(self, room: str, audio_bitrate: int = 128) -> Stream:
         """Streams the mix of `room`, a local room's name.
@@ -62,10 +65,10 @@ class Streams:
         return stream
 
     async def stop(self, sid: str) -> None:
-        """Ends a stream; what players have not got yet is still served until then."""
-        stream = self._streams[sid]
+        """Ends a stream; what players have not got yet is served for a while."""
+        stream = self._ended[sid] = self._streams.pop(sid)
         await stream.mixer.stop()
-        del self._streams[sid]
+        asyncio.get_running_loop().call_later(_LINGER, self._ended.pop, sid, None)
 
     async def close(self) -> None:
         """Ends every stream, and every room."""
