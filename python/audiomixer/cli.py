@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import importlib.metadata
 import math
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -13,7 +14,6 @@ import typer
 import uvloop
 from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from audiomixer.metadata import TimedMetadata
@@ -37,6 +37,7 @@ app = typer.Typer(
 
 _METER_FLOOR: Final = -60.0
 """dBFS at the left end of a meter."""
+_METER_WIDTH: Final = 30
 
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any.")]
@@ -60,6 +61,21 @@ def _command(run: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
             raise typer.Exit(2) from None
 
     return command
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(importlib.metadata.version("audiomixer"))
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Mixes the people in a WebRTC room into one live stream."""
 
 
 @app.command("demo")
@@ -118,17 +134,19 @@ async def mix_command(
             try:
                 with stop_signals() as stop:
                     async with mixer:
-                        typer.echo(f"Talk at {url}/rooms/{mixer.room.name}", err=True)
+                        typer.echo(f"Talk at {url}/rooms/{mixer.room.name}; stop with Ctrl-C.", err=True)
                         await _follow(mixer, show, duration, stop)
             finally:
                 await streams.close()
     for target, push in zip(output or [], mixer.outputs, strict=True):
         if error := getattr(push, "error", None):
             raise OutputError(f"output: {target} stopped: {error}")
+        typer.echo(f"Wrote {mixer.time:.1f} s to {target}", err=True)
 
 
 @app.command("token")
-def token_command(
+@_command
+async def token_command(
     identity: Annotated[str, typer.Option(help="Who may join.")],
     secret: Annotated[str, typer.Option(envvar="AUDIOMIXER_SECRET", help="The rooms' secret.")],
     room: Annotated[str | None, typer.Option(help="The room's name; any if absent.")] = None,
@@ -197,11 +215,11 @@ def _table(payload: TimedMetadata) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     for identity, volume in sorted(payload.p.items()):
         if volume.v < 0:
-            table.add_row(identity, "[dim]muted[/]", "")
+            table.add_row(identity, "", "[yellow]muted[/]")
             continue
-        decibels = 20 * math.log10(max(volume.v, 1) / 32767)
-        level = 100 * (1 - decibels / _METER_FLOOR)
-        bar = ProgressBar(total=100, completed=max(0.0, level), width=40)
-        table.add_row(identity, bar, f"{decibels:.0f} dBFS")
+        decibels = max(_METER_FLOOR, 20 * math.log10(max(volume.v, 1) / 32767))
+        filled = round(_METER_WIDTH * (1 - decibels / _METER_FLOOR))
+        bar = f"[green]{'█' * filled}[/][dim]{'·' * (_METER_WIDTH - filled)}[/]"
+        table.add_row(identity, bar, f"{decibels:.0f} dBFS" if filled else "silent")
     table.add_row("[dim]stream[/]", f"[dim]{payload.time:.1f} s[/]", "")
     return table

@@ -78,6 +78,10 @@ class AudioMixer:
         self.outputs: list[Output] = [
             PushOutput(output, audio_bitrate) if isinstance(output, str) else output for output in outputs
         ]
+        targets = [output.target for output in self.outputs if isinstance(output, PushOutput)]
+        for target in targets:
+            if targets.count(target) > 1:
+                raise ValueError(f"outputs: {target!r} is given more than once")
         self._room = room
         self._rooms = rooms
         self._encoders: dict[Encoding, Encoder] = {}

@@ -8,7 +8,11 @@ from typing import Any
 import jwt
 
 _SKEW = 30
-"""Clocks may differ by so many seconds."""
+"""Clocks may differ by so many seconds: a token is good for as much longer."""
+
+
+_LEAST_SECRET = 32
+"""Bytes of a secret, at least, as HS256 demands (RFC 7518, section 3.2)."""
 
 
 class TokenError(Exception):
@@ -33,7 +37,13 @@ def mint(secret: str, identity: str, room: str | None = None, *, ttl: float = 36
         room: The room's name.
         ttl: Seconds until it expires.
         issuer: SID of the API key whose secret this is.
+
+    Raises:
+        ValueError: The secret is too short, or the identity empty.
     """
+    check_secret(secret)
+    if not identity.strip():
+        raise ValueError("identity: expected who the token is for")
     now = int(time.time())
     video: dict[str, Any] = {} if room is None else {"room": room}
     payload = {
@@ -44,6 +54,16 @@ def mint(secret: str, identity: str, room: str | None = None, *, ttl: float = 36
         "grants": {"identity": identity, "video": video},
     }
     return jwt.encode(payload, secret, algorithm="HS256", headers={"cty": "twilio-fpa;v=1"})
+
+
+def check_secret(secret: str) -> None:
+    """Refuses a secret that could be guessed.
+
+    Raises:
+        ValueError: It is too short.
+    """
+    if len(secret.encode()) < _LEAST_SECRET:
+        raise ValueError(f"secret: expected at least {_LEAST_SECRET} bytes, got {len(secret.encode())}")
 
 
 def verify(token: str | None, secret: str, room: str) -> Grant:

@@ -41,7 +41,6 @@ async def test_the_pages_are_there(service: Service, path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/listen/VJ0",
         "/hls/VJ0/index.m3u8",
         "/hls/VJ0/0.ts",
         "/hls/VJ0/x.ts",
@@ -54,6 +53,12 @@ async def test_what_is_not_there_is_said_in_json(service: Service, path: str) ->
     response = await get(service, path)
     assert response.status_code == 404
     assert response.json()["status"] == 404
+
+
+async def test_the_page_of_a_stream_that_is_not_there_is_still_a_page(service: Service) -> None:
+    response = await get(service, "/listen/VJ0")
+    assert response.status_code == 404
+    assert response.headers["content-type"].startswith("text/html")
 
 
 async def test_hls_is_served_to_other_sites_and_ends(service: Service) -> None:

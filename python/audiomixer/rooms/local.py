@@ -17,7 +17,7 @@ from audiomixer.encoding import FRAME_SIZE, AvPacket, Encoder, Encoding, to_av_f
 from audiomixer.pacer import clock, process_pacer
 from audiomixer.rooms.base import RoomError
 from audiomixer.tasks import spawn
-from audiomixer.tokens import verify
+from audiomixer.tokens import check_secret, verify
 from audiomixer.webrtc.peer import Peer
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -198,9 +198,14 @@ class LocalRooms:
     Args:
         addresses: The addresses on which participants reach them.
         secret: Participants then need an access token signed with it; without, they say who they are.
+
+    Raises:
+        ValueError: The secret is too short.
     """
 
     def __init__(self, addresses: Sequence[str] = ("127.0.0.1",), secret: str | None = None) -> None:
+        if secret is not None:
+            check_secret(secret)
         self.addresses = addresses
         self._secret = secret
         self._rooms: dict[str, LocalRoom] = {}
@@ -242,6 +247,7 @@ class LocalRooms:
         """
         if self._secret is not None:
             identity = verify(token, self._secret, name).identity
+        identity = (identity or "").strip()
         if not identity or len(identity.encode()) > _LONGEST_IDENTITY:
             raise ValueError(f"identity: expected 1 to {_LONGEST_IDENTITY} bytes")
         return await self.open(name).join(offer, identity)

@@ -86,12 +86,12 @@ async def _room_page(request: Request) -> Response:
 
 
 async def _listen_page(request: Request) -> Response:
-    _stream(request)
-    return _page("listen.html")
+    known = _streams(request).get(request.path_params["sid"])
+    return _page("listen.html", 200 if known else 404)
 
 
-def _page(name: str) -> Response:
-    return FileResponse(_WEB / name, headers={"Cache-Control": "no-cache"})
+def _page(name: str, status: int = 200) -> Response:
+    return FileResponse(_WEB / name, status, headers={"Cache-Control": "no-cache"})
 
 
 def _streams(request: Request) -> Streams:

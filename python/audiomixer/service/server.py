@@ -38,7 +38,8 @@ async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
     try:
         listener = socket.create_server((host, port), family=family, backlog=512)
     except (OSError, OverflowError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        number = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(number) if number and number > 0 else "no such address"
         raise PortError(f"port: cannot listen on {host}:{port}: {reason}") from error
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
     server = _Server(config)

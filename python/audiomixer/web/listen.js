@@ -30,7 +30,9 @@ function onMetadata(text) {
 async function playWhep() {
   const pc = new RTCPeerConnection();
   pc.addTransceiver('audio', { direction: 'recvonly' });
-  pc.createDataChannel('timed-metadata').onmessage = ({ data }) => onMetadata(data);
+  const channel = pc.createDataChannel('timed-metadata');
+  channel.onmessage = ({ data }) => onMetadata(data);
+  channel.onclose = () => stop && end('The stream has ended.');
   const connected = new Promise((resolve, reject) => {
     setTimeout(() => reject(new Error('no connection')), CONNECTING);
     pc.onconnectionstatechange = () => {

@@ -40,11 +40,12 @@ export class Meters {
 function draw(line, volume) {
   const muted = volume < 0;
   const decibels = Math.max(FLOOR, Math.round(20 * Math.log10(Math.max(volume, 1) / 32767)));
+  const text = muted ? 'muted' : decibels <= FLOOR ? 'silent' : `${decibels} dBFS`;
   const meter = line.querySelector('.meter');
   line.classList.toggle('muted', muted);
   line.dataset.volume = volume;
   meter.firstElementChild.style.clipPath = `inset(0 ${muted ? 100 : (100 * decibels) / FLOOR}% 0 0)`;
   meter.setAttribute('aria-valuenow', muted ? FLOOR : decibels);
-  meter.setAttribute('aria-valuetext', muted ? 'muted' : `${decibels} dBFS`);
-  line.querySelector('.level').textContent = muted ? 'muted' : `${decibels} dBFS`;
+  meter.setAttribute('aria-valuetext', text);
+  line.querySelector('.level').textContent = text;
 }

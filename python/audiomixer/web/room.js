@@ -29,7 +29,9 @@ async function join(identity) {
   pc.ontrack = ({ streams, track }) => (find('#audio').srcObject = streams[0] ?? new MediaStream([track]));
   pc.onconnectionstatechange = () => {
     if (pc.connectionState === 'connected') say('You are in the room.');
-    if (['failed', 'closed', 'disconnected'].includes(pc.connectionState)) leave('The connection was lost.', true);
+    if (['failed', 'closed', 'disconnected'].includes(pc.connectionState)) {
+      leave('The connection was lost, or somebody joined by your name.', true);
+    }
   };
   disconnect = await connect(pc, `/whip/${encodeURIComponent(room)}?${new URLSearchParams({ identity })}`, token);
   present(true);
@@ -88,3 +90,7 @@ addEventListener('keydown', (event) => {
 });
 addEventListener('pagehide', () => disconnect?.());
 watch();
+fetch('/overview.json').then(async (response) => {
+  const { open } = await response.json();
+  if (!open && !token) say('This room needs an invitation: a link that ends in #token=…', true);
+});
