@@ -62,12 +62,14 @@ async def test_two_mixers_share_a_room(service: Service) -> None:
 
 async def test_an_output_that_cannot_be_opened_leaves_nothing_behind(tmp_path: Path) -> None:
     rooms = LocalRooms()
-    good = tmp_path / "good.wav"
-    mixer = AudioMixer("local:show", outputs=[str(good), "/nowhere/bad.wav"], rooms=rooms)
+    good, earlier = tmp_path / "good.wav", tmp_path / "earlier.ogg"
+    earlier.write_bytes(b"a recording")
+    mixer = AudioMixer("local:show", outputs=[str(good), str(earlier), "/nowhere/bad.wav"], rooms=rooms)
     with pytest.raises(OutputError, match="^output: cannot write /nowhere/bad.wav"):
         await mixer.start()
     assert list(rooms) == []
-    assert duration(good) == 0
+    assert not good.exists()
+    assert earlier.read_bytes() == b"a recording"
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,7 @@ async def test_an_output_that_cannot_be_opened_leaves_nothing_behind(tmp_path: P
     [
         ({"audio_bitrate": 64}, "^audio_bitrate: expected one of"),
         ({"outputs": ["show.txt"]}, "^output: expected"),
+        ({"outputs": ["a.wav", "b.wav", "a.wav"]}, "^outputs: 'a.wav' is given more than once"),
     ],
 )
 def test_settings_that_are_none(options: dict[str, object], problem: str) -> None:
@@ -83,9 +86,9 @@ def test_settings_that_are_none(options: dict[str, object], problem: str) -> Non
 
 
 @pytest.mark.parametrize("room", ["show", "local:", "local:no name", "zoom:123", ""])
-async def test_rooms_that_are_none(room: str) -> None:
+def test_rooms_that_are_none(room: str) -> None:
     with pytest.raises(ValueError, match="^room: expected"):
-        await AudioMixer(room, outputs=[HlsOutput(128)]).start()
+        AudioMixer(room)
 
 
 async def test_an_output_that_fails_takes_nothing_from_the_others(tmp_path: Path) -> None:

@@ -131,8 +131,7 @@ class Participant:
             audio_level: RFC 6464 level in −dBov, 0 to 127, if the sender gave one.
 
         Raises:
-            OverflowError: `sequence_number` or `timestamp` has too many bits.
-            ValueError: `arrival` or `audio_level` is out of range, the participant has left, or sends samples.
+            ValueError: A number is out of range, the participant has left, or it sends samples.
         """
     def push_pcm(self, samples: _Samples) -> None:
         """Takes in samples at the mixer's rate. One second may wait; then the oldest are dropped and counted.

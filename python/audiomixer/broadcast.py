@@ -1,6 +1,7 @@
 """Hands every item to every subscriber; who is slow loses its own oldest items, never anyone else's."""
 
 import asyncio
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Generic, TypeVar
@@ -17,7 +18,7 @@ class Broadcast(Generic[T]):
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._subscribers: set[_Subscriber[T]] = set()
+        self._subscribers: weakref.WeakSet[_Subscriber[T]] = weakref.WeakSet()
         self._closed = False
         self.dropped = 0
         """Items that subscribers lost."""
@@ -35,10 +36,13 @@ class Broadcast(Generic[T]):
         for subscriber in self._subscribers:
             subscriber.arrived.set()
 
-    async def subscribe(self) -> AsyncIterator[T]:
+    def subscribe(self) -> AsyncIterator[T]:
         """Every item from now on."""
         subscriber = _Subscriber[T](self._limit)
         self._subscribers.add(subscriber)
+        return self._items(subscriber)
+
+    async def _items(self, subscriber: "_Subscriber[T]") -> AsyncIterator[T]:
         try:
             while True:
                 while subscriber.items:

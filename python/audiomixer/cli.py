@@ -19,6 +19,7 @@ from rich.table import Table
 from audiomixer.metadata import TimedMetadata
 from audiomixer.mixer import IDENTITY, AudioMixer
 from audiomixer.outputs.base import OutputError
+from audiomixer.outputs.push import check_writable
 from audiomixer.rooms.base import RoomError
 from audiomixer.rooms.local import LocalRooms
 from audiomixer.service.app import create_app
@@ -114,7 +115,9 @@ async def mix_command(
         list[str] | None,
         typer.Option(help="File (*.m4a|.mp3|.ogg|.wav|.mka) or URL (rtmp(s)://); may be given again."),
     ] = None,
-    identity: Annotated[str, typer.Option(help="The mixer's identity in the room.")] = IDENTITY,
+    identity: Annotated[
+        str, typer.Option(help="The mixer's identity, in rooms that show it; local ones do not.")
+    ] = IDENTITY,
     audio_bitrate: Bitrate = "128",
     duration: Duration = None,
     metadata: Annotated[
@@ -128,16 +131,16 @@ async def mix_command(
     rooms = LocalRooms(addresses_of(host), secret)
     mixer = AudioMixer(room, outputs=output or [], audio_bitrate=int(audio_bitrate), identity=identity, rooms=rooms)
     streams = Streams(rooms)
-    with contextlib.ExitStack() as files:
-        show = _print_json(files.enter_context(_open(metadata))) if metadata else _ignore
-        async with serving(create_app(streams), host, port) as url:
-            try:
-                with stop_signals() as stop:
-                    async with mixer:
-                        typer.echo(f"Talk at {url}/rooms/{mixer.room.name}; stop with Ctrl-C.", err=True)
-                        await _follow(mixer, show, duration, stop)
-            finally:
-                await streams.close()
+    _check_metadata(metadata)
+    async with serving(create_app(streams), host, port) as url:
+        try:
+            with stop_signals() as stop, contextlib.ExitStack() as files:
+                async with mixer:
+                    show = _print_json(files.enter_context(_open(metadata))) if metadata else _ignore
+                    typer.echo(f"Talk at {url}/rooms/{mixer.room.name}; stop with Ctrl-C.", err=True)
+                    await _follow(mixer, show, duration, stop)
+        finally:
+            await streams.close()
     for target, push in zip(output or [], mixer.outputs, strict=True):
         if error := getattr(push, "error", None):
             raise OutputError(f"output: {target} stopped: {error}")
@@ -160,25 +163,27 @@ Show = Callable[[TimedMetadata], None]
 
 
 async def _follow(mixer: AudioMixer, show: Show, duration: float | None, stop: asyncio.Event) -> None:
-    """Shows payloads until the stream has lasted `duration` seconds, or `stop` is set."""
+    """Shows payloads until the stream has lasted `duration` seconds or `stop` is set, and stops the mixer."""
 
     async def follow() -> None:
-        async for payload in mixer.timed_metadata():
+        async for payload in payloads:
             show(payload)
 
     async def last() -> None:
         while duration is None or mixer.time < duration:
             await asyncio.sleep(1.0 if duration is None else max(0.005, duration - mixer.time))
 
-    tasks = [asyncio.create_task(work) for work in (follow(), last(), stop.wait())]
+    payloads = mixer.timed_metadata()
+    following = asyncio.create_task(follow())
+    ends = [asyncio.create_task(last()), asyncio.create_task(stop.wait())]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        await asyncio.wait([following, *ends], return_when=asyncio.FIRST_COMPLETED)
+        await mixer.stop()
+        await following
     finally:
-        for task in tasks:
+        for task in (following, *ends):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(following, *ends, return_exceptions=True)
 
 
 def _ignore(payload: TimedMetadata) -> None:
@@ -192,13 +197,17 @@ def _print_json(file: IO[str]) -> Show:
     return show
 
 
-def _open(target: str) -> contextlib.AbstractContextManager[IO[str]]:
-    if target == "-":
-        return contextlib.nullcontext(sys.stdout)
+def _check_metadata(target: str | None) -> None:
+    if target is None or target == "-":
+        return
     try:
-        return Path(target).open("w", encoding="utf-8")
+        check_writable(target)
     except OSError as error:
         raise ValueError(f"metadata: cannot write {target}: {error.strerror}") from None
+
+
+def _open(target: str) -> contextlib.AbstractContextManager[IO[str]]:
+    return contextlib.nullcontext(sys.stdout) if target == "-" else Path(target).open("w", encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ from audiomixer.metadata import TimedMetadata
 from audiomixer.outputs.base import Output
 from audiomixer.outputs.push import PushOutput
 from audiomixer.rooms.base import Room
-from audiomixer.rooms.local import LocalRooms
+from audiomixer.rooms.local import LocalRooms, check_name
 
 IDENTITY: Final = "audio-mixer-v2"
 _PAYLOADS: Final = 120
@@ -34,16 +33,17 @@ _PAYLOADS: Final = 120
 _log = logging.getLogger(__name__)
 
 
-def open_room(url: str, rooms: LocalRooms) -> Room:
-    """The room that `url` names.
+def room_name(url: str) -> str:
+    """The name of the local room that `url` names.
 
     Raises:
         ValueError: It names none.
     """
-    parts = urlsplit(url)
-    if parts.scheme != "local" or not parts.path:
+    scheme, _, name = url.partition(":")
+    if scheme != "local":
         raise ValueError(f"room: expected local:NAME, got {url!r}")
-    return rooms.open(parts.path)
+    check_name(name)
+    return name
 
 
 class AudioMixer:
@@ -55,7 +55,7 @@ class AudioMixer:
         room: A room, or the URL of one: `local:NAME`.
         outputs: Outputs, or paths and URLs of such: `*.m4a|.mp3|.ogg|.wav|.mka`, `rtmp(s)://`.
         audio_bitrate: 128 or 192, in kbit/s.
-        identity: The mixer's own identity in the room.
+        identity: The mixer's own identity, in rooms that show their mixers; local rooms do not.
         rooms: Where `local:` rooms are; a server's, so that participants can join them.
 
     Raises:
@@ -82,19 +82,21 @@ class AudioMixer:
         for target in targets:
             if targets.count(target) > 1:
                 raise ValueError(f"outputs: {target!r} is given more than once")
-        self._room = room
+        self._name = room_name(room) if isinstance(room, str) else room.name
+        self._room = None if isinstance(room, str) else room
         self._rooms = rooms
         self._encoders: dict[Encoding, Encoder] = {}
         self._payloads: Broadcast[TimedMetadata] = Broadcast(_PAYLOADS)
         self._started: list[Output] = []
         self._working = list(self.outputs)
+        self._running = False
         self._frames = 0
         self._sequence = 0
 
     @property
     def room(self) -> Room:
         """The room that is mixed, once started."""
-        if isinstance(self._room, str):
+        if self._room is None:
             raise RuntimeError("the mixer has not started")
         return self._room
 
@@ -120,27 +122,40 @@ class AudioMixer:
             RoomError: The room cannot be joined. Nothing is left running then.
         """
         self._loop = asyncio.get_running_loop()
-        began = datetime.now(UTC)
+        if self._room is None:
+            self._room = (self._rooms or LocalRooms()).open(self._name)
+        self._room.attach()
         try:
             for output in self.outputs:
-                await output.start(began)
+                await output.start()
                 self._started.append(output)
-            if isinstance(self._room, str):
-                self._room = open_room(self._room, self._rooms or LocalRooms())
-            self._room.attach()
         except BaseException:
-            await self._stop_outputs()
+            await self._leave()
             raise
+        began = datetime.now(UTC)
+        for output in self.outputs:
+            output.begin(began)
         self._room.bus.add(self)
+        self._running = True
 
     async def stop(self) -> None:
-        """Leaves the room and finishes the outputs: everything mixed so far is in them."""
-        await asyncio.to_thread(self.room.bus.remove, self)
-        for encoding, encoder in self._encoders.items():
-            self._write(encoding, encoder.encode(None))
-        await self._stop_outputs()
-        self._payloads.close()
-        await self.room.detach()
+        """Leaves the room and finishes the outputs: everything mixed so far is in them. Once is enough."""
+        if not self._running:
+            return
+        self._running = False
+        try:
+            await asyncio.to_thread(self.room.bus.remove, self)
+            for encoding, encoder in self._encoders.items():
+                self._write(encoding, encoder.encode(None))
+        finally:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        try:
+            await self._stop_outputs()
+        finally:
+            self._payloads.close()
+            await self.room.detach()
 
     async def _stop_outputs(self) -> None:
         for output in self._started:

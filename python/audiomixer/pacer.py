@@ -39,10 +39,7 @@ class Pacer:
         self._busy = False
         self._thread: threading.Thread | None = None
         self._workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.ticks = 0
-        """Wake-ups so far."""
-        self.late_ticks = 0
-        """Those of them that came, or ended, more than 20 ms late."""
+        self._rounds = 0
 
     def add(self, paced: Paced) -> None:
         """Begins to pace."""
@@ -56,7 +53,9 @@ class Pacer:
         """Ceases to pace; afterwards `advance` is not running, nor called again."""
         with self._work:
             self._paced.discard(paced)
-            self._work.wait_for(lambda: not self._busy)
+            under_way = self._rounds
+            # When it is late, the next round begins before a waiter can see that the last one has ended.
+            self._work.wait_for(lambda: not self._busy or self._rounds > under_way)
 
     def _run(self) -> None:
         tick = clock()
@@ -76,13 +75,9 @@ class Pacer:
                 list(pool.map(_advance, shares))
                 with self._work:
                     self._busy = False
+                    self._rounds += 1
                     self._work.notify_all()
-                self._account(tick)
                 tick = max(tick, clock() - FRAME)
-
-    def _account(self, tick: float) -> None:
-        self.ticks += 1
-        self.late_ticks += clock() - tick > FRAME
 
 
 def _advance(share: list[Paced]) -> None:

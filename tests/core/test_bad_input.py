@@ -13,7 +13,9 @@ from audiomixer import Mixer
     ("argument", "make"),
     [
         ("sample_rate", lambda: Mixer(44_100)),
+        ("sample_rate", lambda: Mixer(-1)),
         ("channels", lambda: Mixer(48_000, 3)),
+        ("channels", lambda: Mixer(48_000, -2)),
         ("min_delay", lambda: Mixer(min_delay=-1)),
         ("max_delay", lambda: Mixer(min_delay=0.2, max_delay=0.1)),
         ("max_delay", lambda: Mixer(max_delay=float("nan"))),
@@ -138,8 +140,10 @@ def test_packets_that_are_none() -> None:
         alice.push_rtp(0, 0, b"\xf8", float("nan"))
     with pytest.raises(ValueError, match="^audio_level: expected"):
         alice.push_rtp(0, 0, b"\xf8", 0.0, 128)
-    with pytest.raises(OverflowError):
+    with pytest.raises(ValueError, match="^sequence_number: expected 0 to 65535, got 65536"):
         alice.push_rtp(65_536, 0, b"\xf8", 0.0)
+    with pytest.raises(ValueError, match="^timestamp: expected 0 to 4294967295, got -1"):
+        alice.push_rtp(0, -1, b"\xf8", 0.0)
     alice.push_rtp(0, 0, b"", 0.0)
     alice.push_rtp(1, 960, b"\xff" * 10_000, 0.02)
     assert alice.stats().discarded == 2

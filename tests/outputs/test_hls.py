@@ -23,7 +23,8 @@ BEGAN = datetime(2026, 1, 31, 12, tzinfo=UTC)
 async def stream(seconds: float, bitrate: int = 128) -> HlsOutput:
     """A stream of speech, as an AudioMixer would write it, not ended yet."""
     output = HlsOutput(bitrate)
-    await output.start(BEGAN)
+    await output.start()
+    output.begin(BEGAN)
     encoder = Encoder(output.encoding)
     voice = stereo(speech()[: round(seconds * 48_000)])
     for n, frame in enumerate(frames(voice)):

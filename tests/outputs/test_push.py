@@ -3,7 +3,6 @@
 import asyncio
 import os
 import socket
-from datetime import UTC, datetime
 from pathlib import Path
 
 import av
@@ -20,7 +19,7 @@ from tests.signals import frames, level_at, sine, stereo
 async def test_every_kind_of_file_has_the_audio_in_its_time(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"show.{suffix}"
     output = PushOutput(str(path), 128)
-    await output.start(datetime.now(UTC))
+    await output.start()
     encoder = Encoder(output.encoding)
     for n, frame in enumerate(frames(stereo(sine(1000, 0.3, 5)))):
         output.write(encoder.encode(to_av_frame(frame, n * FRAME_SIZE)))
@@ -46,7 +45,7 @@ async def test_a_server_gets_what_is_pushed(tmp_path: Path) -> None:
     async with asyncio.timeout(10):
         while True:
             try:
-                await output.start(datetime.now(UTC))
+                await output.start()
                 break
             except OutputError:
                 await asyncio.sleep(0.2)
@@ -72,28 +71,33 @@ def test_targets_that_are_none(target: str) -> None:
 async def test_a_path_that_cannot_be_written(target: str) -> None:
     output = PushOutput(target, 128)
     with pytest.raises(OutputError, match=f"^output: cannot write {target}: "):
-        await output.start(datetime.now(UTC))
+        await output.start()
 
 
 async def test_a_server_that_refuses_is_named_without_its_secrets() -> None:
     output = PushOutput("rtmp://127.0.0.1:9/live/secret-key", 128)
     with pytest.raises(OutputError, match=r"^output: cannot write rtmp://127\.0\.0\.1: Connection refused") as refused:
-        await output.start(datetime.now(UTC))
+        await output.start()
     assert "secret" not in str(refused.value)
 
 
-async def test_a_writer_that_stands_still_loses_packets_and_counts_them(tmp_path: Path) -> None:
+async def test_a_writer_that_stands_still_loses_packets_and_counts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pipe that nobody reads: the mix is not held up, and 20 s of packets wait at most."""
     path = tmp_path / "pipe.wav"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     output = PushOutput(str(path), 128)
-    await output.start(datetime.now(UTC))
+    await output.start()
     packets = [EncodedPacket(bytes(3840), n * 960, 960) for n in range(1500)]
     before = asyncio.get_running_loop().time()
     output.write(packets)
     assert asyncio.get_running_loop().time() - before < 0.5
     assert 400 <= output.dropped <= 500
-    os.close(reader)
+    began = asyncio.get_running_loop().time()
+    monkeypatch.setattr("audiomixer.outputs.push._FINISH_TIMEOUT", 1.0)
     await output.stop()
-    assert output.error
+    assert asyncio.get_running_loop().time() - began < 3, "it does not wait for ever"
+    assert output.error == "it did not take everything in time"
+    os.close(reader)

@@ -13,7 +13,7 @@ class OutputError(Exception):
 
 
 class Output(Protocol):
-    """Takes the encoded mix and its metadata. Made for one bitrate, started once, stopped once.
+    """Takes the encoded mix and its metadata. Made for one bitrate, started once, begun once, stopped once.
 
     `write` and `write_metadata` are called in the pacer's threads, one at a time: they must not block. What an
     output cannot take in time it drops and counts.
@@ -31,12 +31,15 @@ class Output(Protocol):
     def dropped(self) -> int:
         """Packets lost because the output was slow."""
 
-    async def start(self, began: datetime) -> None:
-        """Opens the output; `began` is the wall-clock time (UTC) of the stream's beginning.
+    async def start(self) -> None:
+        """Opens the output.
 
         Raises:
             OutputError: It cannot be opened.
         """
+
+    def begin(self, began: datetime) -> None:
+        """The stream begins, at this wall-clock time (UTC), when every output has been opened."""
 
     def write(self, packets: Sequence[EncodedPacket]) -> None:
         """Takes packets, of which the first is at or after the stream's beginning less the encoder's delay."""

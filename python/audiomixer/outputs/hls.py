@@ -63,9 +63,8 @@ class HlsOutput:
         """Timestamp after the last packet."""
         self._cut: int | None = None
 
-    async def start(self, began: datetime) -> None:
-        """Begins the stream."""
-        self._began = began.astimezone(UTC)
+    async def start(self) -> None:
+        """Opens the muxer."""
         self._piece = _Unclosed()
         self._container = av.open(
             "index.m3u8",
@@ -83,6 +82,10 @@ class HlsOutput:
         self._audio = stream
         self._text = self._container.add_data_stream("timed_id3")
         self._container.start_encoding()
+
+    def begin(self, began: datetime) -> None:
+        """Dates are counted from `began`."""
+        self._began = began.astimezone(UTC)
 
     def _open(self, url: str, flags: int, options: Any) -> io.BytesIO:
         """Called by the muxer when a piece has ended, to write it and then its own playlist, which nobody needs."""

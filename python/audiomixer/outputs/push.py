@@ -1,16 +1,19 @@
 """Files, and servers that FFmpeg can push to: a muxer in a thread of its own, behind a bounded queue."""
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import PurePath
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import av
+from av.container import OutputContainer
 
 from audiomixer.encoding import SAMPLE_RATE, Codec, EncodedPacket, Encoding
 from audiomixer.metadata import TimedMetadata
@@ -30,7 +33,9 @@ _SCHEMES: Final[dict[str, tuple[str, Codec]]] = {
 _LIMIT: Final = 1000
 """Packets that may wait for a slow disk or server, 20 s of them; then new ones are dropped."""
 _NETWORK_TIMEOUT: Final = 5.0
-"""Seconds for a server to accept the connection, or a packet."""
+"""Seconds for a server to accept the connection, or data."""
+_FINISH_TIMEOUT: Final = 10.0
+"""Seconds for what is queued to be written in the end."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +47,7 @@ def format_of(target: str) -> tuple[str, Codec]:
         ValueError: There is none.
     """
     scheme = urlsplit(target).scheme if "://" in target else ""
-    found = _SCHEMES.get(scheme) if scheme else _FILES.get(PurePath(target).suffix.lower())
+    found = _SCHEMES.get(scheme) if scheme else _FILES.get(Path(target).suffix.lower())
     if found is None:
         files, schemes = ", ".join(f"*{suffix}" for suffix in _FILES), ", ".join(f"{s}://" for s in _SCHEMES)
         raise ValueError(f"output: expected {files}, or a URL of {schemes}; got {target!r}")
@@ -64,36 +69,42 @@ class PushOutput:
 
     def __init__(self, target: str, bitrate: int) -> None:
         self.target = target
+        self._is_url = "://" in target
         self._format, codec = format_of(target)
         self.encoding = Encoding(codec, bitrate)
         self._queue: queue.Queue[EncodedPacket | None] = queue.Queue(_LIMIT)
         self._thread = threading.Thread(target=self._run, name=f"push {self._format}", daemon=True)
+        self._container: OutputContainer | None = None
         self.dropped = 0
         self.error: str | None = None
         """Why it stopped before its time."""
 
-    async def start(self, began: datetime) -> None:
-        """Opens the file or the connection."""
+    async def start(self) -> None:
+        """Opens the connection, or sees that the file can be written: it is made when there is something to write."""
         try:
-            await asyncio.to_thread(self._open)
+            await asyncio.to_thread(self._open if self._is_url else lambda: check_writable(self.target))
         except (OSError, av.FFmpegError) as error:
             raise OutputError(f"output: cannot write {self._name}: {error.strerror or error}") from error
         self._thread.start()
 
+    def begin(self, began: datetime) -> None:
+        """Files and pushes have no use for the date."""
+
     @property
     def _name(self) -> str:
         """The target without what may be secret in it."""
-        if "://" not in self.target:
+        if not self._is_url:
             return self.target
         parts = urlsplit(self.target)
         return f"{parts.scheme}://{parts.hostname}"
 
-    def _open(self) -> None:
-        timeout = None if "://" not in self.target else _NETWORK_TIMEOUT
-        self._container = av.open(self.target, "w", format=self._format, timeout=timeout)
+    def _open(self) -> OutputContainer:
+        options = {"rw_timeout": str(round(_NETWORK_TIMEOUT * 1_000_000))} if self._is_url else {}
+        self._container = av.open(self.target, "w", format=self._format, options=options)
         self._stream = self._container.add_stream(self.encoding.library, rate=SAMPLE_RATE)
         self.encoding.configure(self._stream.codec_context)
         self._container.start_encoding()
+        return self._container
 
     def write(self, packets: Sequence[EncodedPacket]) -> None:
         """Queues packets for the muxer."""
@@ -107,27 +118,45 @@ class PushOutput:
         """Files carry no metadata."""
 
     def _run(self) -> None:
+        try:
+            self._write_all()
+        except Exception as error:
+            self.error = getattr(error, "strerror", None) or str(error)
+            _log.error("output %s stopped: %s", self._name, self.error)
+        while self.error and self._queue.get() is not None:
+            self.dropped += 1
+
+    def _write_all(self) -> None:
         while (encoded := self._queue.get()) is not None:
-            if self.error:
-                self.dropped += 1
-                continue
+            container = self._container or self._open()
             packet = encoded.to_av()
             packet.stream = self._stream
-            try:
-                self._container.mux_one(packet)
-            except (OSError, av.FFmpegError) as error:
-                self.error = error.strerror or str(error)
-                _log.error("output %s stopped: %s", self._name, self.error)
-        try:
+            container.mux_one(packet)
+        if self._container:
             self._container.close()
-        except (OSError, av.FFmpegError) as error:
-            self.error = self.error or error.strerror or str(error)
-            _log.error("output %s was not finished: %s", self._name, self.error)
 
     async def stop(self) -> None:
-        """Waits until everything is written, and closes the file or the connection."""
+        """Waits until everything is written, but not for ever, and closes the file or the connection."""
         await asyncio.to_thread(self._finish)
 
     def _finish(self) -> None:
-        self._queue.put(None)
-        self._thread.join()
+        deadline = time.monotonic() + _FINISH_TIMEOUT
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=_FINISH_TIMEOUT)
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        if self._thread.is_alive():
+            self.error = self.error or "it did not take everything in time"
+            _log.error("output %s was not finished: %s", self._name, self.error)
+
+
+def check_writable(path: str) -> None:
+    """Sees whether a file can be written, and changes nothing.
+
+    Raises:
+        OSError: It cannot.
+    """
+    existed = Path(path).exists()
+    with Path(path).open("ab"):
+        pass
+    if not existed:
+        Path(path).unlink()

@@ -11,7 +11,7 @@ from aiortc import RTCDataChannel
 
 from audiomixer.encoding import AvPacket, EncodedPacket, Encoding
 from audiomixer.metadata import TimedMetadata
-from audiomixer.tasks import spawn
+from audiomixer.outputs.base import OutputError
 from audiomixer.webrtc.peer import Peer
 
 CHANNEL: Final = "timed-metadata"
@@ -68,9 +68,12 @@ class WhepOutput:
         """Packets and payloads that slow listeners lost."""
         return self._lost + sum(listener.peer.track.dropped for listener in self._listeners.values())
 
-    async def start(self, began: datetime) -> None:
+    async def start(self) -> None:
         """Begins to take listeners."""
         self._loop = asyncio.get_running_loop()
+
+    def begin(self, began: datetime) -> None:
+        """Listeners are told no dates."""
 
     async def join(self, offer: str) -> tuple[str, str]:
         """A listener joins.
@@ -80,12 +83,14 @@ class WhepOutput:
 
         Raises:
             OfferError: The offer cannot be answered.
+            OutputError: The stream has ended.
         """
         listener = _Listener(self, self._addresses)
         answer = await listener.peer.answer(offer)
-        self._listeners[listener.resource] = listener
         if self._stopped:
-            spawn(listener.peer.close())
+            await listener.peer.close()
+            raise OutputError("stream: it has ended")
+        self._listeners[listener.resource] = listener
         return listener.resource, answer
 
     async def leave(self, resource: str) -> bool:

@@ -28,6 +28,16 @@ _RETURN: Final = Encoding("opus", 64)
 _log = logging.getLogger(__name__)
 
 
+def check_name(name: str) -> None:
+    """Refuses what cannot be a room's name: it appears in URLs.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"room: expected up to 128 letters, digits, '.', '_' and '-', got {name!r}")
+
+
 class _Member:
     """A participant and its connection."""
 
@@ -77,8 +87,7 @@ class LocalRoom:
         addresses: Sequence[str] = ("127.0.0.1",),
         on_ended: Callable[["LocalRoom"], None] = lambda _: None,
     ) -> None:
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"room: expected up to 128 letters, digits, '.', '_' and '-', got {name!r}")
+        check_name(name)
         self.name = name
         self.volumes: Broadcast[dict[str, int]] = Broadcast(limit=10)
         """The volumes, by identity, every 500 ms."""
@@ -176,10 +185,14 @@ class LocalRoom:
 
     def on_frame(self, samples: NDArray[np.float32]) -> None:
         """Encodes what each participant hears; called by the bus."""
-        members = list(self._members.values())
-        sent = [(m, packets) for m in members if (packets := m.encode(self.bus.mixer))]
-        if sent:
-            self._loop.call_soon_threadsafe(_send, sent)
+        sent: list[tuple[_Member, list[AvPacket]]] = []
+        for member in list(self._members.values()):
+            try:
+                sent.append((member, member.encode(self.bus.mixer)))
+            except Exception:
+                _log.exception("room %s: encoding for a participant failed", self.name)
+                member.participant = None
+        self._loop.call_soon_threadsafe(_send, sent)
 
     def on_volumes(self, volumes: dict[str, int]) -> None:
         """Publishes the volumes; called by the bus."""

@@ -16,6 +16,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from audiomixer.outputs.base import OutputError
 from audiomixer.outputs.hls import PLAYLIST_TYPE, SEGMENT_TYPE
 from audiomixer.rooms.base import RoomError
 from audiomixer.service.streams import Stream, Streams
@@ -181,6 +182,8 @@ async def _whep(request: Request) -> Response:
         resource, answer = await stream.whep.join(await _offer(request))
     except OfferError as error:
         raise HTTPException(400, str(error)) from error
+    except OutputError as error:
+        raise HTTPException(404, str(error)) from error
     return _answered(request, resource, answer)
 
 

@@ -27,6 +27,8 @@ _MUTED: Final = 4.0
 """So many seconds of each period."""
 _NOISE: Final = 10 ** (-66 / 20)
 """A quiet room's: who is not talking is not muted."""
+_HEARD: Final = 25
+"""Packets after which a speaker has certainly been heard."""
 _VOICE: Final = Encoding("opus", 32, channels=1)
 
 
@@ -50,10 +52,10 @@ class Speaker:
         self._said = 0
         self._loop = asyncio.get_running_loop()
         self._resource = ""
+        self._peer = Peer(["127.0.0.1"], "sendonly")
 
     async def join(self, client: httpx.AsyncClient) -> None:
         """Joins, and begins to speak."""
-        self._peer = Peer(["127.0.0.1"], "sendonly")
         response = await client.post(
             self._url,
             params={"identity": self._identity},
@@ -69,8 +71,9 @@ class Speaker:
     async def leave(self, client: httpx.AsyncClient) -> None:
         """Leaves."""
         await asyncio.to_thread(process_pacer().remove, self)
-        with contextlib.suppress(httpx.HTTPError):
-            await client.delete(self._resource)
+        if self._resource:
+            with contextlib.suppress(httpx.HTTPError):
+                await client.delete(self._resource)
         await self._peer.close()
 
     def advance(self, now: float) -> None:
@@ -90,15 +93,12 @@ class Speaker:
         """The 20 ms at `time` seconds."""
         if self._identity == _MUTES and time % _MUTE_PERIOD >= _MUTE_PERIOD - _MUTED:
             return np.zeros(FRAME_SIZE, np.float32)
-        start = self._frames % FRAMES_OF_NOISE * FRAME_SIZE
+        start = self._frames * FRAME_SIZE % SAMPLE_RATE
         samples = self._noise[start : start + FRAME_SIZE]
         if (time - self._turn) % _ROUND < _TURN:
             samples = samples + self._speech[self._said]
             self._said = (self._said + 1) % len(self._speech)
         return samples
-
-
-FRAMES_OF_NOISE: Final = SAMPLE_RATE // FRAME_SIZE
 
 
 def _load(identity: str) -> NDArray[np.float32]:
@@ -122,11 +122,13 @@ async def demo(streams: Streams, url: str, audio_bitrate: int) -> AsyncIterator[
             for identity, turn in zip(SPEAKERS, np.arange(3) * _ROUND / 3, strict=True)
         ]
         try:
-            await asyncio.gather(*(speaker.join(client) for speaker in speakers))
+            async with asyncio.TaskGroup() as joining:
+                for speaker in speakers:
+                    joining.create_task(speaker.join(client))
             await _until_heard(streams)
             yield await streams.start(ROOM, audio_bitrate)
         finally:
-            await asyncio.gather(*(speaker.leave(client) for speaker in speakers if speaker._resource))
+            await asyncio.gather(*(speaker.leave(client) for speaker in speakers))
 
 
 async def _until_heard(streams: Streams) -> None:
@@ -135,6 +137,6 @@ async def _until_heard(streams: Streams) -> None:
         while True:
             room = streams.rooms.get(ROOM)
             stats = room.stats() if room else {}
-            if len(stats) == len(SPEAKERS) and all(s.received > 2 / FRAME / 4 for s in stats.values()):
+            if len(stats) == len(SPEAKERS) and all(s.received > _HEARD for s in stats.values()):
                 return
             await asyncio.sleep(FRAME)

@@ -65,13 +65,19 @@ async function playHls() {
   const events = new EventSource(`/v1/PlayerStreamers/${sid}/TimedMetadata`);
   events.onmessage = ({ data }) => onMetadata(data);
   events.onerror = () => end('The stream has ended.');
-  await audio.play();
-  say('Playing, a few seconds behind.');
-  return () => {
+  const disconnect = () => {
     events.close();
     audio.removeAttribute('src');
     audio.load();
   };
+  try {
+    await audio.play();
+  } catch (error) {
+    disconnect();
+    throw error;
+  }
+  say('Playing, a few seconds behind.');
+  return disconnect;
 }
 
 async function play() {

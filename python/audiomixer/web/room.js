@@ -23,16 +23,18 @@ function say(text, isProblem = false) {
 
 async function join(identity) {
   say('Joining…');
+  find('#join button').disabled = true;
   microphone = await navigator.mediaDevices.getUserMedia({ audio: true });
   const pc = new RTCPeerConnection();
   pc.addTrack(microphone.getAudioTracks()[0], microphone);
   pc.ontrack = ({ streams, track }) => (find('#audio').srcObject = streams[0] ?? new MediaStream([track]));
   pc.onconnectionstatechange = () => {
     if (pc.connectionState === 'connected') say('You are in the room.');
-    if (['failed', 'closed', 'disconnected'].includes(pc.connectionState)) {
+    if (['failed', 'closed'].includes(pc.connectionState)) {
       leave('The connection was lost, or somebody joined by your name.', true);
     }
   };
+  disconnect = async () => pc.close();
   disconnect = await connect(pc, `/whip/${encodeURIComponent(room)}?${new URLSearchParams({ identity })}`, token);
   present(true);
 }
@@ -82,6 +84,7 @@ find('#join').addEventListener('submit', async (event) => {
     leave();
     say(error.message, true);
   }
+  find('#join button').disabled = false;
 });
 find('#mute').addEventListener('click', toggleMute);
 find('#leave').addEventListener('click', () => leave());

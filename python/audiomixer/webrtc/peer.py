@@ -10,7 +10,6 @@ from typing import Any, Literal
 import aioice.ice
 import aioice.stun
 from aiortc import (
-    RTCBundlePolicy,
     RTCConfiguration,
     RTCDataChannel,
     RTCPeerConnection,
@@ -26,9 +25,12 @@ from audiomixer.webrtc.track import PacketTrack
 _LARGEST_OFFER = 64 * 1024
 _CONNECT_TIMEOUT = 10.0
 """Seconds within which a peer has to be connected."""
-_CONSENT_INTERVAL = 1.0
+_CONSENT_INTERVAL = 0.5
 _CONSENT_FAILURES = 5
-"""A peer that answers no check for five seconds is gone; aioice would wait for half a minute."""
+"""A peer that answers no check for five seconds is gone (a check takes half a second to fail); aioice would wait for
+half a minute."""
+_CLOSE_TIMEOUT = 2.0
+"""Seconds that aiortc may take to close in order."""
 _OPUS = RTCRtpCodecCapability(mimeType="audio/opus", clockRate=48_000, channels=2)
 
 _log = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ class Peer:
         self.track = PacketTrack()
         self._addresses = list(addresses)
         self._on_closed = on_closed
-        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self._pc.on("connectionstatechange", self._on_state)
         if on_channel:
             self._pc.on("datachannel", on_channel)
@@ -78,24 +80,36 @@ class Peer:
         """
         try:
             _check(offer)
-            try:
-                await self._pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
-            except Exception as error:
-                raise OfferError(f"offer: {error}") from error
-            for other in self._pc.getTransceivers():
-                if other is not self._transceiver:
-                    other.direction = "inactive"
-            self._restrict()
-            await self._pc.setLocalDescription()
+            answer = await self._negotiate(offer)
+        except OfferError:
+            await self.close()
+            raise
+        except Exception as error:
+            await self.close()
+            raise OfferError(f"offer: {error}") from error
         except BaseException:
             await self.close()
             raise
         self._expect()
-        return _with_opus_parameters(self._pc.localDescription.sdp)
+        return answer
+
+    async def _negotiate(self, offer: str) -> str:
+        await self._pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+        for other in self._pc.getTransceivers():
+            if other is not self._transceiver:
+                other.direction = "inactive"
+        self._restrict()
+        await self._pc.setLocalDescription()
+        answer = _with_opus_parameters(self._pc.localDescription.sdp)
+        if "a=candidate:" not in answer:
+            raise OfferError("offer: expected an audio section that can be connected to")
+        return answer
 
     async def offer(self) -> str:
         """Makes an SDP offer, with all candidates in it."""
-        await self._pc.setLocalDescription(await self._pc.createOffer())
+        offer = await self._pc.createOffer()
+        self._restrict()
+        await self._pc.setLocalDescription(offer)
         return str(self._pc.localDescription.sdp)
 
     async def accept(self, answer: str) -> None:
@@ -129,9 +143,15 @@ class Peer:
         if self._timeout:
             self._timeout.cancel()
         on_closed, self._on_closed = self._on_closed, None
-        await self._pc.close()
-        if on_closed:
-            on_closed()
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await self._pc.close()
+        except Exception as error:
+            # What the other side sent has brought aiortc into disorder: it is gone all the same.
+            _log.warning("a connection did not close in order: %r", error)
+        finally:
+            if on_closed:
+                on_closed()
 
 
 async def _query_consent(connection: aioice.Connection) -> None:

@@ -15,6 +15,16 @@ from aiortc.rtp import RtpPacket
 
 _CLOCK_RATE = 48_000
 
+_MOST_JITTER = 2**32 - 1
+
+
+class _Statistics(StreamStatistics):
+    @property
+    def jitter(self) -> int:
+        """As aiortc has it, but within the 32 bits of a receiver report, whatever timestamps the sender makes up."""
+        return min(super().jitter, _MOST_JITTER)
+
+
 OnPacket = Callable[[int, int, bytes, int | None], None]
 """Called with sequence number, timestamp, Opus payload, and RFC 6464 level if the sender gave one."""
 
@@ -47,7 +57,7 @@ def tap(receiver: RTCRtpReceiver, on_packet: OnPacket) -> None:
         if stream is None:
             # Statistics are of the newest stream only: a sender has one at a time.
             statistics.clear()
-            stream = statistics[packet.ssrc] = StreamStatistics(_CLOCK_RATE)
+            stream = statistics[packet.ssrc] = _Statistics(_CLOCK_RATE)
         stream.add(packet)
         level = packet.extensions.audio_level
         on_packet(packet.sequence_number, packet.timestamp, packet.payload, None if level is None else level[1])

@@ -21,11 +21,14 @@ class PacketTrack(MediaStreamTrack):
         super().__init__()
         self._packets: deque[AvPacket] = deque()
         self._arrived = asyncio.Event()
+        self._connected = False
         self.dropped = 0
         """Packets that waited for too long."""
 
     def send(self, packet: AvPacket) -> None:
-        """Queues a packet, on the event loop."""
+        """Queues a packet, on the event loop. Until the peer has connected, packets are for nobody."""
+        if not self._connected:
+            return
         if len(self._packets) >= _LIMIT:
             self._packets.popleft()
             self.dropped += 1
@@ -34,6 +37,7 @@ class PacketTrack(MediaStreamTrack):
 
     async def recv(self) -> AvPacket:
         """The next packet."""
+        self._connected = True
         while not self._packets:
             if self.readyState != "live":
                 raise MediaStreamError

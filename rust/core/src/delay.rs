@@ -45,6 +45,7 @@ pub struct Estimator {
     minima: [Ticks; SLICES],
     peak: Ticks,
     weights: [f32; BINS],
+    target: Ticks,
     jitter: f64,
     last_transit: Option<Ticks>,
 }
@@ -58,6 +59,7 @@ impl Estimator {
             minima: [Ticks::MAX; SLICES],
             peak: 0,
             weights: [0.0; BINS],
+            target: range.floor,
             jitter: 0.0,
             last_transit: None,
         }
@@ -87,6 +89,7 @@ impl Estimator {
         }
         self.weights[bin] += 1.0 - FORGET;
         self.peak = 0;
+        self.target = self.quantile().clamp(self.range.floor, self.range.ceiling);
         let shift = (passed as usize).min(SLICES);
         self.minima.rotate_right(shift);
         self.minima[..shift].fill(Ticks::MAX);
@@ -100,14 +103,18 @@ impl Estimator {
 
     /// The delay, relative to an undelayed packet, at which to play.
     pub fn target(&self) -> Ticks {
+        self.target
+    }
+
+    /// The relative delay that few slices exceed.
+    fn quantile(&self) -> Ticks {
         let total: f32 = self.weights.iter().sum();
         let mut sum = 0.0;
         let bin = self.weights.iter().position(|weight| {
             sum += weight;
             sum >= QUANTILE * total
         });
-        let quantile = if total > 0.0 { (bin.unwrap_or(BINS - 1) as Ticks + 1) * BIN } else { 0 };
-        quantile.clamp(self.range.floor, self.range.ceiling)
+        (bin.unwrap_or(BINS - 1) as Ticks + 1) * BIN
     }
 
     /// The bounds of the playout delay.

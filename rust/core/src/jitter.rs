@@ -82,6 +82,11 @@ impl JitterBuffer {
         self.packets.get(1)
     }
 
+    /// The newest packet.
+    pub fn newest(&self) -> Option<&Packet> {
+        self.packets.back()
+    }
+
     /// Takes the oldest packet out; give its memory back with [`JitterBuffer::recycle`].
     pub fn pop(&mut self) -> Option<Packet> {
         self.packets.pop_front()

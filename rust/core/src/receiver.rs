@@ -9,7 +9,7 @@
 //!    a late packet is still played. The delay won by that is given back by cutting pitch periods.
 //! 4. A sender's own pause (DTX, or a jump of the timestamp with consecutive sequence numbers) is no loss: comfort
 //!    noise for a second at most, then silence, until the next packet is due.
-//! 5. A packet that fits neither the sequence nor the clock is dropped. When the next one continues it, the sender
+//! 5. A packet that does not fit the sequence or the clock, or goes on with an earlier timestamp, is dropped. When the next one continues it, the sender
 //!    has started anew, and so does the receiver (RFC 3550, appendix A.1).
 
 use crate::delay::{Estimator, Range};
@@ -204,7 +204,9 @@ impl Receiver {
     fn belongs(&mut self, packet: Arrival) -> bool {
         let Some(newest) = self.newest else { return true };
         let (packets, ticks) = packet.since(newest);
-        if packets.abs() <= SEQUENCE_JUMP && ticks <= CLOCK_JUMP {
+        let back = i64::from(newest.timestamp.wrapping_sub(packet.timestamp) as i32);
+        let rewound = packets > 0 && back > self.estimator.range().ceiling;
+        if packets.abs() <= SEQUENCE_JUMP && ticks <= CLOCK_JUMP && !rewound {
             return true;
         }
         let continues = self.stranger.is_some_and(|stranger| {
@@ -243,7 +245,9 @@ impl Receiver {
                 State::Playing => self.play(),
             }
         }
-        if self.state == State::Playing && self.excess(start) > TOLERANCE {
+        if self.state == State::Playing && self.can_skip(start) {
+            self.skip();
+        } else if self.state == State::Playing && self.excess(start) > TOLERANCE {
             self.cut(start);
         }
         let samples = self.samples(FRAME);
@@ -436,6 +440,21 @@ impl Receiver {
             self.last_cut = now;
             self.stats.accelerated += removed as f64 / f64::from(self.rate);
         }
+    }
+
+    /// Whether the delay is beyond its ceiling, and packets that are within it are there.
+    fn can_skip(&self, at: Ticks) -> bool {
+        let ceiling = self.estimator.range().ceiling;
+        let latest = at - self.estimator.undelayed() - ceiling;
+        let within = self.buffer.newest().is_some_and(|newest| newest.timestamp >= latest);
+        within && self.delay(at) > ceiling + TOLERANCE
+    }
+
+    /// Fades out, and goes on with what is within the ceiling: nothing could be cut.
+    fn skip(&mut self) {
+        let tail = self.samples(RETURN).min(self.pcm.len());
+        self.ramp(self.pcm.len() - tail, RETURN, 0.0);
+        self.state = State::Waiting;
     }
 
     /// How long after its undelayed arrival the next sample is played, at `at`.

@@ -1,6 +1,8 @@
 //! The `audiomixer._core` module: [`audiomixer_core`] for Python. Documented for its users in `_core.pyi`.
 #![forbid(unsafe_code)]
 
+use std::fmt::Display;
+
 use audiomixer_core as core;
 use numpy::PyUntypedArrayMethods;
 use numpy::{PyArray2, PyReadonlyArrayDyn, PyReadwriteArray2, PyUntypedArray};
@@ -10,6 +12,17 @@ use pyo3::types::PyDict;
 
 fn value_error(error: core::Error) -> PyErr {
     PyValueError::new_err(error.to_string())
+}
+
+/// `value` in a type whose least is 0 and whose most is `most`.
+fn within<T: TryFrom<i64> + PartialOrd + Display>(
+    argument: &str,
+    value: i64,
+    most: T,
+) -> PyResult<T> {
+    T::try_from(value).ok().filter(|value| *value <= most).ok_or_else(|| {
+        PyValueError::new_err(format!("{argument}: expected 0 to {most}, got {value}"))
+    })
 }
 
 /// What an argument that should have been an array of samples was instead.
@@ -73,7 +86,10 @@ impl Mixer {
 impl Mixer {
     #[new]
     #[pyo3(signature = (sample_rate=48_000, channels=2, *, min_delay=0.04, max_delay=0.4))]
-    fn new(sample_rate: u32, channels: usize, min_delay: f64, max_delay: f64) -> PyResult<Self> {
+    fn new(sample_rate: i64, channels: i64, min_delay: f64, max_delay: f64) -> PyResult<Self> {
+        // What is out of range for the type is out of range for the core, which says so.
+        let sample_rate = u32::try_from(sample_rate).unwrap_or(0);
+        let channels = usize::try_from(channels).unwrap_or(0);
         core::Mixer::new(sample_rate, channels, min_delay, max_delay).map(Self).map_err(value_error)
     }
 
@@ -160,12 +176,15 @@ impl Participant {
     #[pyo3(signature = (sequence_number, timestamp, payload, arrival, audio_level=None))]
     fn push_rtp(
         &self,
-        sequence_number: u16,
-        timestamp: u32,
+        sequence_number: i64,
+        timestamp: i64,
         payload: &[u8],
         arrival: f64,
-        audio_level: Option<u8>,
+        audio_level: Option<i64>,
     ) -> PyResult<()> {
+        let sequence_number = within("sequence_number", sequence_number, u16::MAX)?;
+        let timestamp = within("timestamp", timestamp, u32::MAX)?;
+        let audio_level = audio_level.map(|level| within("audio_level", level, 127)).transpose()?;
         self.0
             .push_rtp(sequence_number, timestamp, payload, arrival, audio_level)
             .map_err(value_error)
