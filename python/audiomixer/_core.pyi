@@ -16,7 +16,8 @@ _Samples = NDArray[np.float32] | NDArray[np.int16]
 class Mixer:
     """Mixes participants into frames of 20 ms.
 
-    Usable from several threads; the GIL is released while it mixes, and pushing does not wait for a mix.
+    Usable from several threads. The GIL is released while it mixes; who pushes meanwhile waits, at most, until that
+    one participant's 20 ms are decoded.
 
     Args:
         sample_rate: 8000, 12000, 16000, 24000 or 48000 Hz.

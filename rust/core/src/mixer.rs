@@ -24,7 +24,7 @@ pub struct Volume {
 }
 
 /// Mixes participants, 20 ms at a time. Usable from several threads: adding, removing and pushing do not wait for a
-/// mix that is under way.
+/// mix that is under way, but for the one participant that it is decoding at that moment.
 pub struct Mixer {
     rate: u32,
     channels: usize,
