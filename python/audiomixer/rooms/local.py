@@ -190,8 +190,8 @@ class LocalRoom:
             try:
                 sent.append((member, member.encode(self.bus.mixer)))
             except Exception:
-                _log.exception("room %s: encoding for a participant failed", self.name)
-                member.participant = None
+                _log.exception("room %s: encoding for a participant failed, who has to join again", self.name)
+                self._loop.call_soon_threadsafe(lambda peer: spawn(peer.close()), member.peer)
         self._loop.call_soon_threadsafe(_send, sent)
 
     def on_volumes(self, volumes: dict[str, int]) -> None:

@@ -12,6 +12,7 @@
 pub mod delay;
 mod error;
 pub mod fade;
+mod history;
 pub mod jitter;
 pub mod kernel;
 pub mod level;
@@ -23,11 +24,13 @@ mod participant;
 mod pcm;
 pub mod receiver;
 mod sample;
+pub mod sender;
+mod stats;
 pub mod stretch;
 pub mod time;
 
 pub use error::{Error, Result};
 pub use mixer::{Mixer, Volume};
 pub use participant::Participant;
-pub use receiver::Stats;
 pub use sample::Sample;
+pub use stats::Stats;

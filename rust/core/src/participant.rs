@@ -9,9 +9,9 @@ use crate::level::Meter;
 use crate::limiter::Limiter;
 use crate::mute::{Detector, Heard};
 use crate::pcm::Fifo;
-use crate::receiver::{Receiver, Stats};
+use crate::receiver::Receiver;
 use crate::time::{FRAME, FRAMES_PER_SECOND, Ticks, ticks};
-use crate::{Error, Result, Sample};
+use crate::{Error, Result, Sample, Stats};
 
 /// Four times as loud: 12 dB.
 const MAX_GAIN: f32 = 4.0;

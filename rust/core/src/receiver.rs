@@ -10,12 +10,15 @@
 //! 4. A sender's own pause (DTX, or a jump of the timestamp with consecutive sequence numbers) is no loss: comfort
 //!    noise for a second at most, then silence, until the next packet is due.
 //! 5. A packet that does not fit the sequence or the clock, or goes on with an earlier timestamp, is dropped. When the next one continues it, the sender
-//!    has started anew, and so does the receiver (RFC 3550, appendix A.1).
+//!    has started anew, and so does the receiver ([`sender`](crate::sender)).
 
 use crate::delay::{Estimator, Range};
+use crate::history::History;
 use crate::jitter::{Inserted, JitterBuffer};
 use crate::mute::Heard;
 use crate::opus::{self, Decoder, Header};
+use crate::sender::{Arrival, Sender, Verdict};
+use crate::stats::Stats;
 use crate::stretch;
 use crate::time::{FRAME, TICKS_PER_SECOND, Ticks, Unwrap, ms, seconds};
 
@@ -35,61 +38,6 @@ const COMFORT_FADE_TO: Ticks = ms(1000);
 const TOLERANCE: Ticks = ms(20);
 /// Between two cuts.
 const BETWEEN_CUTS: Ticks = ms(50);
-/// A sequence number further off than this is not of the same stream.
-const SEQUENCE_JUMP: i64 = 3000;
-/// A timestamp further from its arrival than this is not of the same stream…
-const CLOCK_JUMP: Ticks = ms(5000);
-/// …and one as near as this, with a consecutive number, is.
-const CONTINUES: Ticks = ms(1000);
-/// The packets whose arrival is remembered, to tell a duplicate from a late packet.
-const REMEMBERED: i64 = 128;
-
-/// What happened to a participant's packets and audio so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Stats {
-    /// Packets received, without duplicates and discarded ones.
-    pub received: u64,
-    /// Packets that never came, or have not come yet though newer ones have.
-    pub lost: u64,
-    /// Lost packets repaired by in-band FEC.
-    pub recovered: u64,
-    /// Packets that came after their place was played.
-    pub late: u64,
-    /// Packets received more than once.
-    pub duplicate: u64,
-    /// Packets that were no Opus, failed to decode, or belonged to no known stream.
-    pub discarded: u64,
-    /// Packets, or samples of PCM, dropped because too many were waiting.
-    pub overflow: u64,
-    /// Seconds of audio made up for missing packets.
-    pub concealed: f64,
-    /// Seconds of audio cut to lessen the delay.
-    pub accelerated: f64,
-    /// Current playout delay in seconds, above that of the undelayed network.
-    pub delay: f64,
-    /// The delay aimed at, in seconds.
-    pub target_delay: f64,
-    /// Interarrival jitter in seconds (RFC 3550).
-    pub jitter: f64,
-}
-
-/// A packet as it came.
-#[derive(Debug, Clone, Copy)]
-struct Arrival {
-    sequence: u16,
-    timestamp: u32,
-    at: Ticks,
-}
-
-impl Arrival {
-    /// How far this is from `earlier`: in packets, and in ticks that the clocks disagree.
-    fn since(self, earlier: Self) -> (i64, Ticks) {
-        let packets = i64::from(self.sequence.wrapping_sub(earlier.sequence) as i16);
-        let ticks = Ticks::from(self.timestamp.wrapping_sub(earlier.timestamp) as i32);
-        (packets, (ticks - (self.at - earlier.at)).abs())
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Nothing is played until the oldest packet is due.
@@ -105,8 +53,7 @@ pub struct Receiver {
     buffer: JitterBuffer,
     estimator: Estimator,
     decoder: Decoder,
-    newest: Option<Arrival>,
-    stranger: Option<Arrival>,
+    sender: Sender,
     sequence: Unwrap<16>,
     timestamp: Unwrap<32>,
     history: History,
@@ -141,8 +88,7 @@ impl Receiver {
             buffer: JitterBuffer::default(),
             estimator: Estimator::new(range),
             decoder: Decoder::new(rate, 1),
-            newest: None,
-            stranger: None,
+            sender: Sender::default(),
             sequence: Unwrap::default(),
             timestamp: Unwrap::default(),
             history: History::default(),
@@ -175,18 +121,25 @@ impl Receiver {
         arrival: Ticks,
         audio_level: Option<u8>,
     ) {
-        let packet = Arrival { sequence, timestamp, at: arrival };
-        let Some(header) = Header::parse(payload).filter(|_| self.belongs(packet)) else {
+        let Some(header) = Header::parse(payload) else {
             self.stats.discarded += 1;
             return;
         };
+        let packet = Arrival { sequence, timestamp, at: arrival };
+        match self.sender.judge(packet, self.estimator.range().ceiling) {
+            Verdict::Continues => {}
+            Verdict::StartsAnew => self.restart(),
+            Verdict::Stranger => {
+                self.stats.discarded += 1;
+                return;
+            }
+        }
         let sequence = self.sequence.unwrap(u32::from(packet.sequence));
         let timestamp = self.timestamp.unwrap(packet.timestamp);
         if !self.history.insert(sequence) {
             self.stats.duplicate += 1;
             return;
         }
-        self.newest = Some(packet);
         self.stats.received += 1;
         self.estimator.observe(arrival, timestamp);
         if self.playhead.is_some_and(|playhead| timestamp < playhead) {
@@ -200,27 +153,6 @@ impl Receiver {
         }
     }
 
-    /// Rule 5.
-    fn belongs(&mut self, packet: Arrival) -> bool {
-        let Some(newest) = self.newest else { return true };
-        let (packets, ticks) = packet.since(newest);
-        let back = i64::from(newest.timestamp.wrapping_sub(packet.timestamp) as i32);
-        let rewound = packets > 0 && back > self.estimator.range().ceiling;
-        if packets.abs() <= SEQUENCE_JUMP && ticks <= CLOCK_JUMP && !rewound {
-            return true;
-        }
-        let continues = self.stranger.is_some_and(|stranger| {
-            let (packets, ticks) = packet.since(stranger);
-            packets == 1 && ticks <= CONTINUES
-        });
-        if continues {
-            self.restart();
-        } else {
-            self.stranger = Some(packet);
-        }
-        continues
-    }
-
     /// The sender has started anew: what it sent before is forgotten, but for the samples decoded already.
     fn restart(&mut self) {
         self.buffer.clear();
@@ -229,8 +161,6 @@ impl Receiver {
         self.timestamp = Unwrap::default();
         self.stats.lost += self.history.missing();
         self.history = History::default();
-        self.newest = None;
-        self.stranger = None;
         self.playhead = None;
         self.pausing = false;
         self.state = State::Waiting;
@@ -491,43 +421,5 @@ impl Receiver {
     /// How much is decoded and not played.
     fn buffered(&self) -> Ticks {
         (self.pcm.len() / self.channels()) as Ticks * TICKS_PER_SECOND / Ticks::from(self.rate)
-    }
-}
-
-/// The sequence numbers that came: how many, and which of the last [`REMEMBERED`].
-#[derive(Debug, Default)]
-struct History {
-    first: i64,
-    highest: i64,
-    came: u64,
-    bits: u128,
-}
-
-impl History {
-    /// `false` if `sequence` came before, as far as is remembered.
-    fn insert(&mut self, sequence: i64) -> bool {
-        if self.came == 0 {
-            (self.first, self.highest) = (sequence, sequence - 1);
-        }
-        if sequence > self.highest {
-            let shift = sequence - self.highest;
-            self.bits = if shift < REMEMBERED { self.bits << shift } else { 0 };
-            self.highest = sequence;
-        }
-        let age = self.highest - sequence;
-        if age >= REMEMBERED {
-            return true;
-        }
-        if self.bits >> age & 1 == 1 {
-            return false;
-        }
-        self.bits |= 1 << age;
-        self.first = self.first.min(sequence);
-        self.came += 1;
-        true
-    }
-
-    fn missing(&self) -> u64 {
-        if self.came == 0 { 0 } else { (self.highest - self.first + 1) as u64 - self.came }
     }
 }

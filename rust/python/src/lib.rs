@@ -228,34 +228,7 @@ impl Participant {
     }
 
     fn stats(&self) -> Stats {
-        let core::Stats {
-            received,
-            lost,
-            recovered,
-            late,
-            duplicate,
-            discarded,
-            overflow,
-            concealed,
-            accelerated,
-            delay,
-            target_delay,
-            jitter,
-        } = self.0.stats();
-        Stats {
-            received,
-            lost,
-            recovered,
-            late,
-            duplicate,
-            discarded,
-            overflow,
-            concealed,
-            accelerated,
-            delay,
-            target_delay,
-            jitter,
-        }
+        Stats(self.0.stats())
     }
 
     fn __repr__(&self) -> String {
@@ -272,8 +245,19 @@ fn channels<T: numpy::Element>(array: &PyReadonlyArrayDyn<'_, T>) -> Option<usiz
     }
 }
 
-#[pyclass(frozen, get_all, module = "audiomixer")]
-struct Stats {
+#[pyclass(frozen, module = "audiomixer")]
+struct Stats(core::Stats);
+
+macro_rules! stats_getters {
+    ($($field:ident: $type:ty),* $(,)?) => {
+        #[pymethods]
+        impl Stats {
+            $(#[getter] fn $field(&self) -> $type { self.0.$field })*
+        }
+    };
+}
+
+stats_getters! {
     received: u64,
     lost: u64,
     recovered: u64,

@@ -1,0 +1,64 @@
+//! Which packets came, to tell a lost one from a duplicate.
+
+/// The packets whose arrival is remembered one by one.
+const REMEMBERED: i64 = 128;
+
+/// The sequence numbers that came: how many, and which of the last [`REMEMBERED`].
+#[derive(Debug, Default)]
+pub struct History {
+    first: i64,
+    highest: i64,
+    came: u64,
+    bits: u128,
+}
+
+impl History {
+    /// `false` if `sequence` came before, as far as is remembered.
+    pub fn insert(&mut self, sequence: i64) -> bool {
+        if self.came == 0 {
+            (self.first, self.highest) = (sequence, sequence - 1);
+        }
+        if sequence > self.highest {
+            let shift = sequence - self.highest;
+            self.bits = if shift < REMEMBERED { self.bits << shift } else { 0 };
+            self.highest = sequence;
+        }
+        let age = self.highest - sequence;
+        if age >= REMEMBERED {
+            return true;
+        }
+        if self.bits >> age & 1 == 1 {
+            return false;
+        }
+        self.bits |= 1 << age;
+        self.first = self.first.min(sequence);
+        self.came += 1;
+        true
+    }
+
+    /// How many of those up to the newest have not come.
+    pub fn missing(&self) -> u64 {
+        if self.came == 0 { 0 } else { (self.highest - self.first + 1) as u64 - self.came }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_counts_once_in_whatever_order_it_comes() {
+        let mut history = History::default();
+        for sequence in [100, 102, 101, 105, 99] {
+            assert!(history.insert(sequence));
+        }
+        for sequence in [100, 105, 99] {
+            assert!(!history.insert(sequence));
+        }
+        assert_eq!(history.missing(), 2);
+        assert!(history.insert(103));
+        assert_eq!(history.missing(), 1);
+        assert!(history.insert(103 + 10 * REMEMBERED));
+        assert_eq!(history.missing(), 1278);
+    }
+}
