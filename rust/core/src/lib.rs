@@ -5,7 +5,7 @@
 //! replayed in a second.
 //!
 //! The path of one packet: [`Participant::push_rtp`] puts it into the [`jitter`] buffer; at the next
-//! [`Mixer::mix`] the [`receiver`] takes it out when it is due, decodes it ([`opus`]) or conceals what is missing;
+//! [`Mixer::mix`] the [`receiver`] takes it out when it is due, and has the [`playout`] decode it ([`opus`]) or conceal what is missing;
 //! [`level`] and [`mute`] look at the samples while a [`kernel`] adds them to the bus; the [`limiter`] finishes it.
 #![deny(unsafe_code)]
 
@@ -22,6 +22,7 @@ pub mod mute;
 pub mod opus;
 mod participant;
 mod pcm;
+pub mod playout;
 pub mod receiver;
 mod sample;
 pub mod sender;

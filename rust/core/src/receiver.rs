@@ -9,18 +9,18 @@
 //!    a late packet is still played. The delay won by that is given back by cutting pitch periods.
 //! 4. A sender's own pause (DTX, or a jump of the timestamp with consecutive sequence numbers) is no loss: comfort
 //!    noise for a second at most, then silence, until the next packet is due.
-//! 5. A packet that does not fit the sequence or the clock, or goes on with an earlier timestamp, is dropped. When the next one continues it, the sender
-//!    has started anew, and so does the receiver ([`sender`](crate::sender)).
+//! 5. A packet that does not fit the sequence or the clock, or goes on with an earlier timestamp, is dropped. When the
+//!    next one continues it, the sender has started anew, and so does the receiver ([`sender`](crate::sender)).
 
 use crate::delay::{Estimator, Range};
 use crate::history::History;
 use crate::jitter::{Inserted, JitterBuffer};
 use crate::mute::Heard;
-use crate::opus::{self, Decoder, Header};
+use crate::opus::{self, Header};
+use crate::playout::Playout;
 use crate::sender::{Arrival, Sender, Verdict};
 use crate::stats::Stats;
-use crate::stretch;
-use crate::time::{FRAME, TICKS_PER_SECOND, Ticks, Unwrap, ms, seconds};
+use crate::time::{FRAME, Ticks, Unwrap, ms, seconds};
 
 /// Made-up audio comes in pieces of this length.
 const PIECE: Ticks = ms(10);
@@ -28,8 +28,6 @@ const PIECE: Ticks = ms(10);
 const FADE_FROM: Ticks = ms(120);
 /// …and silent from here.
 const FADE_TO: Ticks = ms(200);
-/// Real audio after silence fades in over this.
-const RETURN: Ticks = ms(5);
 /// Comfort noise is at full level until here…
 const COMFORT_FADE_FROM: Ticks = ms(900);
 /// …and silent from here.
@@ -38,6 +36,7 @@ const COMFORT_FADE_TO: Ticks = ms(1000);
 const TOLERANCE: Ticks = ms(20);
 /// Between two cuts.
 const BETWEEN_CUTS: Ticks = ms(50);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Nothing is played until the oldest packet is due.
@@ -48,11 +47,9 @@ enum State {
 
 /// One participant's stream, from packets to samples.
 pub struct Receiver {
-    rate: u32,
-    max_channels: usize,
     buffer: JitterBuffer,
     estimator: Estimator,
-    decoder: Decoder,
+    playout: Playout,
     sender: Sender,
     sequence: Unwrap<16>,
     timestamp: Unwrap<32>,
@@ -67,27 +64,18 @@ pub struct Receiver {
     made_up: Ticks,
     /// How much of it was for packets that may turn out never to have been sent.
     unproven: Ticks,
-    /// The level that made-up audio has faded to.
-    level: f32,
     heard: Heard,
     last_cut: Ticks,
-    /// Decoded samples that are not played yet, interleaved.
-    pcm: Vec<f32>,
     stats: Stats,
 }
 
 impl Receiver {
     /// A receiver that decodes to `rate` Hz and at most `max_channels`.
     pub fn new(rate: u32, max_channels: usize, range: Range) -> Self {
-        let pcm = Vec::with_capacity(
-            max_channels * (rate as usize / 1000) * (2 * opus::LONGEST / ms(1)) as usize,
-        );
         Self {
-            rate,
-            max_channels,
             buffer: JitterBuffer::default(),
             estimator: Estimator::new(range),
-            decoder: Decoder::new(rate, 1),
+            playout: Playout::new(rate, max_channels),
             sender: Sender::default(),
             sequence: Unwrap::default(),
             timestamp: Unwrap::default(),
@@ -99,17 +87,15 @@ impl Receiver {
             pausing: false,
             made_up: 0,
             unproven: 0,
-            level: 0.0,
             heard: Heard::Nothing,
             last_cut: Ticks::MIN / 2,
-            pcm,
             stats: Stats::default(),
         }
     }
 
     /// The channels that [`Receiver::pull`] gives: one until the sender has sent stereo.
     pub fn channels(&self) -> usize {
-        self.decoder.channels()
+        self.playout.channels()
     }
 
     /// Takes a packet in, as it came at `arrival`.
@@ -169,20 +155,19 @@ impl Receiver {
     /// Puts the 20 ms that end at `now` into `frame`, interleaved as [`Receiver::channels`] then says.
     pub fn pull(&mut self, now: Ticks, frame: &mut Vec<f32>) -> Heard {
         let start = now - FRAME;
-        while self.buffered() < FRAME {
+        while self.playout.buffered() < FRAME {
             match self.state {
-                State::Waiting => self.wait(start + self.buffered()),
+                State::Waiting => self.wait(start + self.playout.buffered()),
                 State::Playing => self.play(),
             }
         }
         if self.state == State::Playing && self.can_skip(start) {
-            self.skip();
+            self.playout.break_off();
+            self.state = State::Waiting;
         } else if self.state == State::Playing && self.excess(start) > TOLERANCE {
             self.cut(start);
         }
-        let samples = self.samples(FRAME);
-        frame.clear();
-        frame.extend(self.pcm.drain(..samples));
+        self.playout.take(frame);
         self.heard
     }
 
@@ -209,7 +194,7 @@ impl Receiver {
             self.stats.late += 1;
             self.discard_head();
         }
-        let missing = FRAME - self.buffered();
+        let missing = FRAME - self.playout.buffered();
         let wait = self.buffer.head().map_or(missing, |head| {
             (head.timestamp + undelayed + self.estimator.target() - at).clamp(0, missing)
         });
@@ -227,12 +212,10 @@ impl Receiver {
         if self.pausing && self.made_up < COMFORT_FADE_TO {
             return self.make_up(duration, COMFORT_FADE_FROM, COMFORT_FADE_TO);
         }
-        if self.pcm.is_empty() {
+        if self.playout.buffered() == 0 {
             self.heard = Heard::Nothing;
         }
-        let samples = self.samples(duration);
-        self.pcm.resize(self.pcm.len() + samples, 0.0);
-        self.level = 0.0;
+        self.playout.pause(duration);
     }
 
     /// The next piece of audio: decoded, repaired or made up.
@@ -262,25 +245,19 @@ impl Receiver {
 
     fn decode_head(&mut self) {
         let Some(packet) = self.buffer.pop() else { return };
-        if packet.header.stereo && self.channels() < self.max_channels {
-            self.become_stereo();
-        }
         let paused = packet.sequence == self.last_sequence + 1 && packet.timestamp > self.last_end;
         if paused {
             self.stats.concealed -= seconds(self.unproven);
         }
         self.unproven = 0;
-        let start = self.pcm.len();
-        let decoded = self.decoder.decode(&packet.payload, packet.header.duration, &mut self.pcm);
         self.last_sequence = packet.sequence;
         self.last_end = packet.timestamp + packet.header.duration;
         self.playhead = Some(self.last_end);
         self.pausing = packet.header.dtx;
-        if decoded {
+        if self.playout.decode(&packet.payload, packet.header) {
             self.made_up = 0;
             self.heard =
                 if self.pausing { Heard::MadeUp } else { Heard::Received(packet.audio_level) };
-            self.come_back(start);
         } else {
             self.stats.discarded += 1;
             self.conceal(packet.header.duration);
@@ -294,12 +271,10 @@ impl Receiver {
         let repeated = if opus::has_fec(&head.payload) { head.header.duration } else { 0 };
         let piece = if repeated > 0 && gap <= repeated {
             let gap = gap / opus::STEP * opus::STEP;
-            let start = self.pcm.len();
-            if self.decoder.recover(&head.payload, gap, &mut self.pcm) {
+            if self.playout.recover(&head.payload, gap) {
                 self.stats.recovered += 1;
                 self.heard = Heard::MadeUp;
                 self.made_up = 0;
-                self.come_back(start);
             }
             gap
         } else {
@@ -318,38 +293,10 @@ impl Receiver {
 
     /// Lets the decoder make up `duration` of audio, which fades from `fade_from` to silence at `fade_to`.
     fn make_up(&mut self, duration: Ticks, fade_from: Ticks, fade_to: Ticks) {
-        let start = self.pcm.len();
-        if !self.decoder.conceal(duration, &mut self.pcm) {
-            let samples = self.samples(duration);
-            self.pcm.resize(start + samples, 0.0);
-        }
         self.made_up += duration;
         self.heard = Heard::MadeUp;
         let remaining = (fade_to - self.made_up) as f32 / (fade_to - fade_from) as f32;
-        self.ramp(start, duration, remaining.clamp(0.0, 1.0));
-    }
-
-    /// Real audio begins at `start`: it fades in where silence was before.
-    fn come_back(&mut self, start: usize) {
-        if self.level < 1.0 {
-            self.ramp(start, RETURN, 1.0);
-        }
-    }
-
-    /// Moves the level to `to` within `duration`, from the sample at `start`.
-    fn ramp(&mut self, start: usize, duration: Ticks, to: f32) {
-        if self.level == 1.0 && to == 1.0 {
-            return;
-        }
-        let channels = self.channels();
-        let length = (self.samples(duration) / channels) as f32;
-        for (n, frame) in self.pcm[start..].chunks_exact_mut(channels).enumerate() {
-            let passed = ((n + 1) as f32 / length).min(1.0);
-            for sample in frame {
-                *sample *= self.level + (to - self.level) * passed;
-            }
-        }
-        self.level = to;
+        self.playout.conceal(duration, remaining.clamp(0.0, 1.0));
     }
 
     /// Rule 3, second half: takes a pitch period out, if there is one and more audio is waiting.
@@ -357,22 +304,20 @@ impl Receiver {
         if now - self.last_cut < BETWEEN_CUTS {
             return;
         }
-        let window = stretch::window(self.rate) * self.channels();
-        while self.pcm.len() < window.max(self.samples(2 * FRAME)) {
+        while self.playout.buffered() < self.playout.enough_to_shorten() {
             match (self.buffer.head(), self.playhead) {
                 (Some(head), Some(playhead)) if head.timestamp == playhead => self.decode_head(),
                 _ => return,
             }
         }
-        let channels = self.channels();
-        let removed = stretch::accelerate(&mut self.pcm, self.rate, channels);
-        if removed > 0 {
+        let removed = self.playout.shorten();
+        if removed > 0.0 {
             self.last_cut = now;
-            self.stats.accelerated += removed as f64 / f64::from(self.rate);
+            self.stats.accelerated += removed;
         }
     }
 
-    /// Whether the delay is beyond its ceiling, and packets that are within it are there.
+    /// Whether the delay is beyond its ceiling, as nothing could be cut, and packets that are within it are there.
     fn can_skip(&self, at: Ticks) -> bool {
         let ceiling = self.estimator.range().ceiling;
         let latest = at - self.estimator.undelayed() - ceiling;
@@ -380,16 +325,9 @@ impl Receiver {
         within && self.delay(at) > ceiling + TOLERANCE
     }
 
-    /// Fades out, and goes on with what is within the ceiling: nothing could be cut.
-    fn skip(&mut self) {
-        let tail = self.samples(RETURN).min(self.pcm.len());
-        self.ramp(self.pcm.len() - tail, RETURN, 0.0);
-        self.state = State::Waiting;
-    }
-
     /// How long after its undelayed arrival the next sample is played, at `at`.
     fn delay(&self, at: Ticks) -> Ticks {
-        let next = self.playhead.unwrap_or(0) - self.buffered();
+        let next = self.playhead.unwrap_or(0) - self.playout.buffered();
         at - self.estimator.undelayed() - next
     }
 
@@ -397,29 +335,9 @@ impl Receiver {
         self.delay(at) - self.estimator.target()
     }
 
-    fn become_stereo(&mut self) {
-        self.decoder = Decoder::new(self.rate, 2);
-        let mono = self.pcm.len();
-        self.pcm.resize(2 * mono, 0.0);
-        for n in (0..mono).rev() {
-            self.pcm[2 * n] = self.pcm[n];
-            self.pcm[2 * n + 1] = self.pcm[2 * n];
-        }
-    }
-
     fn discard_head(&mut self) {
         if let Some(packet) = self.buffer.pop() {
             self.buffer.recycle(packet);
         }
-    }
-
-    /// Values in `duration` of interleaved audio.
-    fn samples(&self, duration: Ticks) -> usize {
-        (duration * i64::from(self.rate) / TICKS_PER_SECOND) as usize * self.channels()
-    }
-
-    /// How much is decoded and not played.
-    fn buffered(&self) -> Ticks {
-        (self.pcm.len() / self.channels()) as Ticks * TICKS_PER_SECOND / Ticks::from(self.rate)
     }
 }

@@ -1,0 +1,169 @@
+//! The samples on their way out: decoded, repaired or made up, and faded where one follows the other.
+
+use crate::opus::{self, Decoder, Header};
+use crate::stretch;
+use crate::time::{FRAME, TICKS_PER_SECOND, Ticks, ms};
+
+/// Real audio after silence fades in, and what is broken off fades out, over this.
+const FADE: Ticks = ms(5);
+
+/// A decoder, and what it has made that is not played yet.
+pub struct Playout {
+    rate: u32,
+    max_channels: usize,
+    decoder: Decoder,
+    /// Interleaved.
+    pcm: Vec<f32>,
+    /// The level at which `pcm` ends: less than 1 where made-up audio is fading out, 0 in silence.
+    level: f32,
+}
+
+impl Playout {
+    /// Plays out at `rate` Hz, with at most `max_channels`.
+    pub fn new(rate: u32, max_channels: usize) -> Self {
+        let decoder = Decoder::new(rate, 1);
+        let mut playout = Self { rate, max_channels, decoder, pcm: Vec::new(), level: 0.0 };
+        playout.pcm.reserve(max_channels * playout.samples(2 * opus::LONGEST));
+        playout
+    }
+
+    /// The channels of what is played: one until stereo has been decoded.
+    pub fn channels(&self) -> usize {
+        self.decoder.channels()
+    }
+
+    /// How much there is to play.
+    pub fn buffered(&self) -> Ticks {
+        (self.pcm.len() / self.channels()) as Ticks * TICKS_PER_SECOND / Ticks::from(self.rate)
+    }
+
+    /// Decodes `payload`; `false`, and nothing added, if it is corrupt.
+    pub fn decode(&mut self, payload: &[u8], header: Header) -> bool {
+        if header.stereo && self.channels() < self.max_channels {
+            self.become_stereo();
+        }
+        let start = self.pcm.len();
+        let decoded = self.decoder.decode(payload, header.duration, &mut self.pcm);
+        self.come_back(start, decoded)
+    }
+
+    /// Adds the `duration` before `payload`, from the copy that is in it; `false`, and nothing added, if it is corrupt.
+    pub fn recover(&mut self, payload: &[u8], duration: Ticks) -> bool {
+        let start = self.pcm.len();
+        let recovered = self.decoder.recover(payload, duration, &mut self.pcm);
+        self.come_back(start, recovered)
+    }
+
+    /// Lets the decoder make up `duration`, during which the level moves to `level`.
+    pub fn conceal(&mut self, duration: Ticks, level: f32) {
+        let start = self.pcm.len();
+        if !self.decoder.conceal(duration, &mut self.pcm) {
+            self.pcm.resize(start + self.samples(duration), 0.0);
+        }
+        self.ramp(start, duration, level);
+    }
+
+    /// Adds `duration` of silence.
+    pub fn pause(&mut self, duration: Ticks) {
+        self.pcm.resize(self.pcm.len() + self.samples(duration), 0.0);
+        self.level = 0.0;
+    }
+
+    /// Fades out the end of what there is: what comes next does not follow it.
+    pub fn break_off(&mut self) {
+        let tail = self.samples(FADE).min(self.pcm.len());
+        self.ramp(self.pcm.len() - tail, FADE, 0.0);
+    }
+
+    /// How much there must be for [`Playout::shorten`] to leave a frame.
+    pub fn enough_to_shorten(&self) -> Ticks {
+        let window =
+            stretch::window(self.rate) as Ticks * TICKS_PER_SECOND / Ticks::from(self.rate);
+        window.max(2 * FRAME)
+    }
+
+    /// Takes one pitch period out, if there is one; returns how many seconds that was.
+    pub fn shorten(&mut self) -> f64 {
+        let channels = self.channels();
+        stretch::accelerate(&mut self.pcm, self.rate, channels) as f64 / f64::from(self.rate)
+    }
+
+    /// Moves the next 20 ms into `frame`.
+    pub fn take(&mut self, frame: &mut Vec<f32>) {
+        let samples = self.samples(FRAME);
+        frame.clear();
+        frame.extend(self.pcm.drain(..samples));
+    }
+
+    /// Real audio was added at `start`: it fades in where silence was before.
+    fn come_back(&mut self, start: usize, added: bool) -> bool {
+        if added && self.level < 1.0 {
+            self.ramp(start, FADE, 1.0);
+        }
+        added
+    }
+
+    /// Moves the level to `to` within `duration`, from the sample at `start`.
+    fn ramp(&mut self, start: usize, duration: Ticks, to: f32) {
+        if self.level == 1.0 && to == 1.0 {
+            return;
+        }
+        let channels = self.channels();
+        let length = (self.samples(duration) / channels) as f32;
+        for (n, frame) in self.pcm[start..].chunks_exact_mut(channels).enumerate() {
+            let passed = ((n + 1) as f32 / length).min(1.0);
+            for sample in frame {
+                *sample *= self.level + (to - self.level) * passed;
+            }
+        }
+        self.level = to;
+    }
+
+    fn become_stereo(&mut self) {
+        self.decoder = Decoder::new(self.rate, 2);
+        let mono = self.pcm.len();
+        self.pcm.resize(2 * mono, 0.0);
+        for n in (0..mono).rev() {
+            self.pcm[2 * n] = self.pcm[n];
+            self.pcm[2 * n + 1] = self.pcm[2 * n];
+        }
+    }
+
+    /// Values in `duration` of interleaved audio.
+    fn samples(&self, duration: Ticks) -> usize {
+        (duration * i64::from(self.rate) / TICKS_PER_SECOND) as usize * self.channels()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(playout: &mut Playout) -> Vec<f32> {
+        let mut frame = Vec::new();
+        playout.take(&mut frame);
+        frame
+    }
+
+    #[test]
+    fn what_there_is_comes_out_20_ms_at_a_time() {
+        let mut playout = Playout::new(16_000, 2);
+        playout.pause(ms(30));
+        playout.conceal(ms(10), 1.0);
+        assert_eq!(playout.buffered(), ms(40));
+        assert_eq!(taken(&mut playout).len(), 320);
+        assert_eq!(playout.buffered(), FRAME);
+        assert_eq!(playout.channels(), 1);
+    }
+
+    #[test]
+    fn what_is_broken_off_ends_in_silence() {
+        let mut playout = Playout::new(48_000, 1);
+        playout.pcm = vec![0.5; 960];
+        playout.level = 1.0;
+        playout.break_off();
+        let frame = taken(&mut playout);
+        assert!(frame[..720].iter().all(|&sample| sample == 0.5));
+        assert_eq!(frame[959], 0.0);
+    }
+}
