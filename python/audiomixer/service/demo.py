@@ -21,6 +21,10 @@ SPEAKERS: Final = ("alice", "bob", "carol")
 _ROUND: Final = 18.0
 """Seconds in which each speaker has a turn; the turns overlap."""
 _TURN: Final = 8.0
+_FRAMES_PER_TURN: Final = round(_TURN / FRAME)
+_RISE: Final = np.linspace(0, 1, FRAME_SIZE, dtype=np.float32)
+_ENVELOPES: Final = {0: _RISE, _FRAMES_PER_TURN - 1: _RISE[::-1]}
+"""A turn begins and ends in the middle of a word, but without a click."""
 _MUTES: Final = "bob"
 _MUTE_PERIOD: Final = 9.0
 _MUTED: Final = 4.0
@@ -95,8 +99,9 @@ class Speaker:
             return np.zeros(FRAME_SIZE, np.float32)
         start = self._frames * FRAME_SIZE % SAMPLE_RATE
         samples = self._noise[start : start + FRAME_SIZE]
-        if (time - self._turn) % _ROUND < _TURN:
-            samples = samples + self._speech[self._said]
+        frame = round((time - self._turn) % _ROUND / FRAME)
+        if frame < _FRAMES_PER_TURN:
+            samples = samples + self._speech[self._said] * _ENVELOPES.get(frame, 1)
             self._said = (self._said + 1) % len(self._speech)
         return samples
 

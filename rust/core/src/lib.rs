@@ -4,8 +4,8 @@
 //! packet arrivals and mixes share, so the same calls always give the same samples and an hour of bad network is
 //! replayed in a second.
 //!
-//! The path of one packet: [`Participant::push_rtp`] puts it into the [`jitter`] buffer; at the next
-//! [`Mixer::mix`] the [`receiver`] takes it out when it is due, and has the [`playout`] decode it ([`opus`]) or conceal what is missing;
+//! The path of one packet: [`Participant::push_rtp`] puts it into the [`jitter`] buffer; at the next [`Mixer::mix`] the
+//! [`receiver`] takes it out when it is due, and has the [`playout`] decode it ([`opus`]) or conceal what is missing;
 //! [`level`] and [`mute`] look at the samples while a [`kernel`] adds them to the bus; the [`limiter`] finishes it.
 #![deny(unsafe_code)]
 
