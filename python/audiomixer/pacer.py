@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import Final, Protocol
 
@@ -62,17 +62,18 @@ class Pacer:
         with ThreadPoolExecutor(self._workers, thread_name_prefix="mix") as pool:
             while True:
                 tick += FRAME
-                wait = tick - clock()
-                if wait > 0:
-                    time.sleep(wait)
+                time.sleep(max(0.0, tick - clock()))
                 with self._lock:
                     if not self._paced:
                         self._thread = None
                         return
                     paced = list(self._paced)
                     self._busy = True
-                shares = [paced[n :: self._workers] for n in range(min(self._workers, len(paced)))]
-                list(pool.map(_advance, shares))
+                first, *others = [paced[n :: self._workers] for n in range(min(self._workers, len(paced)))]
+                # The first share is done here: with a single room, no other thread is woken.
+                advancing = [pool.submit(_advance, share) for share in others]
+                _advance(first)
+                wait(advancing)
                 with self._work:
                     self._busy = False
                     self._rounds += 1
