@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+import av
 import pytest
 
 from tests.e2e.command import free_port
@@ -26,6 +27,22 @@ async def test_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert "/listen/VJ" in printed[1]
     assert [json.loads(line)["s"] for line in printed[2:]] == [0, 1, 2, 3]
     assert (tmp_path / "show.ogg").stat().st_size > 10_000
+
+
+async def test_the_server_stops_in_order(tmp_path: Path) -> None:
+    script = ROOT / "examples" / "server.py"
+    code = f"import asyncio, runpy; asyncio.run(runpy.run_path({str(script)!r})['main']({free_port()}))"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout
+    while b'"s": 2' not in await process.stdout.readline():
+        pass
+    process.terminate()
+    await process.communicate()
+    assert process.returncode == 0
+    with av.open(str(tmp_path / "show.ogg")) as recording:
+        assert (recording.duration or 0) / 1_000_000 == pytest.approx(2, abs=0.6)
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -19,7 +19,7 @@ from rich.table import Table
 from audiomixer.metadata import TimedMetadata
 from audiomixer.mixer import IDENTITY, AudioMixer
 from audiomixer.outputs.base import OutputError
-from audiomixer.outputs.push import check_writable
+from audiomixer.outputs.push import PushOutput, check_writable
 from audiomixer.rooms.base import RoomError
 from audiomixer.rooms.local import LocalRooms
 from audiomixer.service.app import create_app
@@ -141,10 +141,12 @@ async def mix_command(
                     await _follow(mixer, show, duration, stop)
         finally:
             await streams.close()
-    for target, push in zip(output or [], mixer.outputs, strict=True):
-        if error := getattr(push, "error", None):
-            raise OutputError(f"output: {target} stopped: {error}")
-        typer.echo(f"Wrote {mixer.time:.1f} s to {target}", err=True)
+    for push in mixer.outputs:
+        if isinstance(push, PushOutput):
+            if push.error:
+                raise OutputError(f"output: {push.name} stopped: {push.error}")
+            if push.written:
+                typer.echo(f"Wrote {mixer.time:.1f} s to {push.name}", err=True)
 
 
 @app.command("token")

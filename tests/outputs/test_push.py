@@ -81,6 +81,26 @@ async def test_a_server_that_refuses_is_named_without_its_secrets() -> None:
     assert "secret" not in str(refused.value)
 
 
+async def test_a_reader_that_goes_away_ends_the_output_and_not_the_mix(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.wav"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    output = PushOutput(str(path), 128)
+    await output.start()
+    packets = [EncodedPacket(bytes(3840), n * 960, 960) for n in range(100)]
+    output.write(packets[:1])
+    await asyncio.sleep(0.2)
+    os.close(reader)
+    output.write(packets[1:])
+    await asyncio.sleep(0.2)
+    output.write(packets)
+    began = asyncio.get_running_loop().time()
+    await output.stop()
+    assert asyncio.get_running_loop().time() - began < 1
+    assert output.error == "Broken pipe"
+    assert output.dropped >= 100
+
+
 async def test_a_writer_that_stands_still_loses_packets_and_counts_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,12 +1,14 @@
 """The embedded room, with stock aiortc clients that join over WHIP and listen over WHEP."""
 
 import asyncio
+import re
 import time
 
+import aioice.ice
 import httpx
 import numpy as np
 import pytest
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 from audiomixer.rooms.local import LocalRoom
 from audiomixer.tokens import mint
@@ -119,6 +121,23 @@ async def test_who_vanishes_is_gone_within_seconds_and_the_others_hear_no_gap(se
             assert level_at(while_alice_went[start : start + 4800], 1300) == pytest.approx(0.2, rel=0.2)
 
 
+async def test_an_offer_without_bundling_is_answered_with_the_servers_addresses_only(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_COMPAT))
+    pc.addTransceiver(Microphone(500), direction="sendonly")
+    pc.createDataChannel("chat")
+    await pc.setLocalDescription(await pc.createOffer())
+    offer = re.sub(r"a=group:BUNDLE.*\r\n", "", pc.localDescription.sdp)
+    monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda **_: ["127.0.0.1", "127.0.0.2"])
+    async with httpx.AsyncClient() as client:
+        headers = {"Content-Type": "application/sdp"}
+        response = await client.post(whip(service, "alice"), headers=headers, content=offer)
+    assert response.status_code == 201
+    assert set(re.findall(r"a=candidate:\S+ \d \S+ \d+ (\S+) ", response.text)) == {"127.0.0.1"}
+    await pc.close()
+
+
 async def test_an_offer_with_video_first_is_answered_for_its_audio(service: Service) -> None:
     pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     pc.addTransceiver("video", direction="sendrecv")
@@ -128,6 +147,7 @@ async def test_an_offer_with_video_first_is_answered_for_its_audio(service: Serv
         headers = {"Content-Type": "application/sdp"}
         response = await client.post(whip(service, "alice"), headers=headers, content=pc.localDescription.sdp)
     assert response.status_code == 201
+    assert set(re.findall(r"a=candidate:\S+ \d \S+ \d+ (\S+) ", response.text)) == {"127.0.0.1"}
     await pc.setRemoteDescription(RTCSessionDescription(response.text, "answer"))
     await asyncio.sleep(1.5)
     assert service.streams.rooms.open("lounge").stats()["alice"].received > 20

@@ -75,6 +75,9 @@ class PushOutput:
         self._queue: queue.Queue[EncodedPacket | None] = queue.Queue(_LIMIT)
         self._thread = threading.Thread(target=self._run, name=f"push {self._format}", daemon=True)
         self._container: OutputContainer | None = None
+        self._abandoned = False
+        self.written = 0
+        """Packets written so far."""
         self.dropped = 0
         self.error: str | None = None
         """Why it stopped before its time."""
@@ -84,14 +87,14 @@ class PushOutput:
         try:
             await asyncio.to_thread(self._open if self._is_url else lambda: check_writable(self.target))
         except (OSError, av.FFmpegError) as error:
-            raise OutputError(f"output: cannot write {self._name}: {error.strerror or error}") from error
+            raise OutputError(f"output: cannot write {self.name}: {error.strerror or error}") from error
         self._thread.start()
 
     def begin(self, began: datetime) -> None:
         """Files and pushes have no use for the date."""
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
         """The target without what may be secret in it."""
         if not self._is_url:
             return self.target
@@ -110,9 +113,12 @@ class PushOutput:
         """Queues packets for the muxer."""
         for packet in packets:
             try:
-                self._queue.put_nowait(packet)
+                if self.error is None:
+                    self._queue.put_nowait(packet)
+                    continue
             except queue.Full:
-                self.dropped += 1
+                pass
+            self.dropped += 1
 
     def write_metadata(self, metadata: TimedMetadata) -> None:
         """Files carry no metadata."""
@@ -122,16 +128,18 @@ class PushOutput:
             self._write_all()
         except Exception as error:
             self.error = getattr(error, "strerror", None) or str(error)
-            _log.error("output %s stopped: %s", self._name, self.error)
-        while self.error and self._queue.get() is not None:
-            self.dropped += 1
+            _log.error("output %s stopped: %s", self.name, self.error)
+            with contextlib.suppress(Exception):
+                if self._container:
+                    self._container.close()
 
     def _write_all(self) -> None:
-        while (encoded := self._queue.get()) is not None:
+        while not self._abandoned and (encoded := self._queue.get()) is not None:
             container = self._container or self._open()
             packet = encoded.to_av()
             packet.stream = self._stream
             container.mux_one(packet)
+            self.written += 1
         if self._container:
             self._container.close()
 
@@ -141,12 +149,17 @@ class PushOutput:
 
     def _finish(self) -> None:
         deadline = time.monotonic() + _FINISH_TIMEOUT
-        with contextlib.suppress(queue.Full):
-            self._queue.put(None, timeout=_FINISH_TIMEOUT)
+        while self._thread.is_alive() and not self._abandoned:
+            try:
+                self._queue.put(None, timeout=max(0.0, min(0.1, deadline - time.monotonic())))
+                break
+            except queue.Full:
+                self._abandoned = time.monotonic() >= deadline
         self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
+            self._abandoned = True
             self.error = self.error or "it did not take everything in time"
-            _log.error("output %s was not finished: %s", self._name, self.error)
+            _log.error("output %s was not finished: %s", self.name, self.error)
 
 
 def check_writable(path: str) -> None:
@@ -155,8 +168,9 @@ def check_writable(path: str) -> None:
     Raises:
         OSError: It cannot.
     """
-    existed = Path(path).exists()
-    with Path(path).open("ab"):
+    file = Path(path).resolve()
+    existed = file.exists()
+    with file.open("ab"):
         pass
     if not existed:
-        Path(path).unlink()
+        file.unlink()

@@ -1,6 +1,7 @@
 """One WebRTC connection with one audio stream each way, and an optional data channel: what WHIP and WHEP need."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import re
@@ -12,6 +13,7 @@ import aioice.stun
 from aiortc import (
     RTCConfiguration,
     RTCDataChannel,
+    RTCDtlsTransport,
     RTCPeerConnection,
     RTCRtpCodecCapability,
     RTCSessionDescription,
@@ -128,15 +130,16 @@ class Peer:
         if self._pc.connectionState in {"closed", "failed"}:
             spawn(self.close())
 
+    def _transports(self) -> set[RTCDtlsTransport]:
+        """Those of all sections of the offer: one, if the other side bundles them."""
+        transports = {transceiver.receiver.transport for transceiver in self._pc.getTransceivers()}
+        return transports | ({self._pc.sctp.transport} if self._pc.sctp else set())
+
     def _restrict(self) -> None:
         """Gathers on the given addresses only, and notices sooner when the other side is gone."""
-        private: Any = self._transceiver.receiver.transport.transport.iceGatherer
-        connection: aioice.Connection = private._connection
-        gather = connection.get_component_candidates
-        connection.get_component_candidates = lambda component, addresses, **options: gather(  # type: ignore[method-assign]
-            component, self._addresses, **options
-        )
-        connection.query_consent = lambda: _query_consent(connection)  # type: ignore[method-assign]
+        for transport in self._transports():
+            gatherer: Any = transport.transport.iceGatherer
+            _restrict_connection(gatherer._connection, self._addresses)
 
     async def close(self) -> None:
         """Ends the connection."""
@@ -149,9 +152,24 @@ class Peer:
         except Exception as error:
             # What the other side sent has brought aiortc into disorder: it is gone all the same.
             _log.warning("a connection did not close in order: %r", error)
+            for transport in self._transports():
+                with contextlib.suppress(Exception):
+                    async with asyncio.timeout(_CLOSE_TIMEOUT):
+                        await transport.stop()
+                        await transport.transport.stop()
         finally:
             if on_closed:
                 on_closed()
+
+
+def _restrict_connection(connection: aioice.Connection, allowed: list[str]) -> None:
+    gather = connection.get_component_candidates
+
+    def gather_allowed(component: int, addresses: list[str], **options: Any) -> Any:
+        return gather(component, allowed, **options)
+
+    connection.get_component_candidates = gather_allowed  # type: ignore[method-assign, assignment]
+    connection.query_consent = lambda: _query_consent(connection)  # type: ignore[method-assign]
 
 
 async def _query_consent(connection: aioice.Connection) -> None:

@@ -72,6 +72,8 @@ impl Playout {
     /// Fades out the end of what there is: what comes next does not follow it.
     pub fn break_off(&mut self) {
         let tail = self.samples(FADE).min(self.pcm.len());
+        // What is there carries its level already.
+        self.level = 1.0;
         self.ramp(self.pcm.len() - tail, FADE, 0.0);
     }
 
