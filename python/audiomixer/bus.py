@@ -1,5 +1,6 @@
 """The running mix of one room: mixes what is due, and hands frames and volumes to whoever listens."""
 
+import contextlib
 import logging
 import threading
 from typing import Final, Protocol
@@ -45,10 +46,14 @@ class Bus:
 
     def remove(self, listener: Listener) -> None:
         """Ceases to; waits for the tick under way, so that afterwards the listener is not called any more."""
-        if listener in self._listeners:
-            self._listeners.remove(listener)
+        self._forget(listener)
         with self._ticking:
             pass
+
+    def _forget(self, listener: Listener) -> None:
+        # It may have been forgotten by another thread just now.
+        with contextlib.suppress(ValueError):
+            self._listeners.remove(listener)
 
     def advance(self, now: float) -> None:
         """Mixes every frame that has ended at `now`; one that comes late is mixed as of when it was due."""
@@ -67,4 +72,4 @@ class Bus:
                     listener.on_volumes(volumes)
             except Exception:
                 _log.exception("%r failed and gets no more frames", listener)
-                self._listeners.remove(listener)
+                self._forget(listener)

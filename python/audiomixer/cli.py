@@ -14,6 +14,7 @@ import typer
 import uvloop
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from audiomixer.metadata import TimedMetadata
@@ -225,12 +226,13 @@ def _meters(lines: list[str]) -> Iterator[Show]:
 def _table(payload: TimedMetadata) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     for identity, volume in sorted(payload.p.items()):
+        name = escape(identity)
         if volume.v < 0:
-            table.add_row(identity, "", "[yellow]muted[/]")
+            table.add_row(name, "", "[yellow]muted[/]")
             continue
         decibels = max(_METER_FLOOR, 20 * math.log10(max(volume.v, 1) / 32767))
         filled = round(_METER_WIDTH * (1 - decibels / _METER_FLOOR))
         bar = f"[green]{'█' * filled}[/][dim]{'·' * (_METER_WIDTH - filled)}[/]"
-        table.add_row(identity, bar, f"{decibels:.0f} dBFS" if filled else "silent")
+        table.add_row(name, bar, f"{decibels:.0f} dBFS" if filled else "silent")
     table.add_row("[dim]stream[/]", f"[dim]{payload.time:.1f} s[/]", "")
     return table

@@ -81,12 +81,18 @@ async def test_a_server_that_refuses_is_named_without_its_secrets() -> None:
     assert "secret" not in str(refused.value)
 
 
-async def test_a_reader_that_goes_away_ends_the_output_and_not_the_mix(tmp_path: Path) -> None:
-    path = tmp_path / "pipe.wav"
+async def into_a_pipe(folder: Path) -> tuple[PushOutput, int]:
+    """An output into a pipe, and the pipe's end that nobody reads."""
+    path = folder / "pipe.wav"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     output = PushOutput(str(path), 128)
     await output.start()
+    return output, reader
+
+
+async def test_a_reader_that_goes_away_ends_the_output_and_not_the_mix(tmp_path: Path) -> None:
+    output, reader = await into_a_pipe(tmp_path)
     packets = [EncodedPacket(bytes(3840), n * 960, 960) for n in range(100)]
     output.write(packets[:1])
     await asyncio.sleep(0.2)
@@ -105,11 +111,7 @@ async def test_a_writer_that_stands_still_loses_packets_and_counts_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pipe that nobody reads: the mix is not held up, and 20 s of packets wait at most."""
-    path = tmp_path / "pipe.wav"
-    os.mkfifo(path)
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    output = PushOutput(str(path), 128)
-    await output.start()
+    output, reader = await into_a_pipe(tmp_path)
     packets = [EncodedPacket(bytes(3840), n * 960, 960) for n in range(1500)]
     before = asyncio.get_running_loop().time()
     output.write(packets)

@@ -245,6 +245,7 @@ async def test_offers_that_are_none(service: Service, kind: str, body: str | byt
     [
         ("/whip/lounge", "identity: expected 1 to 256 bytes"),
         ("/whip/lounge?identity=", "identity: expected 1 to 256 bytes"),
+        ("/whip/lounge?identity=%1b[2J", "identity: expected 1 to 256 bytes of printable text"),
         ("/whip/lounge?identity=" + "x" * 257, "identity: expected 1 to 256 bytes"),
         ("/whip/no%20name?identity=alice", "room: expected up to 128 letters"),
         ("/whip/" + "x" * 129 + "?identity=alice", "room: expected up to 128 letters"),

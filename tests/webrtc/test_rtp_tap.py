@@ -4,6 +4,7 @@ import asyncio
 import threading
 from itertools import pairwise
 
+import aioice
 from aiortc import RTCRtpReceiver, RTCRtpSender
 from aiortc.rtcrtpreceiver import StreamStatistics
 
@@ -12,7 +13,7 @@ from audiomixer.webrtc.peer import Peer
 from tests.signals import frames, noise
 
 
-def test_the_names_are_there() -> None:
+async def test_the_names_are_there() -> None:
     names = vars(RTCRtpReceiver) | dict.fromkeys(RTCRtpReceiver.__init__.__code__.co_names)
     for name in (
         "_RTCRtpReceiver__remote_streams",
@@ -23,6 +24,9 @@ def test_the_names_are_there() -> None:
         "receive",
     ):
         assert name in names, f"aiortc's RTCRtpReceiver.{name} has moved: see audiomixer/webrtc/rtp_tap.py"
+    connection = aioice.Connection(ice_controlling=True)
+    for name in ("get_component_candidates", "query_consent", "_query_consent_task", "_nominated"):
+        assert hasattr(connection, name), f"aioice's Connection.{name} has moved: see audiomixer/webrtc/peer.py"
     assert {"add", "packets_received"} <= set(dir(StreamStatistics(48_000)))
 
 

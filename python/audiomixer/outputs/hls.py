@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from fractions import Fraction
 from typing import Any, Final
 
 import av
@@ -133,7 +132,7 @@ class HlsOutput:
             self._next = None
 
     def _time(self, pts: int) -> datetime:
-        return self._began + timedelta(seconds=float(Fraction(pts, SAMPLE_RATE)))
+        return self._began + timedelta(seconds=pts / SAMPLE_RATE)
 
     async def stop(self) -> None:
         """Ends the stream: players play what is there, and stop."""

@@ -188,11 +188,13 @@ class LocalRoom:
         sent: list[tuple[_Member, list[AvPacket]]] = []
         for member in list(self._members.values()):
             try:
-                sent.append((member, member.encode(self.bus.mixer)))
+                if packets := member.encode(self.bus.mixer):
+                    sent.append((member, packets))
             except Exception:
                 _log.exception("room %s: encoding for a participant failed, who has to join again", self.name)
                 self._loop.call_soon_threadsafe(lambda peer: spawn(peer.close()), member.peer)
-        self._loop.call_soon_threadsafe(_send, sent)
+        if sent:
+            self._loop.call_soon_threadsafe(_send, sent)
 
     def on_volumes(self, volumes: dict[str, int]) -> None:
         """Publishes the volumes; called by the bus."""
@@ -261,8 +263,8 @@ class LocalRooms:
         if self._secret is not None:
             identity = verify(token, self._secret, name).identity
         identity = (identity or "").strip()
-        if not identity or len(identity.encode()) > _LONGEST_IDENTITY:
-            raise ValueError(f"identity: expected 1 to {_LONGEST_IDENTITY} bytes")
+        if not identity or len(identity.encode()) > _LONGEST_IDENTITY or not identity.isprintable():
+            raise ValueError(f"identity: expected 1 to {_LONGEST_IDENTITY} bytes of printable text")
         return await self.open(name).join(offer, identity)
 
     def _forget(self, room: LocalRoom) -> None:

@@ -34,7 +34,7 @@ def create_app(streams: Streams) -> Starlette:
     """The service over `streams` and their rooms, for any ASGI server.
 
     Args:
-        streams: What is served; close it when the server has stopped.
+        streams: What is served; close it before the server stops, so that open event streams end.
     """
     app = Starlette(
         routes=[
@@ -144,13 +144,13 @@ def _answered(request: Request, resource: str, answer: str) -> Response:
 
 
 def _token(request: Request) -> str | None:
-    """RFC 9725, section 4.2: a Bearer token in the Authorization header."""
+    """A Bearer token in the Authorization header, as RFC 9725 has it."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
 
 async def _accepts(request: Request) -> Response:
-    """RFC 9725, section 4.7: what may be posted here."""
+    """What may be posted here, as RFC 9725 has it."""
     return Response(status_code=204, headers={"Accept-Post": _SDP})
 
 

@@ -11,7 +11,8 @@ use crate::{Error, Result, Sample};
 
 /// The sample rates libopus decodes to.
 const RATES: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
-/// An identity may have so many bytes: RFC 8261 lets a metadata message have 16 KiB, for all of them.
+/// An identity may have so many bytes: all of them go into one data channel message, which RFC 8831 (section 6.6) wants
+/// to stay below 16 KB.
 const LONGEST_IDENTITY: usize = 256;
 
 /// A participant's volume since it was last asked for.
