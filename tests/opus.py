@@ -17,6 +17,7 @@ _SET_BITRATE, _SET_VBR, _SET_FEC, _SET_LOSS, _SET_DTX = 4002, 4006, 4012, 4014, 
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(ctypes.util.find_library("opus"))
     library.opus_encoder_create.restype = ctypes.c_void_p
+    library.opus_decoder_create.restype = ctypes.c_void_p
     return library
 
 
@@ -50,3 +51,30 @@ def opus(
         packets.append(buffer.raw[:length])
     library.opus_encoder_destroy(encoder)
     return packets
+
+
+class Decoder:
+    """libopus decoding to mono."""
+
+    def __init__(self) -> None:
+        self._library = _library()
+        error = ctypes.c_int()
+        self._decoder = ctypes.c_void_p(self._library.opus_decoder_create(SAMPLE_RATE, 1, ctypes.byref(error)))
+
+    def decode(self, payload: bytes | None, samples: int, *, fec: bool = False) -> Signal:
+        """`samples` from `payload`; with `fec`, those before it, from the copy that it carries."""
+        pcm = np.empty(samples, np.float32)
+        place = pcm.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        length = len(payload or b"")
+        decoded = self._library.opus_decode_float(self._decoder, payload, length, place, samples, int(fec))
+        assert decoded == samples
+        return pcm
+
+    def __del__(self) -> None:
+        self._library.opus_decoder_destroy(self._decoder)
+
+
+def has_fec(payload: bytes) -> bool:
+    """Whether a mono packet of 20 ms carries a copy of the audio before it (RFC 6716, section 4.2.3)."""
+    celt = payload[0] & 0x80
+    return len(payload) > 1 and not celt and bool(payload[1] & 0x40)

@@ -189,6 +189,9 @@ class Stats:
     def accelerated(self) -> float:
         """Seconds of audio cut to lessen the delay."""
     @property
+    def expanded(self) -> float:
+        """Seconds of audio repeated to raise the delay."""
+    @property
     def delay(self) -> float:
         """Current playout delay in seconds, above that of the undelayed network."""
     @property

@@ -2,20 +2,28 @@
 //!
 //! A packet's *transit* is its arrival minus its timestamp: the network's delay plus a constant that nobody knows.
 //! The smallest transit of the last two seconds stands for the undelayed network (so clock drift is followed); a
-//! packet's *relative delay* is its transit above that. The largest relative delay of each half second goes into a
-//! histogram that forgets, and a high quantile of it is the delay to play out at, as NetEq does it but with finer
-//! bins and without rounding up to whole packets.
+//! packet's *relative delay* is its transit above that. Two histograms that forget tell the delay to play out at, the
+//! larger of
+//! * a high quantile of the largest delay of each half second, of packets that came in order: stalls and congestion,
+//!   which delay many packets at once (NetEq's underrun optimizer, with finer bins and without its rounding up);
+//! * a higher quantile of all delays: jitter, which delays one packet here and there.
 
 use crate::time::{Ticks, ms};
 
 /// Bins of 5 ms; NetEq's are 20 ms wide.
 const BIN: Ticks = ms(5);
-/// The histogram ends at half a second; longer delays count in its last bin.
+/// The histograms end at half a second; longer delays count in their last bin.
 const BINS: usize = 100;
 /// A bin's weight after half a second, NetEq's forgetting: half of it is gone after 20 s.
 const FORGET: f32 = 0.983;
-/// One half second in 33 may hold a packet later than the target.
-const QUANTILE: f32 = 0.97;
+/// One half second in 33 may hold a stall longer than the target.
+const PEAKS: f32 = 0.97;
+/// One packet in 67 may be later than the target.
+const PACKETS: f32 = 0.985;
+/// The target rises when it is too low by this…
+const RISE: Ticks = ms(25);
+/// …and falls when it is too high by this: each change of the delay is an edit of the audio.
+const FALL: Ticks = ms(30);
 /// Peaks are taken, and minima kept, by slices of this length.
 const SLICE: Ticks = ms(500);
 /// The undelayed network is the minimum over this many slices.
@@ -43,8 +51,13 @@ pub struct Estimator {
     slice_start: Option<Ticks>,
     /// Smallest transit per slice, the current one first.
     minima: [Ticks; SLICES],
+    /// Largest relative delay per slice, likewise.
+    maxima: [Ticks; SLICES],
+    /// Largest relative delay of the slice, of packets in order.
     peak: Ticks,
-    weights: [f32; BINS],
+    peaks: Histogram,
+    packets: Histogram,
+    newest: Ticks,
     target: Ticks,
     jitter: f64,
     last_transit: Option<Ticks>,
@@ -57,8 +70,11 @@ impl Estimator {
             range,
             slice_start: None,
             minima: [Ticks::MAX; SLICES],
+            maxima: [0; SLICES],
             peak: 0,
-            weights: [0.0; BINS],
+            peaks: Histogram::default(),
+            packets: Histogram::default(),
+            newest: Ticks::MIN,
             target: range.floor,
             jitter: 0.0,
             last_transit: None,
@@ -79,20 +95,30 @@ impl Estimator {
             self.slice_start = Some(slice_start + passed * SLICE);
         }
         self.minima[0] = self.minima[0].min(transit);
-        self.peak = self.peak.max(transit - self.undelayed());
+        let delay = transit - self.undelayed();
+        self.maxima[0] = self.maxima[0].max(delay);
+        self.packets.add(delay);
+        if timestamp > self.newest {
+            self.newest = timestamp;
+            self.peak = self.peak.max(delay);
+        }
     }
 
     fn end_slices(&mut self, passed: Ticks) {
-        let bin = ((self.peak / BIN) as usize).min(BINS - 1);
-        for weight in &mut self.weights {
-            *weight *= FORGET;
-        }
-        self.weights[bin] += 1.0 - FORGET;
+        self.peaks.add(self.peak);
         self.peak = 0;
-        self.target = self.quantile().clamp(self.range.floor, self.range.ceiling);
+        let target = self.peaks.quantile(PEAKS).max(self.packets.quantile(PACKETS));
+        let target = target.clamp(self.range.floor, self.range.ceiling);
+        if target >= self.target + RISE || target <= self.target - FALL {
+            self.target = target;
+        }
+        self.peaks.forget();
+        self.packets.forget();
         let shift = (passed as usize).min(SLICES);
         self.minima.rotate_right(shift);
         self.minima[..shift].fill(Ticks::MAX);
+        self.maxima.rotate_right(shift);
+        self.maxima[..shift].fill(0);
     }
 
     /// The transit of an undelayed packet; of the newest packet while nothing else is known.
@@ -106,15 +132,9 @@ impl Estimator {
         self.target
     }
 
-    /// The relative delay that few slices exceed.
-    fn quantile(&self) -> Ticks {
-        let total: f32 = self.weights.iter().sum();
-        let mut sum = 0.0;
-        let bin = self.weights.iter().position(|weight| {
-            sum += weight;
-            sum >= QUANTILE * total
-        });
-        (bin.unwrap_or(BINS - 1) as Ticks + 1) * BIN
+    /// The largest relative delay of the last two seconds.
+    pub fn spread(&self) -> Ticks {
+        self.maxima.into_iter().fold(0, Ticks::max)
     }
 
     /// The bounds of the playout delay.
@@ -125,6 +145,41 @@ impl Estimator {
     /// Interarrival jitter.
     pub fn jitter(&self) -> Ticks {
         self.jitter as Ticks
+    }
+}
+
+/// How often which delays were seen.
+#[derive(Debug)]
+struct Histogram {
+    weights: [f32; BINS],
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { weights: [0.0; BINS] }
+    }
+}
+
+impl Histogram {
+    fn add(&mut self, delay: Ticks) {
+        self.weights[((delay / BIN) as usize).min(BINS - 1)] += 1.0;
+    }
+
+    fn forget(&mut self) {
+        for weight in &mut self.weights {
+            *weight *= FORGET;
+        }
+    }
+
+    /// The delay that a `share` of what was seen does not exceed.
+    fn quantile(&self, share: f32) -> Ticks {
+        let wanted = share * self.weights.iter().sum::<f32>();
+        let mut sum = 0.0;
+        let bin = self.weights.iter().position(|weight| {
+            sum += weight;
+            sum >= wanted
+        });
+        (bin.unwrap_or(BINS - 1) as Ticks + 1) * BIN
     }
 }
 

@@ -17,6 +17,9 @@ pub const STEP: Ticks = 120;
 /// The largest payload accepted: the six maximal frames of a 120 ms packet, and their header.
 pub const LARGEST_PAYLOAD: usize = 6 * 1275 + 8;
 
+/// The decoder complexity from which libopus conceals losses by its neural vocoder; decoding costs no more.
+const NEURAL_CONCEALMENT: c_int = 5;
+
 /// What a payload's header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
@@ -90,6 +93,15 @@ impl Decoder {
         // SAFETY: plain values, and a valid place for the error.
         let state = unsafe { sys::opus_decoder_create(rate as i32, channels as c_int, &mut error) };
         let state = NonNull::new(state).expect("libopus makes a decoder for checked arguments");
+        // SAFETY: the state is live, and the request takes one integer.
+        let set = unsafe {
+            sys::opus_decoder_ctl(
+                state.as_ptr(),
+                sys::OPUS_SET_COMPLEXITY_REQUEST,
+                NEURAL_CONCEALMENT,
+            )
+        };
+        debug_assert_eq!(set, sys::OPUS_OK);
         Self { state, rate, channels }
     }
 

@@ -1,11 +1,16 @@
 //! The samples on their way out: decoded, repaired or made up, and faded where one follows the other.
 
 use crate::opus::{self, Decoder, Header};
-use crate::stretch;
+use crate::stretch::{self, Criteria};
 use crate::time::{FRAME, TICKS_PER_SECOND, Ticks, ms};
 
 /// Real audio after silence fades in, and what is broken off fades out, over this.
 const FADE: Ticks = ms(5);
+
+/// What is 33 dB below the speaker's loudness is not speech.
+const QUIET: f32 = 5e-4;
+/// The loudness falls by a third of a decibel a second.
+const FORGET: f32 = 0.9985;
 
 /// A decoder, and what it has made that is not played yet.
 pub struct Playout {
@@ -16,13 +21,16 @@ pub struct Playout {
     pcm: Vec<f32>,
     /// The level at which `pcm` ends: less than 1 where made-up audio is fading out, 0 in silence.
     level: f32,
+    /// Mean square of the loudest packets of late.
+    loudness: f32,
 }
 
 impl Playout {
     /// Plays out at `rate` Hz, with at most `max_channels`.
     pub fn new(rate: u32, max_channels: usize) -> Self {
         let decoder = Decoder::new(rate, 1);
-        let mut playout = Self { rate, max_channels, decoder, pcm: Vec::new(), level: 0.0 };
+        let mut playout =
+            Self { rate, max_channels, decoder, pcm: Vec::new(), level: 0.0, loudness: 0.0 };
         playout.pcm.reserve(max_channels * playout.samples(2 * opus::LONGEST));
         playout
     }
@@ -44,6 +52,7 @@ impl Playout {
         }
         let start = self.pcm.len();
         let decoded = self.decoder.decode(payload, header.duration, &mut self.pcm);
+        self.loudness = stretch::power(&self.pcm[start..]).max(self.loudness * FORGET);
         self.come_back(start, decoded)
     }
 
@@ -79,15 +88,28 @@ impl Playout {
 
     /// How much there must be for [`Playout::shorten`] to leave a frame.
     pub fn enough_to_shorten(&self) -> Ticks {
-        let window =
-            stretch::window(self.rate) as Ticks * TICKS_PER_SECOND / Ticks::from(self.rate);
-        window.max(2 * FRAME)
+        2 * FRAME
     }
 
     /// Takes one pitch period out, if there is one; returns how many seconds that was.
-    pub fn shorten(&mut self) -> f64 {
+    pub fn shorten(&mut self, alike: f32, length: Ticks) -> f64 {
+        let criteria = self.criteria(alike, length);
         let channels = self.channels();
-        stretch::accelerate(&mut self.pcm, self.rate, channels) as f64 / f64::from(self.rate)
+        let removed = stretch::accelerate(&mut self.pcm, self.rate, channels, criteria);
+        removed as f64 / f64::from(self.rate)
+    }
+
+    /// Repeats one pitch period, if there is one; returns how many seconds that was.
+    pub fn lengthen(&mut self, alike: f32, length: Ticks) -> f64 {
+        let criteria = self.criteria(alike, length);
+        let channels = self.channels();
+        let added = stretch::expand(&mut self.pcm, self.rate, channels, criteria);
+        added as f64 / f64::from(self.rate)
+    }
+
+    fn criteria(&self, alike: f32, length: Ticks) -> Criteria {
+        let length = self.samples(length) / self.channels();
+        Criteria { alike, quiet: self.loudness * QUIET, length }
     }
 
     /// Moves the next 20 ms into `frame`.

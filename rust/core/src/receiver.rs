@@ -6,7 +6,8 @@
 //! 2. While playing, packets follow each other by timestamp. Where one is missing although a newer one is there, it
 //!    is lost: the newer one's in-band FEC repairs it, or else the decoder conceals it; the playhead moves on.
 //! 3. Where nothing is there at all, the decoder makes something up, fading out by 200 ms, and *the playhead stays*:
-//!    a late packet is still played. The delay won by that is given back by cutting pitch periods.
+//!    a late packet is still played. The delay won by that is given back by cutting pitch periods, and a delay that
+//!    is too small for the network is won by repeating some ([`stretch`](crate::stretch)).
 //! 4. A sender's own pause (DTX, or a jump of the timestamp with consecutive sequence numbers) is no loss: comfort
 //!    noise for a second at most, then silence, until the next packet is due.
 //! 5. A packet that does not fit the sequence or the clock, or goes on with an earlier timestamp, is dropped. When the
@@ -32,10 +33,18 @@ const FADE_TO: Ticks = ms(200);
 const COMFORT_FADE_FROM: Ticks = ms(900);
 /// …and silent from here.
 const COMFORT_FADE_TO: Ticks = ms(1000);
-/// Above the target by more than this, the delay is cut.
+/// This far from the target, the delay is edited in pauses…
+const NEAR: Ticks = ms(10);
+/// …and this far in speech as well, where a period is as alike to the next as this…
 const TOLERANCE: Ticks = ms(20);
-/// Between two cuts.
-const BETWEEN_CUTS: Ticks = ms(50);
+const ALIKE: f32 = 0.9;
+/// …or, this far, as this.
+const FAR: Ticks = ms(100);
+const ROUGHLY_ALIKE: f32 = 0.5;
+/// No two periods are as alike.
+const PAUSES_ONLY: f32 = 2.0;
+/// Between two edits.
+const BETWEEN_EDITS: Ticks = ms(50);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -65,7 +74,7 @@ pub struct Receiver {
     /// How much of it was for packets that may turn out never to have been sent.
     unproven: Ticks,
     heard: Heard,
-    last_cut: Ticks,
+    last_edit: Ticks,
     stats: Stats,
 }
 
@@ -88,7 +97,7 @@ impl Receiver {
             made_up: 0,
             unproven: 0,
             heard: Heard::Nothing,
-            last_cut: Ticks::MIN / 2,
+            last_edit: Ticks::MIN / 2,
             stats: Stats::default(),
         }
     }
@@ -164,8 +173,8 @@ impl Receiver {
         if self.state == State::Playing && self.can_skip(start) {
             self.playout.break_off();
             self.state = State::Waiting;
-        } else if self.state == State::Playing && self.excess(start) > TOLERANCE {
-            self.cut(start);
+        } else if self.state == State::Playing && start - self.last_edit >= BETWEEN_EDITS {
+            self.edit(start);
         }
         self.playout.take(frame);
         self.heard
@@ -265,11 +274,15 @@ impl Receiver {
         self.buffer.recycle(packet);
     }
 
-    /// Rule 2: `gap` is missing before the oldest packet.
+    /// Rule 2: `gap` is missing before the oldest packet. What was made up while nothing was there is a part of it.
     fn repair(&mut self, gap: Ticks) {
         let Some(head) = self.buffer.head() else { return };
         let repeated = if opus::has_fec(&head.payload) { head.header.duration } else { 0 };
-        let piece = if repeated > 0 && gap <= repeated {
+        let made_up = self.unproven.min(gap - repeated) / opus::STEP * opus::STEP;
+        let piece = if made_up > 0 {
+            self.unproven = 0;
+            made_up
+        } else if repeated > 0 && gap <= repeated {
             let gap = gap / opus::STEP * opus::STEP;
             if self.playout.recover(&head.payload, gap) {
                 self.stats.recovered += 1;
@@ -299,22 +312,45 @@ impl Receiver {
         self.playout.conceal(duration, remaining.clamp(0.0, 1.0));
     }
 
-    /// Rule 3, second half: takes a pitch period out, if there is one and more audio is waiting.
-    fn cut(&mut self, now: Ticks) {
-        if now - self.last_cut < BETWEEN_CUTS {
-            return;
+    /// Rule 3, second half: brings the delay nearer to its target by a pitch period, if there is one.
+    fn edit(&mut self, at: Ticks) {
+        let excess = self.delay(at) - self.estimator.target();
+        // A network that delays some packets so much may soon do so again.
+        let tolerance =
+            if excess > 0 { TOLERANCE + self.estimator.spread() / 2 } else { TOLERANCE };
+        let alike = match excess.abs() {
+            ..=NEAR => return,
+            distance if distance <= tolerance && excess > 0 => return,
+            distance if distance <= tolerance => PAUSES_ONLY,
+            ..=FAR => ALIKE,
+            _ => ROUGHLY_ALIKE,
+        };
+        if excess < 0 && self.made_up == 0 {
+            let added = self.playout.lengthen(alike, -excess);
+            self.stats.expanded += added;
+            self.edited(at, added);
+        } else if excess > 0 && self.decode_ahead(self.playout.enough_to_shorten()) {
+            let removed = self.playout.shorten(alike, excess);
+            self.stats.accelerated += removed;
+            self.edited(at, removed);
         }
-        while self.playout.buffered() < self.playout.enough_to_shorten() {
+    }
+
+    fn edited(&mut self, at: Ticks, seconds: f64) {
+        if seconds > 0.0 {
+            self.last_edit = at;
+        }
+    }
+
+    /// Decodes until `enough` is there; `false` if the packets for it are not.
+    fn decode_ahead(&mut self, enough: Ticks) -> bool {
+        while self.playout.buffered() < enough {
             match (self.buffer.head(), self.playhead) {
                 (Some(head), Some(playhead)) if head.timestamp == playhead => self.decode_head(),
-                _ => return,
+                _ => return false,
             }
         }
-        let removed = self.playout.shorten();
-        if removed > 0.0 {
-            self.last_cut = now;
-            self.stats.accelerated += removed;
-        }
+        true
     }
 
     /// Whether the delay is beyond its ceiling, as nothing could be cut, and packets that are within it are there.
@@ -329,10 +365,6 @@ impl Receiver {
     fn delay(&self, at: Ticks) -> Ticks {
         let next = self.playhead.unwrap_or(0) - self.playout.buffered();
         at - self.estimator.undelayed() - next
-    }
-
-    fn excess(&self, at: Ticks) -> Ticks {
-        self.delay(at) - self.estimator.target()
     }
 
     fn discard_head(&mut self) {

@@ -21,6 +21,8 @@ pub struct Stats {
     pub concealed: f64,
     /// Seconds of audio cut to lessen the delay.
     pub accelerated: f64,
+    /// Seconds of audio repeated to raise the delay.
+    pub expanded: f64,
     /// Current playout delay in seconds, above that of the undelayed network.
     pub delay: f64,
     /// The delay aimed at, in seconds.

@@ -267,6 +267,7 @@ stats_getters! {
     overflow: u64,
     concealed: f64,
     accelerated: f64,
+    expanded: f64,
     delay: f64,
     target_delay: f64,
     jitter: f64,

@@ -1,0 +1,90 @@
+"""Plays the same speech over the same bad networks through several receivers; prints a table and draws a plot.
+
+    python -m benches.quality --seeds 5 --bitrates 24 32 --plot docs/quality.png
+"""
+
+import argparse
+import itertools
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from audiomixer.encoding import SAMPLE_RATE
+from benches.quality import receivers
+from benches.quality.measures import Judged, judge
+from benches.quality.neteq import neteq
+from benches.quality.network import PACKET, Network
+from benches.quality.report import draw, tabulate
+from benches.quality.speech import speech
+from tests.opus import opus
+from tests.signals import Signal
+
+SECONDS = 22.0
+RECEIVERS = {
+    "straight": receivers.straight,
+    "ours": receivers.ours,
+    "NetEq model": neteq,
+    "aiortc": receivers.aiortc,
+}
+LOSSES, BURSTS = (0.0, 0.01, 0.03, 0.05, 0.1, 0.2), (1, 2, 4)
+DELAYS = ({}, {"jitter": 0.015}, {"jitter": 0.04}, {"stall": 0.2})
+
+
+def grid() -> list[Network]:
+    """Without loss there are no bursts of it."""
+    losses = [(loss, burst) for loss, burst in itertools.product(LOSSES, BURSTS) if loss or burst == 1]
+    return [Network(loss=loss, burst=burst, **delay) for delay in DELAYS for loss, burst in losses]
+
+
+@cache
+def sent(bitrate: int) -> tuple[Signal, list[bytes]]:
+    """The speech, and its packets."""
+    signal = speech()[: round(SECONDS * SAMPLE_RATE)]
+    return signal, opus(signal, bitrate)
+
+
+def run(bitrate: int, network: Network, seed: int) -> dict[str, Judged]:
+    """What each receiver makes of one trace."""
+    signal, payloads = sent(bitrate)
+    arrivals = network.transmit(len(payloads), seed)
+    seconds = len(payloads) * PACKET
+    return {name: judge(signal, play(payloads, arrivals, seconds)) for name, play in RECEIVERS.items()}
+
+
+def mean(results: Iterable[Mapping[str, Judged]]) -> dict[str, Judged]:
+    """Over seeds, for each receiver."""
+    columns = {name: [result[name] for result in results] for name in RECEIVERS}
+    fields = ("pesq", "stoi", "delay", "concealed")
+    return {
+        name: Judged(*(float(np.mean([getattr(judged, field) for judged in column])) for field in fields))
+        for name, column in columns.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bitrates", type=int, nargs="+", default=[24, 32], help="kbit/s")
+    parser.add_argument("--seeds", type=int, default=5, help="traces in each cell of the grid")
+    parser.add_argument("--plot", type=Path, help="PNG to draw into")
+    options = parser.parse_args()
+    networks = grid()
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        runs = {
+            (bitrate, network): [pool.submit(run, bitrate, network, seed) for seed in range(options.seeds)]
+            for bitrate in options.bitrates
+            for network in networks
+        }
+        cells = {key: mean([future.result() for future in futures]) for key, futures in runs.items()}
+    for bitrate in options.bitrates:
+        print(f"\nOpus {bitrate} kbit/s with FEC, mean of {options.seeds} seeds")
+        print(tabulate({network: cells[bitrate, network] for network in networks}))
+    if options.plot:
+        draw({network: cells[options.bitrates[-1], network] for network in networks}, options.plot)
+
+
+if __name__ == "__main__":
+    main()

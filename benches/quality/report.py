@@ -1,0 +1,60 @@
+"""The table and the plot of a grid of networks."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from benches.quality.measures import Judged
+from benches.quality.network import Network
+
+Cells = Mapping[Network, Mapping[str, Judged]]
+
+
+def _delays(network: Network) -> str:
+    if network.stall:
+        return f"{network.stall * 1000:.0f} ms stalls"
+    return f"{network.jitter * 1000:.0f} ms jitter" if network.jitter else "no jitter"
+
+
+def _loss(network: Network) -> str:
+    return f"{network.loss:.0%}" + (f" in {network.burst:.0f}s" if network.burst > 1 else "")
+
+
+def tabulate(cells: Cells) -> str:
+    """A Markdown table: per receiver PESQ, STOI, delay in ms and percent concealed; a star where ours is not best."""
+    names = list(next(iter(cells.values())))
+    lines = ["| network | " + " | ".join(names) + " | |", "|---" * (len(names) + 2) + "|"]
+    for network, results in cells.items():
+        row = [f"{_delays(network)}, {_loss(network)}"]
+        for judged in results.values():
+            delay, concealed = judged.delay * 1000, judged.concealed * 100
+            row.append(f"{judged.pesq:.2f} {judged.stoi:.2f} {delay:3.0f} {concealed:4.1f}")
+        beaten = any(results[name].pesq > results["ours"].pesq for name in names if name not in {"ours", "straight"})
+        lines.append("| " + " | ".join(row) + f" | {'*' if beaten else ''} |")
+    return "\n".join(lines)
+
+
+def draw(cells: Cells, path: Path) -> None:
+    """PESQ over loss: a panel for each kind of delay, a line for each receiver and mean burst."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    kinds = list(dict.fromkeys(_delays(network) for network in cells))
+    figure, panels = pyplot.subplots(1, len(kinds), figsize=(4 * len(kinds), 4), sharey=True, layout="constrained")
+    names = [name for name in next(iter(cells.values())) if name != "straight"]
+    for panel, kind in zip(panels, kinds, strict=True):
+        for color, name in enumerate(names):
+            for burst, style in ((1, "-"), (2, "--"), (4, ":")):
+                points = sorted(
+                    (network.loss * 100, results[name].pesq)
+                    for network, results in cells.items()
+                    if _delays(network) == kind and (network.burst == burst or not network.loss)
+                )
+                label = name if burst == 1 else None
+                panel.plot(*zip(*points, strict=True), style, color=f"C{color}", label=label, marker=".")
+        panel.set(title=kind, xlabel="packets lost, %", ylim=(1, 4.5))
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("PESQ-WB (solid: independent losses; dashed: 2, dotted: 4 in a row)")
+    panels[0].legend()
+    figure.savefig(path, dpi=100)
