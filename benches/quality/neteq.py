@@ -13,7 +13,7 @@ import numpy as np
 
 from audiomixer.encoding import FRAME_SIZE, SAMPLE_RATE
 from benches.quality.measures import Played
-from benches.quality.neteq_signal import Expand, accelerate, merge, preemptive_expand
+from benches.quality.neteq_signal import Expand, accelerate, merge, preemptive_expand, resume
 from benches.quality.network import PACKET, Arrival, ticks
 from tests.opus import Decoder, has_fec
 
@@ -204,7 +204,7 @@ class NetEq:
 
     def _expected_there(self, now: float) -> Operation:
         if self._last is Operation.EXPAND:
-            return Operation.MERGE
+            return Operation.NORMAL
         low = self._delays.target
         high = low + self._history.largest() + 20
         playout = self._history.delay((self._expected or 0) - len(self._future), now)
@@ -249,7 +249,7 @@ class NetEq:
             decoded = self._decode()
             self._future = merge(np.append(self._past, self._future), len(self._future), decoded, self._expand)
         else:
-            self._future = np.append(self._future, self._decode())
+            self._future = resume(self._future, self._decode(), self._expand)
         self._expand.reset()
         self._generated = 0.0
 

@@ -74,8 +74,8 @@ class Expand:
         self.mute = float(mute[-1 - _OVERLAP])
         fade = np.linspace(0, 1, _OVERLAP)
         if self.count > 1:
-            out[:_OVERLAP] = out[:_OVERLAP] * fade + self._tail * (1 - fade)
-        self._tail = out[-_OVERLAP:]
+            out[:_OVERLAP] = out[:_OVERLAP] * fade + self.tail * (1 - fade)
+        self.tail = out[-_OVERLAP:]
         return out[:lag].astype(np.float32)
 
     def _analyse(self, past: np.ndarray) -> None:
@@ -102,6 +102,21 @@ class Expand:
         self._residual = float(np.sqrt(np.mean(residual[-128 * _MULTIPLE // 2 :] ** 2)))
 
 
+def _unmute(decoded: np.ndarray, made_up: np.ndarray, mute: float) -> np.ndarray:
+    """Lets `decoded` rise from the level at which made-up audio has ended."""
+    level = np.sqrt((np.mean(made_up**2) + _QUIET) / (np.mean(decoded**2) + _QUIET)) if len(made_up) else 0.0
+    return decoded * np.minimum(1, max(mute, min(1.0, level)) + np.arange(len(decoded)) * _UNMUTE)
+
+
+def resume(future: np.ndarray, decoded: np.ndarray, expand: Expand) -> np.ndarray:
+    """Lets the packet that was waited for follow all of the made-up audio, if any (`normal.cc`)."""
+    if expand.count and len(decoded):
+        decoded = _unmute(decoded, future, expand.mute)
+        fade = np.linspace(0, 1, _OVERLAP)
+        decoded[:_OVERLAP] = decoded[:_OVERLAP] * fade + expand.tail * (1 - fade)
+    return np.append(future, decoded).astype(np.float32)
+
+
 def merge(past: np.ndarray, future: int, decoded: np.ndarray, expand: Expand) -> np.ndarray:
     """Lets `decoded` follow made-up audio, of which the last `future` samples of `past` are not played yet."""
     mute = expand.mute if expand.count else 1.0
@@ -113,8 +128,7 @@ def merge(past: np.ndarray, future: int, decoded: np.ndarray, expand: Expand) ->
     length = 2 * _SHORTEST
     lags = range(0, len(made_up) - length, _COARSE // 2)
     place = max(lags, key=lambda lag: _alike(made_up[lag : lag + length], decoded[:length]))
-    level = np.sqrt((np.dot(made_up, made_up) / len(made_up) + _QUIET) / (np.mean(decoded**2) + _QUIET))
-    unmuted = decoded * np.minimum(1, max(mute, min(1.0, level)) + np.arange(len(decoded)) * _UNMUTE)
+    unmuted = _unmute(decoded, made_up, mute)
     fade = np.linspace(0, 1, length)
     cross = made_up[place : place + length] * (1 - fade) + unmuted[:length] * fade
     return np.concatenate((made_up[:place], cross, unmuted[length:])).astype(np.float32)

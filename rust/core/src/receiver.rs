@@ -316,8 +316,8 @@ impl Receiver {
     fn edit(&mut self, at: Ticks) {
         let excess = self.delay(at) - self.estimator.target();
         // A network that delays some packets so much may soon do so again.
-        let tolerance =
-            if excess > 0 { TOLERANCE + self.estimator.spread() / 2 } else { TOLERANCE };
+        let share = if excess > 0 { 2 } else { 4 };
+        let tolerance = TOLERANCE + self.estimator.spread() / share;
         let alike = match excess.abs() {
             ..=NEAR => return,
             distance if distance <= tolerance && excess > 0 => return,
