@@ -51,7 +51,8 @@ async def send(offers: Connection, participants: int, kind: str) -> None:
         for n, peer in enumerate(peers):
             stream = streams[n % len(streams)]
             payload = stream[(number + 50 * n) % len(stream)]
-            if len(payload) > 2:  # In DTX nothing is sent.
+            before = stream[(number + 50 * n - 1) % len(stream)]
+            if len(payload) > 2 or len(before) > 2:  # Of a pause, only the beginning is sent.
                 packet = av.Packet(payload)
                 packet.pts, packet.time_base = number * FRAME_SIZE, TIME_BASE
                 peer.track.send(packet)

@@ -8,7 +8,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Mixer", "Participant", "Stats"]
+__all__ = ["Mixer", "Participant", "RtpPacket", "Stats"]
 
 _Samples = NDArray[np.float32] | NDArray[np.int16]
 
@@ -200,3 +200,30 @@ class Stats:
     @property
     def jitter(self) -> float:
         """Interarrival jitter in seconds (RFC 3550)."""
+
+@final
+class RtpPacket:
+    """An RTP packet, decrypted (RFC 3550, section 5.1)."""
+
+    @staticmethod
+    def parse(data: bytes, level_extension: int | None = None) -> RtpPacket | None:
+        """Reads a packet; None if it is no RTP.
+
+        Args:
+            data: The packet.
+            level_extension: The id that the session has given the audio level among the header extensions (RFC 6464).
+        """
+    @property
+    def payload_type(self) -> int: ...
+    @property
+    def sequence_number(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def ssrc(self) -> int: ...
+    @property
+    def audio_level(self) -> int | None:
+        """In −dBov, 127 being silence; None if the sender gave none."""
+    @property
+    def payload(self) -> bytes:
+        """What is carried, without padding."""

@@ -5,9 +5,10 @@ import threading
 from itertools import pairwise
 
 import aioice
-from aiortc import RTCRtpReceiver, RTCRtpSender
+from aiortc import RTCDtlsTransport, RTCIceTransport, RTCRtpReceiver, RTCRtpSender
 from aiortc.rtcrtpreceiver import StreamStatistics
 
+from audiomixer._core import RtpPacket
 from audiomixer.encoding import Encoder, Encoding, to_av_frame
 from audiomixer.webrtc.peer import Peer
 from tests.signals import frames, noise
@@ -19,20 +20,23 @@ async def test_the_names_are_there() -> None:
         "_RTCRtpReceiver__remote_streams",
         "_RTCRtpReceiver__rtcp_task",
         "_RTCRtpReceiver__started",
-        "_handle_rtp_packet",
         "_run_rtcp",
         "receive",
     ):
         assert name in names, f"aiortc's RTCRtpReceiver.{name} has moved: see audiomixer/webrtc/rtp_tap.py"
+    transport = vars(RTCDtlsTransport) | dict.fromkeys(RTCDtlsTransport.__init__.__code__.co_names)
+    for name in ("_handle_rtp_data", "_register_rtp_receiver", "_rtp_router", "_rx_srtp"):
+        assert name in transport, f"aiortc's RTCDtlsTransport.{name} has moved: see audiomixer/webrtc/rtp_tap.py"
+    assert "_connection" in RTCIceTransport.__init__.__code__.co_names
     connection = aioice.Connection(ice_controlling=True)
-    for name in ("get_component_candidates", "query_consent", "_query_consent_task", "_nominated"):
-        assert hasattr(connection, name), f"aioice's Connection.{name} has moved: see audiomixer/webrtc/peer.py"
+    for name in ("data_received", "get_component_candidates", "query_consent", "_query_consent_task", "_nominated"):
+        assert hasattr(connection, name), f"aioice's Connection.{name} has moved: see audiomixer/webrtc"
     assert {"add", "packets_received"} <= set(dir(StreamStatistics(48_000)))
 
 
 async def test_packets_come_through_and_reports_go_back_and_nothing_is_decoded() -> None:
-    received: list[tuple[int, int, bytes, int | None]] = []
-    receiver = Peer(["127.0.0.1"], "recvonly", on_packet=lambda *packet: received.append(packet))
+    received: list[RtpPacket] = []
+    receiver = Peer(["127.0.0.1"], "recvonly", on_packet=received.append)
     sender = Peer(["127.0.0.1"], "sendonly")
     await sender.accept(await receiver.answer(await sender.offer()))
     encoder = Encoder(Encoding("opus", 32, channels=1))
@@ -47,9 +51,9 @@ async def test_packets_come_through_and_reports_go_back_and_nothing_is_decoded()
     await sender.close()
     await receiver.close()
     assert len(received) > 80
-    numbers = [packet[0] for packet in received]
+    numbers = [packet.sequence_number for packet in received]
     assert numbers == [(numbers[0] + n) & 0xFFFF for n in range(len(numbers))]
-    assert {(b[1] - a[1]) & 0xFFFF_FFFF for a, b in pairwise(received)} == {960}
+    assert {(b.timestamp - a.timestamp) & 0xFFFF_FFFF for a, b in pairwise(received)} == {960}
     assert reports
     assert reports[0].packetsReceived > 20
     assert not [name for name in names if "decoder" in name]

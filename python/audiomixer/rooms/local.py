@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomixer._core import Mixer, Participant, Stats
+from audiomixer._core import Mixer, Participant, RtpPacket, Stats
 from audiomixer.broadcast import Broadcast
 from audiomixer.bus import Bus
 from audiomixer.encoding import FRAME_SIZE, AvPacket, Encoder, Encoding, to_av_frame
@@ -49,9 +49,11 @@ class _Member:
         self._minus = np.zeros((FRAME_SIZE, 2), np.float32)
         self._pts = 0
 
-    def _on_packet(self, sequence: int, timestamp: int, payload: bytes, level: int | None) -> None:
+    def _on_packet(self, packet: RtpPacket) -> None:
         if self.participant:
-            self.participant.push_rtp(sequence, timestamp, payload, clock(), level)
+            self.participant.push_rtp(
+                packet.sequence_number, packet.timestamp, packet.payload, clock(), packet.audio_level
+            )
 
     def encode(self, mixer: Mixer) -> list[AvPacket]:
         """What the participant hears of the last mix: nothing, at no cost, if it only sends."""

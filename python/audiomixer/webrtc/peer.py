@@ -66,7 +66,7 @@ class Peer:
         sends = direction != "recvonly"
         self._transceiver = self._pc.addTransceiver(self.track if sends else "audio", direction=direction)
         self._transceiver.setCodecPreferences([_OPUS])
-        tap(self._transceiver.receiver, on_packet or (lambda *_: None))
+        tap(self._transceiver.receiver, on_packet or (lambda _: None))
         self._timeout: asyncio.TimerHandle | None = None
 
     @property

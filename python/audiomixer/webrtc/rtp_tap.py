@@ -1,21 +1,26 @@
-"""Takes RTP packets out of aiortc right after SRTP, before its jitter buffer and its decoder thread.
+"""Takes RTP packets out of aiortc as soon as they come, before its queue, its jitter buffer and its decoder thread.
 
-This module, `peer` and `track` are the only ones that know aiortc's private names; aiortc is pinned to a minor version,
-and `tests/webrtc/test_rtp_tap.py` fails when the names move.
+Datagrams are looked at where ICE hands them out: those that are RTP are decrypted and handed on at once, all others go
+aiortc's own way. This module, `peer` and `track` are the only ones that know aiortc's private names; aiortc is pinned to
+a minor version, and `tests/webrtc/test_rtp_tap.py` fails when the names move.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
+import pylibsrtp
 from aiortc import RTCRtpReceiver
 from aiortc.rtcrtpparameters import RTCRtpReceiveParameters
 from aiortc.rtcrtpreceiver import StreamStatistics
-from aiortc.rtp import RtpPacket
 
-_CLOCK_RATE = 48_000
+from audiomixer._core import RtpPacket
 
-_MOST_JITTER = 2**32 - 1
+_CLOCK_RATE: Final = 48_000
+_MOST_JITTER: Final = 2**32 - 1
+_AUDIO_LEVEL: Final = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
+_RTCP_TYPES: Final = range(64, 96)
+"""Where RTP has its payload type, RTCP has these on a shared port (RFC 5761, section 4)."""
 
 
 class _Statistics(StreamStatistics):
@@ -25,8 +30,8 @@ class _Statistics(StreamStatistics):
         return min(super().jitter, _MOST_JITTER)
 
 
-OnPacket = Callable[[int, int, bytes, int | None], None]
-"""Called with sequence number, timestamp, Opus payload, and RFC 6464 level if the sender gave one."""
+OnPacket = Callable[[RtpPacket], None]
+"""Called with each packet of Opus, on the event loop."""
 
 
 def tap(receiver: RTCRtpReceiver, on_packet: OnPacket) -> None:
@@ -35,32 +40,63 @@ def tap(receiver: RTCRtpReceiver, on_packet: OnPacket) -> None:
     To be called before the answer is applied. Receiver reports keep flowing.
     """
     private: Any = receiver
-    payload_types: set[int] = set()
-    statistics: dict[int, StreamStatistics] = private._RTCRtpReceiver__remote_streams
 
     async def receive(parameters: RTCRtpReceiveParameters) -> None:
         if private._RTCRtpReceiver__started:
             return
-        payload_types.update(
-            codec.payloadType
-            for codec in parameters.codecs
-            if codec.name.lower() == "opus" and codec.payloadType is not None
-        )
         receiver.transport._register_rtp_receiver(receiver, parameters)
+        _Tap(private, parameters, on_packet).install(receiver.transport)
         private._RTCRtpReceiver__rtcp_task = asyncio.ensure_future(private._run_rtcp())
         private._RTCRtpReceiver__started = True
 
-    async def handle(packet: RtpPacket, arrival_time_ms: int) -> None:
-        if packet.payload_type not in payload_types:
-            return
-        stream = statistics.get(packet.ssrc)
-        if stream is None:
-            # Statistics are of the newest stream only: a sender has one at a time.
-            statistics.clear()
-            stream = statistics[packet.ssrc] = _Statistics(_CLOCK_RATE)
-        stream.add(packet)
-        level = packet.extensions.audio_level
-        on_packet(packet.sequence_number, packet.timestamp, packet.payload, None if level is None else level[1])
-
     private.receive = receive
-    private._handle_rtp_packet = handle
+
+
+class _Tap:
+    def __init__(self, receiver: Any, parameters: RTCRtpReceiveParameters, on_packet: OnPacket) -> None:
+        self._receiver = receiver
+        self._statistics: dict[int, StreamStatistics] = receiver._RTCRtpReceiver__remote_streams
+        self._on_packet = on_packet
+        self._payload_types = {codec.payloadType for codec in parameters.codecs if codec.name.lower() == "opus"}
+        ids = (extension.id for extension in parameters.headerExtensions if extension.uri == _AUDIO_LEVEL)
+        self._level_extension: int | None = next(ids, None)
+
+    def install(self, transport: Any) -> None:
+        """Looks at the datagrams of a DTLS transport."""
+        connection = transport.transport._connection
+        others = connection.data_received
+
+        def data_received(data: bytes, component: int) -> None:
+            if len(data) < 2:
+                return  # aiortc would trip over an empty datagram.
+            if not 127 < data[0] < 192 or data[1] & 0x7F in _RTCP_TYPES or not transport._rx_srtp:
+                others(data, component)
+                return
+            try:
+                plain = transport._rx_srtp.unprotect(data)
+            except (pylibsrtp.Error, ValueError):
+                return  # Not authentic, a replay, or longer than any packet.
+            self._take(plain)
+
+        async def handle_rtp_data(data: bytes, arrival_time_ms: int) -> None:
+            """What was queued before SRTP had its keys."""
+            self._take(data)
+
+        connection.data_received = data_received
+        transport._handle_rtp_data = handle_rtp_data
+        self._router = transport._rtp_router
+
+    def _take(self, data: bytes) -> None:
+        packet = RtpPacket.parse(data, self._level_extension)
+        if packet is None or packet.payload_type not in self._payload_types:
+            return
+        statistics = self._statistics.get(packet.ssrc)
+        if statistics is None:
+            # Statistics are of the newest stream only: a sender has one at a time.
+            self._statistics.clear()
+            statistics = self._statistics[packet.ssrc] = _Statistics(_CLOCK_RATE)
+            # Sender reports find their way by this.
+            self._router.ssrc_table.clear()
+            self._router.ssrc_table[packet.ssrc] = self._receiver
+        statistics.add(packet)
+        self._on_packet(packet)

@@ -9,6 +9,7 @@
 //! [`level`] and [`mute`] look at the samples while a [`kernel`] adds them to the bus; the [`limiter`] finishes it.
 #![deny(unsafe_code)]
 
+pub mod comfort;
 pub mod delay;
 mod error;
 pub mod fade;
@@ -24,6 +25,7 @@ mod participant;
 mod pcm;
 pub mod playout;
 pub mod receiver;
+pub mod rtp;
 mod sample;
 pub mod sender;
 mod stats;

@@ -192,13 +192,13 @@ impl Strip {
         }
     }
 
-    /// Makes the 20 ms that end at `now`, and adds them to `bus`.
-    pub fn render(&mut self, now: Ticks, kernel: Kernel, bus: &mut [f32]) {
+    /// Makes the 20 ms that end at `now`, and adds them to `bus`; whether they had to be made up, `frugal`ly or not.
+    pub fn render(&mut self, now: Ticks, frugal: bool, kernel: Kernel, bus: &mut [f32]) -> bool {
         self.now = now;
         let heard = match &mut self.source {
             Source::Unknown => Heard::Nothing,
             Source::Rtp(receiver) => {
-                let heard = receiver.pull(now, &mut self.frame);
+                let heard = receiver.pull(now, frugal, &mut self.frame);
                 self.frame_channels = receiver.channels();
                 heard
             }
@@ -217,6 +217,7 @@ impl Strip {
         };
         self.detector.observe(heard, measure.peak, FRAME);
         self.meter.add(measure, self.frame.len());
+        heard == Heard::MadeUp
     }
 
     fn add(&mut self, kernel: Kernel, bus: &mut [f32]) -> Measure {

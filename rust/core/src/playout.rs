@@ -1,6 +1,7 @@
 //! The samples on their way out: decoded, repaired or made up, and faded where one follows the other.
 
-use crate::opus::{self, Decoder, Header};
+use crate::comfort::Comfort;
+use crate::opus::{self, Concealment, Decoder, Header};
 use crate::stretch::{self, Criteria};
 use crate::time::{FRAME, TICKS_PER_SECOND, Ticks, ms};
 
@@ -17,20 +18,30 @@ pub struct Playout {
     rate: u32,
     max_channels: usize,
     decoder: Decoder,
+    comfort: Comfort,
     /// Interleaved.
     pcm: Vec<f32>,
     /// The level at which `pcm` ends: less than 1 where made-up audio is fading out, 0 in silence.
     level: f32,
     /// Mean square of the loudest packets of late.
     loudness: f32,
+    /// The last packet was no speech.
+    quiet: bool,
 }
 
 impl Playout {
     /// Plays out at `rate` Hz, with at most `max_channels`.
     pub fn new(rate: u32, max_channels: usize) -> Self {
-        let decoder = Decoder::new(rate, 1);
-        let mut playout =
-            Self { rate, max_channels, decoder, pcm: Vec::new(), level: 0.0, loudness: 0.0 };
+        let mut playout = Self {
+            rate,
+            max_channels,
+            decoder: Decoder::new(rate, 1),
+            comfort: Comfort::new(rate, 1),
+            pcm: Vec::new(),
+            level: 0.0,
+            loudness: 0.0,
+            quiet: true,
+        };
         playout.pcm.reserve(max_channels * playout.samples(2 * opus::LONGEST));
         playout
     }
@@ -52,7 +63,12 @@ impl Playout {
         }
         let start = self.pcm.len();
         let decoded = self.decoder.decode(payload, header.duration, &mut self.pcm);
-        self.loudness = stretch::power(&self.pcm[start..]).max(self.loudness * FORGET);
+        let power = stretch::power(&self.pcm[start..]);
+        self.loudness = power.max(self.loudness * FORGET);
+        self.quiet = power <= self.loudness * QUIET;
+        if header.dtx {
+            self.comfort.remember(&self.pcm[start..]);
+        }
         self.come_back(start, decoded)
     }
 
@@ -63,12 +79,22 @@ impl Playout {
         self.come_back(start, recovered)
     }
 
-    /// Lets the decoder make up `duration`, during which the level moves to `level`.
-    pub fn conceal(&mut self, duration: Ticks, level: f32) {
+    /// Lets the decoder make up `duration`, during which the level moves to `level`. Only for speech does it do its
+    /// best, and not if it is to be `frugal`.
+    pub fn conceal(&mut self, duration: Ticks, level: f32, frugal: bool) {
         let start = self.pcm.len();
-        if !self.decoder.conceal(duration, &mut self.pcm) {
+        let concealment =
+            if frugal || self.quiet { Concealment::Classic } else { Concealment::Neural };
+        if !self.decoder.conceal(duration, concealment, &mut self.pcm) {
             self.pcm.resize(start + self.samples(duration), 0.0);
         }
+        self.ramp(start, duration, level);
+    }
+
+    /// Adds `duration` of comfort noise, during which the level moves to `level`.
+    pub fn comfort(&mut self, duration: Ticks, level: f32) {
+        let start = self.pcm.len();
+        self.comfort.make(self.samples(duration), &mut self.pcm);
         self.ramp(start, duration, level);
     }
 
@@ -145,6 +171,7 @@ impl Playout {
 
     fn become_stereo(&mut self) {
         self.decoder = Decoder::new(self.rate, 2);
+        self.comfort = Comfort::new(self.rate, 2);
         let mono = self.pcm.len();
         self.pcm.resize(2 * mono, 0.0);
         for n in (0..mono).rev() {
@@ -173,7 +200,7 @@ mod tests {
     fn what_there_is_comes_out_20_ms_at_a_time() {
         let mut playout = Playout::new(16_000, 2);
         playout.pause(ms(30));
-        playout.conceal(ms(10), 1.0);
+        playout.conceal(ms(10), 1.0, false);
         assert_eq!(playout.buffered(), ms(40));
         assert_eq!(taken(&mut playout).len(), 320);
         assert_eq!(playout.buffered(), FRAME);

@@ -74,6 +74,8 @@ pub struct Receiver {
     /// How much of it was for packets that may turn out never to have been sent.
     unproven: Ticks,
     heard: Heard,
+    /// Many others have to be concealed at this tick as well.
+    frugal: bool,
     last_edit: Ticks,
     stats: Stats,
 }
@@ -97,6 +99,7 @@ impl Receiver {
             made_up: 0,
             unproven: 0,
             heard: Heard::Nothing,
+            frugal: false,
             last_edit: Ticks::MIN / 2,
             stats: Stats::default(),
         }
@@ -161,8 +164,10 @@ impl Receiver {
         self.state = State::Waiting;
     }
 
-    /// Puts the 20 ms that end at `now` into `frame`, interleaved as [`Receiver::channels`] then says.
-    pub fn pull(&mut self, now: Ticks, frame: &mut Vec<f32>) -> Heard {
+    /// Puts the 20 ms that end at `now` into `frame`, interleaved as [`Receiver::channels`] then says. If it is to be
+    /// `frugal`, what it makes up is less good.
+    pub fn pull(&mut self, now: Ticks, frugal: bool, frame: &mut Vec<f32>) -> Heard {
+        self.frugal = frugal;
         let start = now - FRAME;
         while self.playout.buffered() < FRAME {
             match self.state {
@@ -219,7 +224,8 @@ impl Receiver {
     /// Comfort noise for `duration`, or silence.
     fn pass(&mut self, duration: Ticks) {
         if self.pausing && self.made_up < COMFORT_FADE_TO {
-            return self.make_up(duration, COMFORT_FADE_FROM, COMFORT_FADE_TO);
+            let level = self.make_up(duration, COMFORT_FADE_FROM, COMFORT_FADE_TO);
+            return self.playout.comfort(duration, level);
         }
         if self.playout.buffered() == 0 {
             self.heard = Heard::Nothing;
@@ -301,15 +307,16 @@ impl Receiver {
 
     fn conceal(&mut self, duration: Ticks) {
         self.stats.concealed += seconds(duration);
-        self.make_up(duration, FADE_FROM, FADE_TO);
+        let level = self.make_up(duration, FADE_FROM, FADE_TO);
+        self.playout.conceal(duration, level, self.frugal);
     }
 
-    /// Lets the decoder make up `duration` of audio, which fades from `fade_from` to silence at `fade_to`.
-    fn make_up(&mut self, duration: Ticks, fade_from: Ticks, fade_to: Ticks) {
+    /// Takes note of `duration` that is made up; the level at its end, as it fades from `fade_from` to `fade_to`.
+    fn make_up(&mut self, duration: Ticks, fade_from: Ticks, fade_to: Ticks) -> f32 {
         self.made_up += duration;
         self.heard = Heard::MadeUp;
         let remaining = (fade_to - self.made_up) as f32 / (fade_to - fade_from) as f32;
-        self.playout.conceal(duration, remaining.clamp(0.0, 1.0));
+        remaining.clamp(0.0, 1.0)
     }
 
     /// Rule 3, second half: brings the delay nearer to its target by a pitch period, if there is one.
@@ -318,19 +325,23 @@ impl Receiver {
         // A network that delays some packets so much may soon do so again.
         let share = if excess > 0 { 2 } else { 4 };
         let tolerance = TOLERANCE + self.estimator.spread() / share;
-        let alike = match excess.abs() {
-            ..=NEAR => return,
-            distance if distance <= tolerance && excess > 0 => return,
-            distance if distance <= tolerance => PAUSES_ONLY,
-            ..=FAR => ALIKE,
-            _ => ROUGHLY_ALIKE,
+        let distance = excess.abs();
+        let length = distance.min(FRAME);
+        let alike = if distance > FAR.max(tolerance) {
+            ROUGHLY_ALIKE
+        } else if distance > tolerance {
+            ALIKE
+        } else if distance > NEAR && excess < 0 {
+            PAUSES_ONLY
+        } else {
+            return;
         };
         if excess < 0 && self.made_up == 0 {
-            let added = self.playout.lengthen(alike, -excess);
+            let added = self.playout.lengthen(alike, length);
             self.stats.expanded += added;
             self.edited(at, added);
         } else if excess > 0 && self.decode_ahead(self.playout.enough_to_shorten()) {
-            let removed = self.playout.shorten(alike, excess);
+            let removed = self.playout.shorten(alike, length);
             self.stats.accelerated += removed;
             self.edited(at, removed);
         }
