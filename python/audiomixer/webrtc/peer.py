@@ -27,10 +27,11 @@ from audiomixer.webrtc.track import PacketTrack
 _LARGEST_OFFER = 64 * 1024
 _CONNECT_TIMEOUT = 10.0
 """Seconds within which a peer has to be connected."""
-_CONSENT_INTERVAL = 0.5
+_CONSENT_INTERVAL = 2.0
+_CONSENT_RETRY = 0.25
 _CONSENT_FAILURES = 5
-"""A peer that answers no check for five seconds is gone (a check takes half a second to fail); aioice would wait for
-half a minute."""
+"""A peer that answers no check for five seconds is gone (a check takes half a second to fail, and then another is made
+soon); aioice would wait for half a minute."""
 _CLOSE_TIMEOUT = 2.0
 """Seconds that aiortc may take to close in order."""
 _OPUS = RTCRtpCodecCapability(mimeType="audio/opus", clockRate=48_000, channels=2)
@@ -177,7 +178,8 @@ async def _query_consent(connection: aioice.Connection) -> None:
     failures = 0
     password = (connection.remote_password or "").encode()
     while failures < _CONSENT_FAILURES:
-        await asyncio.sleep(_CONSENT_INTERVAL * random.uniform(0.8, 1.2))  # noqa: S311
+        pause = _CONSENT_RETRY if failures else _CONSENT_INTERVAL
+        await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311
         for pair in connection._nominated.values():
             request = connection.build_request(pair, nominate=False)
             try:

@@ -20,7 +20,7 @@ const SILENT: Ticks = ms(400);
 /// How long nothing is received before it is a mute; senders in DTX refresh every 400 ms.
 const NO_MEDIA: Ticks = ms(1000);
 /// The RFC 6464 audio level of digital silence, −127 dBov.
-const LEVEL_OF_SILENCE: u8 = 127;
+pub const LEVEL_OF_SILENCE: u8 = 127;
 
 /// Where a frame's samples came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,11 @@ impl Detector {
             self.faint_frames += 1;
             self.muted &= peak <= SOUND && self.faint_frames < FAINT_FRAMES;
         }
+    }
+
+    /// Whether nothing but silence has been received for as long as a mute takes.
+    pub fn silent(&self) -> bool {
+        self.silent >= SILENT
     }
 
     /// Whether the participant is muted.

@@ -9,7 +9,7 @@ use crate::level::Meter;
 use crate::limiter::Limiter;
 use crate::mute::{Detector, Heard};
 use crate::pcm::Fifo;
-use crate::receiver::Receiver;
+use crate::receiver::{Attention, Receiver};
 use crate::time::{FRAME, FRAMES_PER_SECOND, Ticks, ticks};
 use crate::{Error, Result, Sample, Stats};
 
@@ -195,16 +195,25 @@ impl Strip {
     /// Makes the 20 ms that end at `now`, and adds them to `bus`; whether they had to be made up, `frugal`ly or not.
     pub fn render(&mut self, now: Ticks, frugal: bool, kernel: Kernel, bus: &mut [f32]) -> bool {
         self.now = now;
+        let silenced = self.left || self.signalled_mute == Some(true);
+        let attention = if silenced && self.fade.steady() == Some(0.0) {
+            Attention::None
+        } else if self.detector.silent() {
+            Attention::Drowsy
+        } else if frugal {
+            Attention::Frugal
+        } else {
+            Attention::Close
+        };
         let heard = match &mut self.source {
             Source::Unknown => Heard::Nothing,
             Source::Rtp(receiver) => {
-                let heard = receiver.pull(now, frugal, &mut self.frame);
+                let heard = receiver.pull(now, attention, &mut self.frame);
                 self.frame_channels = receiver.channels();
                 heard
             }
             Source::Pcm(fifo) => fifo.pull(&mut self.frame),
         };
-        let silenced = self.left || self.signalled_mute == Some(true);
         let gain = if silenced { 0.0 } else { self.gain };
         let measure = if heard == Heard::Nothing {
             // Whatever comes next fades in.

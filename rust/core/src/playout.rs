@@ -13,6 +13,9 @@ const QUIET: f32 = 5e-4;
 /// The loudness falls by a third of a decibel a second.
 const FORGET: f32 = 0.9985;
 
+/// After so many packets a decoder sounds as if it had decoded all that were before them.
+const WARM_UP: usize = 2;
+
 /// A decoder, and what it has made that is not played yet.
 pub struct Playout {
     rate: u32,
@@ -27,6 +30,10 @@ pub struct Playout {
     loudness: f32,
     /// The last packet was no speech.
     quiet: bool,
+    /// The packet that was decoded last.
+    last: Vec<u8>,
+    /// The newest packets that were not decoded: they warm the decoder up for the one that is.
+    skipped: [Vec<u8>; WARM_UP],
 }
 
 impl Playout {
@@ -41,6 +48,8 @@ impl Playout {
             level: 0.0,
             loudness: 0.0,
             quiet: true,
+            last: Vec::new(),
+            skipped: Default::default(),
         };
         playout.pcm.reserve(max_channels * playout.samples(2 * opus::LONGEST));
         playout
@@ -62,14 +71,42 @@ impl Playout {
             self.become_stereo();
         }
         let start = self.pcm.len();
+        self.warm_up();
         let decoded = self.decoder.decode(payload, header.duration, &mut self.pcm);
         let power = stretch::power(&self.pcm[start..]);
         self.loudness = power.max(self.loudness * FORGET);
         self.quiet = power <= self.loudness * QUIET;
+        self.last.clear();
+        self.last.extend_from_slice(payload);
         if header.dtx {
             self.comfort.remember(&self.pcm[start..]);
         }
         self.come_back(start, decoded)
+    }
+
+    /// Adds silence in place of `payload`, which nobody would hear; its memory is exchanged for another's.
+    pub fn skip(&mut self, payload: &mut Vec<u8>, duration: Ticks) {
+        self.pause(duration);
+        self.skipped.rotate_left(1);
+        self.skipped[WARM_UP - 1].clear();
+        std::mem::swap(&mut self.skipped[WARM_UP - 1], payload);
+    }
+
+    /// Whether `payload` is the same as the last one that was decoded.
+    pub fn repeats(&self, payload: &[u8]) -> bool {
+        self.last == payload
+    }
+
+    /// Decodes what was skipped last, for nobody to hear.
+    fn warm_up(&mut self) {
+        let start = self.pcm.len();
+        for payload in &mut self.skipped {
+            if let Some(header) = Header::parse(payload) {
+                self.decoder.decode(payload, header.duration, &mut self.pcm);
+                self.pcm.truncate(start);
+            }
+            payload.clear();
+        }
     }
 
     /// Adds the `duration` before `payload`, from the copy that is in it; `false`, and nothing added, if it is corrupt.

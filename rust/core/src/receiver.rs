@@ -15,8 +15,8 @@
 
 use crate::delay::{Estimator, Range};
 use crate::history::History;
-use crate::jitter::{Inserted, JitterBuffer};
-use crate::mute::Heard;
+use crate::jitter::{Inserted, JitterBuffer, Packet};
+use crate::mute::{Heard, LEVEL_OF_SILENCE};
 use crate::opus::{self, Header};
 use crate::playout::Playout;
 use crate::sender::{Arrival, Sender, Verdict};
@@ -46,6 +46,19 @@ const PAUSES_ONLY: f32 = 2.0;
 /// Between two edits.
 const BETWEEN_EDITS: Ticks = ms(50);
 
+/// How closely somebody listens to what is received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attention {
+    /// What is lost is made up as well as can be.
+    Close,
+    /// It is made up simply: many others have to be concealed at this tick as well.
+    Frugal,
+    /// There was nothing but silence: packets that are no different are not decoded.
+    Drowsy,
+    /// Nobody listens: nothing is decoded.
+    None,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Nothing is played until the oldest packet is due.
@@ -74,8 +87,7 @@ pub struct Receiver {
     /// How much of it was for packets that may turn out never to have been sent.
     unproven: Ticks,
     heard: Heard,
-    /// Many others have to be concealed at this tick as well.
-    frugal: bool,
+    attention: Attention,
     last_edit: Ticks,
     stats: Stats,
 }
@@ -99,7 +111,7 @@ impl Receiver {
             made_up: 0,
             unproven: 0,
             heard: Heard::Nothing,
-            frugal: false,
+            attention: Attention::Close,
             last_edit: Ticks::MIN / 2,
             stats: Stats::default(),
         }
@@ -164,10 +176,9 @@ impl Receiver {
         self.state = State::Waiting;
     }
 
-    /// Puts the 20 ms that end at `now` into `frame`, interleaved as [`Receiver::channels`] then says. If it is to be
-    /// `frugal`, what it makes up is less good.
-    pub fn pull(&mut self, now: Ticks, frugal: bool, frame: &mut Vec<f32>) -> Heard {
-        self.frugal = frugal;
+    /// Puts the 20 ms that end at `now` into `frame`, interleaved as [`Receiver::channels`] then says.
+    pub fn pull(&mut self, now: Ticks, attention: Attention, frame: &mut Vec<f32>) -> Heard {
+        self.attention = attention;
         let start = now - FRAME;
         while self.playout.buffered() < FRAME {
             match self.state {
@@ -223,7 +234,8 @@ impl Receiver {
 
     /// Comfort noise for `duration`, or silence.
     fn pass(&mut self, duration: Ticks) {
-        if self.pausing && self.made_up < COMFORT_FADE_TO {
+        let listening = matches!(self.attention, Attention::Close | Attention::Frugal);
+        if self.pausing && listening && self.made_up < COMFORT_FADE_TO {
             let level = self.make_up(duration, COMFORT_FADE_FROM, COMFORT_FADE_TO);
             return self.playout.comfort(duration, level);
         }
@@ -259,7 +271,7 @@ impl Receiver {
     }
 
     fn decode_head(&mut self) {
-        let Some(packet) = self.buffer.pop() else { return };
+        let Some(mut packet) = self.buffer.pop() else { return };
         let paused = packet.sequence == self.last_sequence + 1 && packet.timestamp > self.last_end;
         if paused {
             self.stats.concealed -= seconds(self.unproven);
@@ -269,7 +281,12 @@ impl Receiver {
         self.last_end = packet.timestamp + packet.header.duration;
         self.playhead = Some(self.last_end);
         self.pausing = packet.header.dtx;
-        if self.playout.decode(&packet.payload, packet.header) {
+        if self.can_ignore(&packet) {
+            let deaf = self.attention == Attention::None;
+            self.heard = if deaf { Heard::MadeUp } else { Heard::Received(packet.audio_level) };
+            self.made_up = 0;
+            self.playout.skip(&mut packet.payload, packet.header.duration);
+        } else if self.playout.decode(&packet.payload, packet.header) {
             self.made_up = 0;
             self.heard =
                 if self.pausing { Heard::MadeUp } else { Heard::Received(packet.audio_level) };
@@ -278,6 +295,18 @@ impl Receiver {
             self.conceal(packet.header.duration);
         }
         self.buffer.recycle(packet);
+    }
+
+    /// Whether nobody would hear `packet`.
+    fn can_ignore(&self, packet: &Packet) -> bool {
+        match self.attention {
+            Attention::Close | Attention::Frugal => false,
+            Attention::Drowsy => {
+                packet.audio_level == Some(LEVEL_OF_SILENCE)
+                    || self.playout.repeats(&packet.payload)
+            }
+            Attention::None => true,
+        }
     }
 
     /// Rule 2: `gap` is missing before the oldest packet. What was made up while nothing was there is a part of it.
@@ -308,7 +337,11 @@ impl Receiver {
     fn conceal(&mut self, duration: Ticks) {
         self.stats.concealed += seconds(duration);
         let level = self.make_up(duration, FADE_FROM, FADE_TO);
-        self.playout.conceal(duration, level, self.frugal);
+        if self.attention == Attention::None {
+            self.playout.pause(duration);
+        } else {
+            self.playout.conceal(duration, level, self.attention != Attention::Close);
+        }
     }
 
     /// Takes note of `duration` that is made up; the level at its end, as it fades from `fade_from` to `fade_to`.
