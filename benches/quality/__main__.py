@@ -1,6 +1,6 @@
 """Plays the same speech over the same bad networks through several receivers; prints a table and draws a plot.
 
-    python -m benches.quality --seeds 5 --bitrates 24 32 --plot docs/quality.png
+python -m benches.quality --seeds 5 --bitrates 24 32 --plot docs/quality.png
 """
 
 import argparse

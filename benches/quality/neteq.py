@@ -1,8 +1,8 @@
 """A model of NetEq, libwebrtc's receiver, with its default settings.
 
-After `modules/audio_coding/neteq` as of 2025: the decisions of `decision_logic.cc`, the delay of `delay_manager.cc` with
-its underrun and reorder optimizers, playout delay by `packet_arrival_history.cc`. Time is in milliseconds, 10 a tick;
-audio at 48 kHz. What it does to the samples is in `neteq_signal`. Left out: comfort noise, nack, and the exact integer
+After `modules/audio_coding/neteq` as of 2025: the decisions of `decision_logic.cc`, the delay of `delay_manager.cc`
+with its underrun and reorder optimizers, playout delay by `packet_arrival_history.cc`. Time is in milliseconds, 10 a
+tick; audio at 48 kHz. What it does to the samples is in `neteq_signal`. Left out: comfort noise, nack, and the exact integer
 arithmetic.
 """
 
@@ -184,9 +184,7 @@ class NetEq:
             if following is None:
                 return Operation.EXPAND
             self._expected = following
-        if following is None:
-            operation = Operation.EXPAND
-        elif self._postponed():
+        if following is None or self._postponed():
             operation = Operation.EXPAND
         elif following == self._expected:
             operation = self._expected_there(now)

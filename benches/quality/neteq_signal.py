@@ -1,7 +1,7 @@
 """What NetEq does to samples, modelled in floating point: expand, merge, accelerate, preemptive expand.
 
-After `expand.cc`, `merge.cc` and `time_stretch.cc`: pitch by correlation at 4 kHz, refined at 48 kHz; expansion from the
-last periods, with noise of the same spectrum where they are not alike, fading out.
+After `expand.cc`, `merge.cc`, `normal.cc` and `time_stretch.cc`: pitch by correlation at 4 kHz, refined at 48 kHz;
+expansion from the last periods, with noise of the same spectrum where they are not alike, fading out.
 """
 
 import numpy as np

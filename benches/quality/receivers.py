@@ -32,7 +32,7 @@ def ours(payloads: list[bytes], arrivals: list[Arrival], seconds: float) -> Play
 
 
 def aiortc(payloads: list[bytes], arrivals: list[Arrival], seconds: float) -> Played:
-    """aiortc's own jitter buffer and decoder, read once every 20 ms; silence where it has nothing."""
+    """Stock: aiortc's own jitter buffer and decoder, read once every 20 ms; silence where it has nothing."""
     buffer, decoder = JitterBuffer(capacity=16, prefetch=4), OpusDecoder()
     waiting: list[np.ndarray] = []
 
@@ -41,8 +41,8 @@ def aiortc(payloads: list[bytes], arrivals: list[Arrival], seconds: float) -> Pl
         packet = RtpPacket(sequence_number=number & 0xFFFF, timestamp=number * FRAME_SIZE, payload=payloads[number])
         packet._data = packet.payload
         _, encoded = buffer.add(packet)
-        for frame in decoder.decode(encoded) if encoded else ():
-            waiting.append(frame.to_ndarray().reshape(-1, 2)[:, 0].astype(np.float32) / 32768)
+        decoded = decoder.decode(encoded) if encoded else []
+        waiting.extend(frame.to_ndarray().reshape(-1, 2)[:, 0].astype(np.float32) / 32768 for frame in decoded)
 
     silence, frames, missing = np.zeros(FRAME_SIZE, np.float32), [], 0
     for _ in ticks(arrivals, seconds, PACKET, push):

@@ -24,6 +24,8 @@ class Mixer:
         channels: 1 or 2.
         min_delay: RTP is played out at least so many seconds late; two packets, for FEC to repair a loss.
         max_delay: and at most so many seconds, whatever the network does; up to 2.
+        leveler: Brings speakers to one loudness, see the property.
+        max_speakers: Mixes at most so many at once, see the property.
 
     Raises:
         ValueError: An argument is out of range; the message begins with its name.
@@ -36,7 +38,18 @@ class Mixer:
         *,
         min_delay: float = 0.04,
         max_delay: float = 0.4,
+        leveler: bool = False,
+        max_speakers: int | None = None,
     ) -> Mixer: ...
+    leveler: bool
+    """Whether each speaker is brought to −20 LUFS (ITU-R BS.1770-5, gated), within ±12 dB and slowly: up by 3 dB a
+    second at most, down by 6 dB. Adds no delay. Volumes stay those of the source."""
+    max_speakers: int | None
+    """How many participants are mixed at once; None is all, less than 1 a ValueError.
+
+    The loudest win, and lose to others who are louder by 6 dB. Who is not mixed fades out, is metered all the same, and
+    costs no decoding if the packets tell their audio level. Adds no delay.
+    """
     @property
     def sample_rate(self) -> int:
         """_Samples per second and channel."""

@@ -121,6 +121,10 @@ async def mix_command(
     ] = IDENTITY,
     audio_bitrate: Bitrate = "128",
     duration: Duration = None,
+    level: Annotated[bool, typer.Option("--level", help="Bring speakers to one loudness.")] = False,
+    max_speakers: Annotated[
+        int | None, typer.Option(min=1, help="Mix at most so many at once, the loudest; all if absent.")
+    ] = None,
     metadata: Annotated[
         str | None, typer.Option(help="File for the timed metadata, a payload a line; - is stdout.")
     ] = None,
@@ -130,7 +134,15 @@ async def mix_command(
 ) -> None:
     """Mixes a room into files, and to servers."""
     rooms = LocalRooms(addresses_of(host), secret)
-    mixer = AudioMixer(room, outputs=output or [], audio_bitrate=int(audio_bitrate), identity=identity, rooms=rooms)
+    mixer = AudioMixer(
+        room,
+        outputs=output or [],
+        audio_bitrate=int(audio_bitrate),
+        identity=identity,
+        leveler=level,
+        max_speakers=max_speakers,
+        rooms=rooms,
+    )
     streams = Streams(rooms)
     _check_metadata(metadata)
     async with serving(create_app(streams), host, port) as url:

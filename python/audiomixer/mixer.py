@@ -56,10 +56,13 @@ class AudioMixer:
         outputs: Outputs, or paths and URLs of such: `*.m4a|.mp3|.ogg|.wav|.mka`, `rtmp(s)://`.
         audio_bitrate: 128 or 192, in kbit/s.
         identity: The mixer's own identity, in rooms that show their mixers; local rooms do not.
+        leveler: Brings speakers to one loudness: `Mixer.leveler` of the room, for all who mix it.
+        max_speakers: Mixes at most so many at once: `Mixer.max_speakers`, likewise. None leaves it as it is.
         rooms: Where `local:` rooms are; a server's, so that participants can join them.
 
     Raises:
-        ValueError: The bitrate, an output or the room is none; the message begins with its name.
+        ValueError: The bitrate, the number of speakers, an output or the room is none; the message begins with its
+            name.
     """
 
     def __init__(
@@ -69,10 +72,16 @@ class AudioMixer:
         outputs: Iterable[str | Output] = (),
         audio_bitrate: int = 128,
         identity: str = IDENTITY,
+        leveler: bool = False,
+        max_speakers: int | None = None,
         rooms: LocalRooms | None = None,
     ) -> None:
         if audio_bitrate not in BITRATES:
             raise ValueError(f"audio_bitrate: expected one of {BITRATES}, got {audio_bitrate!r}")
+        if max_speakers is not None and max_speakers < 1:
+            raise ValueError(f"max_speakers: expected at least 1, or None for no limit, got {max_speakers!r}")
+        self._leveler = leveler
+        self._max_speakers = max_speakers
         self.audio_bitrate = audio_bitrate
         self.identity = identity
         self.outputs: list[Output] = [
@@ -132,6 +141,10 @@ class AudioMixer:
         except BaseException:
             await self._leave()
             raise
+        if self._leveler:
+            self._room.bus.mixer.leveler = True
+        if self._max_speakers is not None:
+            self._room.bus.mixer.max_speakers = self._max_speakers
         began = datetime.now(UTC)
         for output in self.outputs:
             output.begin(began)

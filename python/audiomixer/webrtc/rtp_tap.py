@@ -1,8 +1,8 @@
 """Takes RTP packets out of aiortc as soon as they come, before its queue, its jitter buffer and its decoder thread.
 
 Datagrams are looked at where ICE hands them out: those that are RTP are decrypted and handed on at once, all others go
-aiortc's own way. This module, `peer` and `track` are the only ones that know aiortc's private names; aiortc is pinned to
-a minor version, and `tests/webrtc/test_rtp_tap.py` fails when the names move.
+aiortc's own way. This module, `peer` and `track` are the only ones that know aiortc's private names; aiortc is pinned
+to a minor version, and `tests/webrtc/test_rtp_tap.py` fails when the names move.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ def tap(receiver: RTCRtpReceiver, on_packet: OnPacket) -> None:
 class _Tap:
     def __init__(self, receiver: Any, parameters: RTCRtpReceiveParameters, on_packet: OnPacket) -> None:
         self._receiver = receiver
-        self._statistics: dict[int, StreamStatistics] = receiver._RTCRtpReceiver__remote_streams
+        self._statistics: dict[int, Any] = receiver._RTCRtpReceiver__remote_streams
         self._on_packet = on_packet
         self._payload_types = {codec.payloadType for codec in parameters.codecs if codec.name.lower() == "opus"}
         ids = (extension.id for extension in parameters.headerExtensions if extension.uri == _AUDIO_LEVEL)
@@ -98,5 +98,5 @@ class _Tap:
             # Sender reports find their way by this.
             self._router.ssrc_table.clear()
             self._router.ssrc_table[packet.ssrc] = self._receiver
-        statistics.add(packet)
+        statistics.add(packet)  # type: ignore[arg-type] # It has what is needed.
         self._on_packet(packet)

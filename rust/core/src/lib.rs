@@ -9,14 +9,18 @@
 //! [`level`] and [`mute`] look at the samples while a [`kernel`] adds them to the bus; the [`limiter`] finishes it.
 #![deny(unsafe_code)]
 
+pub mod adjust;
 pub mod comfort;
 pub mod delay;
 mod error;
 pub mod fade;
+pub mod floor;
+pub mod hearing;
 mod history;
 pub mod jitter;
 pub mod kernel;
 pub mod level;
+pub mod leveler;
 pub mod limiter;
 mod mixer;
 pub mod mute;

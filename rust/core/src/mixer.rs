@@ -1,11 +1,13 @@
 //! Participants, the bus they are summed on, and the limiter behind it.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use crate::delay::Range;
+use crate::floor;
 use crate::kernel::Kernel;
 use crate::limiter::Limiter;
-use crate::participant::Participant;
+use crate::participant::{Participant, Rendering};
 use crate::time::{FRAMES_PER_SECOND, ms, ticks};
 use crate::{Error, Result, Sample};
 
@@ -34,6 +36,9 @@ pub struct Mixer {
     rate: u32,
     channels: usize,
     range: Range,
+    leveler: AtomicBool,
+    /// `usize::MAX` is no limit.
+    max_speakers: AtomicUsize,
     roster: Mutex<Roster>,
     bus: Mutex<Bus>,
 }
@@ -53,6 +58,8 @@ struct Bus {
     tick: u64,
     /// The roster as of this mix.
     playing: Vec<Participant>,
+    /// How strong each one's claim is to be mixed.
+    claims: Vec<(f32, usize)>,
 }
 
 impl Mixer {
@@ -84,11 +91,14 @@ impl Mixer {
             limited: vec![0.0; (sample_rate / FRAMES_PER_SECOND) as usize * channels],
             tick: 0,
             playing: Vec::new(),
+            claims: Vec::new(),
         };
         Ok(Self {
             rate: sample_rate,
             channels,
             range,
+            leveler: AtomicBool::new(false),
+            max_speakers: AtomicUsize::new(usize::MAX),
             roster: Mutex::default(),
             bus: Mutex::new(bus),
         })
@@ -112,6 +122,31 @@ impl Mixer {
     /// Samples by which the limiter delays the mix.
     pub fn latency(&self) -> usize {
         self.bus().limiter.latency()
+    }
+
+    /// Whether speakers are brought to one loudness.
+    pub fn leveler(&self) -> bool {
+        self.leveler.load(Ordering::Relaxed)
+    }
+
+    /// Begins or ceases to bring speakers to one loudness.
+    pub fn set_leveler(&self, on: bool) {
+        self.leveler.store(on, Ordering::Relaxed);
+    }
+
+    /// How many speakers are mixed at once; `None` is all.
+    pub fn max_speakers(&self) -> Option<usize> {
+        let most = self.max_speakers.load(Ordering::Relaxed);
+        (most < usize::MAX).then_some(most)
+    }
+
+    /// Lets only the loudest `most` be mixed.
+    pub fn set_max_speakers(&self, most: Option<usize>) -> Result<()> {
+        if most == Some(0) {
+            return Err(Error::new("max_speakers", "expected at least 1, or none for no limit"));
+        }
+        self.max_speakers.store(most.unwrap_or(usize::MAX), Ordering::Relaxed);
+        Ok(())
     }
 
     /// The name of the instruction set the mix uses.
@@ -154,14 +189,17 @@ impl Mixer {
         let now = ticks("now", now)?;
         let mut bus = self.bus();
         self.check("out", out.len())?;
-        let Bus { kernel, limiter, sum, limited, tick, playing } = &mut *bus;
+        let Bus { kernel, limiter, sum, limited, tick, playing, claims } = &mut *bus;
         self.roster().update(playing);
         sum.fill(0.0);
+        grant(playing, claims, self.max_speakers.load(Ordering::Relaxed));
+        let leveled = self.leveler.load(Ordering::Relaxed);
         let mut gone = false;
         let mut made_up = 0;
         for participant in playing.iter() {
             let mut strip = participant.strip();
-            made_up += usize::from(strip.render(now, made_up >= CONCEALED_WELL, *kernel, sum));
+            let how = Rendering { frugal: made_up >= CONCEALED_WELL, leveled };
+            made_up += usize::from(strip.render(now, how, *kernel, sum));
             gone |= strip.faded_out();
         }
         if gone {
@@ -229,6 +267,17 @@ impl Roster {
     fn forget_gone(&mut self) {
         self.participants.retain(|participant| !participant.strip().faded_out());
         self.changed = true;
+    }
+}
+
+/// Lets the `most` loudest of `playing` be mixed.
+fn grant(playing: &[Participant], claims: &mut Vec<(f32, usize)>, most: usize) {
+    claims.clear();
+    let strength = |participant: &Participant| participant.strip().claim().strength();
+    claims.extend(playing.iter().map(strength).zip(0..));
+    floor::strongest_first(claims, most);
+    for (place, &(_, n)) in claims.iter().enumerate() {
+        playing[n].strip().claim().grant(place < most);
     }
 }
 

@@ -5,6 +5,7 @@
 //! least 400 ms ago, or after a second without media; not muted any more at the first frame that is clearly louder,
 //! or the third that is a little louder. Audio that the receiver made up proves nothing: it only lets time pass.
 
+use crate::hearing::{Heard, LEVEL_OF_SILENCE};
 use crate::time::{Ticks, ms};
 
 /// One step of 16-bit audio.
@@ -19,19 +20,6 @@ const FAINT_FRAMES: u32 = 3;
 const SILENT: Ticks = ms(400);
 /// How long nothing is received before it is a mute; senders in DTX refresh every 400 ms.
 const NO_MEDIA: Ticks = ms(1000);
-/// The RFC 6464 audio level of digital silence, −127 dBov.
-pub const LEVEL_OF_SILENCE: u8 = 127;
-
-/// Where a frame's samples came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
-    /// From the sender, with the RFC 6464 level it announced.
-    Received(Option<u8>),
-    /// Made up by the receiver: concealment or comfort noise.
-    MadeUp,
-    /// There is nothing.
-    Nothing,
-}
 
 /// Decides whether a participant is muted, frame by frame.
 #[derive(Debug)]

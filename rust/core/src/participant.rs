@@ -4,12 +4,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::delay::Range;
 use crate::fade::Fade;
+use crate::floor::Claim;
+use crate::hearing::{Attention, Heard};
 use crate::kernel::{Kernel, Measure};
 use crate::level::Meter;
+use crate::leveler::Leveler;
 use crate::limiter::Limiter;
-use crate::mute::{Detector, Heard};
+use crate::mute::Detector;
 use crate::pcm::Fifo;
-use crate::receiver::{Attention, Receiver};
+use crate::receiver::Receiver;
 use crate::time::{FRAME, FRAMES_PER_SECOND, Ticks, ticks};
 use crate::{Error, Result, Sample, Stats};
 
@@ -133,6 +136,8 @@ pub(crate) struct Strip {
     fade: Fade,
     detector: Detector,
     meter: Meter,
+    leveler: Option<Box<Leveler>>,
+    claim: Claim,
     now: Ticks,
     /// What was played last, interleaved.
     frame: Vec<f32>,
@@ -140,6 +145,15 @@ pub(crate) struct Strip {
     /// The gain at which `frame` is in the mix.
     mixed: f32,
     minus: Option<Box<Minus>>,
+}
+
+/// How a strip is rendered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rendering {
+    /// Lost audio is concealed simply.
+    pub frugal: bool,
+    /// Speakers are brought to one loudness.
+    pub leveled: bool,
 }
 
 /// What one participant hears: its own limiter, and the frame it made last.
@@ -163,6 +177,8 @@ impl Strip {
             fade: Fade::new(rate, 0.0),
             detector: Detector::default(),
             meter: Meter::default(),
+            leveler: None,
+            claim: Claim::default(),
             now: 0,
             frame: vec![0.0; (rate / FRAMES_PER_SECOND) as usize * channels],
             frame_channels: channels,
@@ -192,19 +208,14 @@ impl Strip {
         }
     }
 
-    /// Makes the 20 ms that end at `now`, and adds them to `bus`; whether they had to be made up, `frugal`ly or not.
-    pub fn render(&mut self, now: Ticks, frugal: bool, kernel: Kernel, bus: &mut [f32]) -> bool {
+    /// Makes the 20 ms that end at `now`, and adds them to `bus`; whether they had to be made up.
+    pub fn render(&mut self, now: Ticks, how: Rendering, kernel: Kernel, bus: &mut [f32]) -> bool {
         self.now = now;
-        let silenced = self.left || self.signalled_mute == Some(true);
-        let attention = if silenced && self.fade.steady() == Some(0.0) {
-            Attention::None
-        } else if self.detector.silent() {
-            Attention::Drowsy
-        } else if frugal {
-            Attention::Frugal
-        } else {
-            Attention::Close
-        };
+        if how.leveled != self.leveler.is_some() {
+            self.leveler = how.leveled.then(|| Box::new(Leveler::new(self.rate)));
+        }
+        let unheard = self.left || self.signalled_mute == Some(true) || !self.claim.granted();
+        let attention = self.attention(unheard, how.frugal);
         let heard = match &mut self.source {
             Source::Unknown => Heard::Nothing,
             Source::Rtp(receiver) => {
@@ -214,7 +225,7 @@ impl Strip {
             }
             Source::Pcm(fifo) => fifo.pull(&mut self.frame),
         };
-        let gain = if silenced { 0.0 } else { self.gain };
+        let gain = if unheard { 0.0 } else { self.gain };
         let measure = if heard == Heard::Nothing {
             // Whatever comes next fades in.
             self.fade = Fade::new(self.rate, 0.0);
@@ -222,23 +233,57 @@ impl Strip {
             Measure::default()
         } else {
             self.fade.set(gain);
-            self.add(kernel, bus)
+            let measure = self.add(kernel, bus);
+            match (attention, heard) {
+                (Attention::None, Heard::Received(Some(level))) => self.announced(level),
+                _ => measure,
+            }
         };
         self.detector.observe(heard, measure.peak, FRAME);
         self.meter.add(measure, self.frame.len());
+        self.claim.observe(measure.sum_squares / self.frame.len() as f32);
         heard == Heard::MadeUp
     }
 
+    /// How closely to listen to who is `unheard` or not.
+    fn attention(&self, unheard: bool, frugal: bool) -> Attention {
+        let announces = matches!(&self.source, Source::Rtp(receiver) if receiver.announces());
+        // Who may be mixed again has to be measured.
+        let measured = self.claim.granted() || announces;
+        if unheard && measured && self.fade.steady() == Some(0.0) {
+            Attention::None
+        } else if self.detector.silent() {
+            Attention::Drowsy
+        } else if frugal || unheard {
+            Attention::Frugal
+        } else {
+            Attention::Close
+        }
+    }
+
     fn add(&mut self, kernel: Kernel, bus: &mut [f32]) -> Measure {
-        if let Some(gain) = self.fade.steady() {
-            self.mixed = gain;
-            return self.add_at(gain, kernel, bus);
+        if let Some(leveler) = &mut self.leveler {
+            leveler.listen(&self.frame, self.frame_channels);
+        }
+        let leveled = self.leveler.as_ref().map_or(Some(1.0), |leveler| leveler.steady());
+        if let (Some(gain), Some(leveled)) = (self.fade.steady(), leveled) {
+            self.mixed = gain * leveled;
+            return self.add_at(self.mixed, kernel, bus);
         }
         let measure = self.add_at(0.0, kernel, bus);
+        if let Some(leveler) = &self.leveler {
+            leveler.apply(&mut self.frame, self.frame_channels);
+        }
         self.fade.apply(&mut self.frame, self.frame_channels);
         self.mixed = 1.0;
         self.add_at(1.0, kernel, bus);
         measure
+    }
+
+    /// What would have been measured of a frame of this RFC 6464 `level`.
+    fn announced(&self, level: u8) -> Measure {
+        let rms = 10.0f32.powf(f32::from(level) / -20.0);
+        Measure { sum_squares: rms * rms * self.frame.len() as f32, peak: rms }
     }
 
     /// The only way onto the bus, and with a negative gain off it.
@@ -270,6 +315,11 @@ impl Strip {
             minus.limiter.process(&minus.bus, &mut minus.frame);
         }
         &self.minus.insert(minus).frame
+    }
+
+    /// The claim to be mixed, where not all are.
+    pub fn claim(&mut self) -> &mut Claim {
+        &mut self.claim
     }
 
     /// The participant leaves: its last frame, at the next mix, fades out.

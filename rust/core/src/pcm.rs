@@ -1,7 +1,7 @@
 //! A participant whose audio comes as samples, not as packets.
 
 use crate::Sample;
-use crate::mute::Heard;
+use crate::hearing::Heard;
 
 /// Samples waiting to be mixed, interleaved. At most one second: a full queue drops its oldest, and counts them.
 ///

@@ -13,10 +13,12 @@
 //! 5. A packet that does not fit the sequence or the clock, or goes on with an earlier timestamp, is dropped. When the
 //!    next one continues it, the sender has started anew, and so does the receiver ([`sender`](crate::sender)).
 
+use crate::adjust::{Adjustment, adjustment};
 use crate::delay::{Estimator, Range};
+use crate::hearing::{Attention, Heard, LEVEL_OF_SILENCE};
 use crate::history::History;
 use crate::jitter::{Inserted, JitterBuffer, Packet};
-use crate::mute::{Heard, LEVEL_OF_SILENCE};
+
 use crate::opus::{self, Header};
 use crate::playout::Playout;
 use crate::sender::{Arrival, Sender, Verdict};
@@ -33,31 +35,10 @@ const FADE_TO: Ticks = ms(200);
 const COMFORT_FADE_FROM: Ticks = ms(900);
 /// …and silent from here.
 const COMFORT_FADE_TO: Ticks = ms(1000);
-/// This far from the target, the delay is edited in pauses…
-const NEAR: Ticks = ms(10);
-/// …and this far in speech as well, where a period is as alike to the next as this…
-const TOLERANCE: Ticks = ms(20);
-const ALIKE: f32 = 0.9;
-/// …or, this far, as this.
-const FAR: Ticks = ms(100);
-const ROUGHLY_ALIKE: f32 = 0.5;
-/// No two periods are as alike.
-const PAUSES_ONLY: f32 = 2.0;
+/// The delay may be over its ceiling by this.
+const SLACK: Ticks = ms(20);
 /// Between two edits.
 const BETWEEN_EDITS: Ticks = ms(50);
-
-/// How closely somebody listens to what is received.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attention {
-    /// What is lost is made up as well as can be.
-    Close,
-    /// It is made up simply: many others have to be concealed at this tick as well.
-    Frugal,
-    /// There was nothing but silence: packets that are no different are not decoded.
-    Drowsy,
-    /// Nobody listens: nothing is decoded.
-    None,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -89,6 +70,8 @@ pub struct Receiver {
     heard: Heard,
     attention: Attention,
     last_edit: Ticks,
+    /// The newest packet told its level.
+    announces: bool,
     stats: Stats,
 }
 
@@ -113,6 +96,7 @@ impl Receiver {
             heard: Heard::Nothing,
             attention: Attention::Close,
             last_edit: Ticks::MIN / 2,
+            announces: false,
             stats: Stats::default(),
         }
     }
@@ -120,6 +104,11 @@ impl Receiver {
     /// The channels that [`Receiver::pull`] gives: one until the sender has sent stereo.
     pub fn channels(&self) -> usize {
         self.playout.channels()
+    }
+
+    /// Whether the sender tells the level of each packet: then it is known without decoding.
+    pub fn announces(&self) -> bool {
+        self.announces
     }
 
     /// Takes a packet in, as it came at `arrival`.
@@ -151,6 +140,7 @@ impl Receiver {
             return;
         }
         self.stats.received += 1;
+        self.announces = audio_level.is_some();
         self.estimator.observe(arrival, timestamp);
         if self.playhead.is_some_and(|playhead| timestamp < playhead) {
             self.stats.late += 1;
@@ -190,7 +180,7 @@ impl Receiver {
             self.playout.break_off();
             self.state = State::Waiting;
         } else if self.state == State::Playing && start - self.last_edit >= BETWEEN_EDITS {
-            self.edit(start);
+            self.adjust(start);
         }
         self.playout.take(frame);
         self.heard
@@ -282,8 +272,8 @@ impl Receiver {
         self.playhead = Some(self.last_end);
         self.pausing = packet.header.dtx;
         if self.can_ignore(&packet) {
-            let deaf = self.attention == Attention::None;
-            self.heard = if deaf { Heard::MadeUp } else { Heard::Received(packet.audio_level) };
+            let known = self.attention == Attention::Drowsy || packet.audio_level.is_some();
+            self.heard = if known { Heard::Received(packet.audio_level) } else { Heard::MadeUp };
             self.made_up = 0;
             self.playout.skip(&mut packet.payload, packet.header.duration);
         } else if self.playout.decode(&packet.payload, packet.header) {
@@ -352,36 +342,25 @@ impl Receiver {
         remaining.clamp(0.0, 1.0)
     }
 
-    /// Rule 3, second half: brings the delay nearer to its target by a pitch period, if there is one.
-    fn edit(&mut self, at: Ticks) {
-        let excess = self.delay(at) - self.estimator.target();
-        // A network that delays some packets so much may soon do so again.
-        let share = if excess > 0 { 2 } else { 4 };
-        let tolerance = TOLERANCE + self.estimator.spread() / share;
-        let distance = excess.abs();
-        let length = distance.min(FRAME);
-        let alike = if distance > FAR.max(tolerance) {
-            ROUGHLY_ALIKE
-        } else if distance > tolerance {
-            ALIKE
-        } else if distance > NEAR && excess < 0 {
-            PAUSES_ONLY
-        } else {
+    /// Rule 3, second half: brings the delay nearer to its target.
+    fn adjust(&mut self, at: Ticks) {
+        let Some(Adjustment { lengthen, length, alike }) =
+            adjustment(self.delay(at), &self.estimator)
+        else {
             return;
         };
-        if excess < 0 && self.made_up == 0 {
-            let added = self.playout.lengthen(alike, length);
+        let edited = if lengthen {
+            let possible = self.made_up == 0;
+            let added = if possible { self.playout.lengthen(alike, length) } else { 0.0 };
             self.stats.expanded += added;
-            self.edited(at, added);
-        } else if excess > 0 && self.decode_ahead(self.playout.enough_to_shorten()) {
-            let removed = self.playout.shorten(alike, length);
+            added
+        } else {
+            let possible = self.decode_ahead(self.playout.enough_to_shorten());
+            let removed = if possible { self.playout.shorten(alike, length) } else { 0.0 };
             self.stats.accelerated += removed;
-            self.edited(at, removed);
-        }
-    }
-
-    fn edited(&mut self, at: Ticks, seconds: f64) {
-        if seconds > 0.0 {
+            removed
+        };
+        if edited > 0.0 {
             self.last_edit = at;
         }
     }
@@ -402,7 +381,7 @@ impl Receiver {
         let ceiling = self.estimator.range().ceiling;
         let latest = at - self.estimator.undelayed() - ceiling;
         let within = self.buffer.newest().is_some_and(|newest| newest.timestamp >= latest);
-        within && self.delay(at) > ceiling + TOLERANCE
+        within && self.delay(at) > ceiling + SLACK
     }
 
     /// How long after its undelayed arrival the next sample is played, at `at`.

@@ -112,12 +112,46 @@ impl Mixer {
 #[pymethods]
 impl Mixer {
     #[new]
-    #[pyo3(signature = (sample_rate=48_000, channels=2, *, min_delay=0.04, max_delay=0.4))]
-    fn new(sample_rate: i64, channels: i64, min_delay: f64, max_delay: f64) -> PyResult<Self> {
+    #[pyo3(signature = (sample_rate=48_000, channels=2, *, min_delay=0.04, max_delay=0.4, leveler=false, max_speakers=None))]
+    fn new(
+        sample_rate: i64,
+        channels: i64,
+        min_delay: f64,
+        max_delay: f64,
+        leveler: bool,
+        max_speakers: Option<i64>,
+    ) -> PyResult<Self> {
         // What is out of range for the type is out of range for the core, which says so.
         let sample_rate = u32::try_from(sample_rate).unwrap_or(0);
         let channels = usize::try_from(channels).unwrap_or(0);
-        core::Mixer::new(sample_rate, channels, min_delay, max_delay).map(Self).map_err(value_error)
+        let mixer = core::Mixer::new(sample_rate, channels, min_delay, max_delay)
+            .map(Self)
+            .map_err(value_error)?;
+        mixer.set_leveler(leveler);
+        mixer.set_max_speakers(max_speakers)?;
+        Ok(mixer)
+    }
+
+    #[getter]
+    fn leveler(&self) -> bool {
+        self.0.leveler()
+    }
+
+    #[setter]
+    fn set_leveler(&self, leveler: bool) {
+        self.0.set_leveler(leveler);
+    }
+
+    #[getter]
+    fn max_speakers(&self) -> Option<usize> {
+        self.0.max_speakers()
+    }
+
+    #[setter]
+    fn set_max_speakers(&self, max_speakers: Option<i64>) -> PyResult<()> {
+        // What is below zero is refused like zero.
+        let most = max_speakers.map(|most| usize::try_from(most).unwrap_or(0));
+        self.0.set_max_speakers(most).map_err(value_error)
     }
 
     #[getter]
