@@ -6,7 +6,7 @@ PYTHON ?= python3
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
 ARGS ?=
 
-.PHONY: demo test test-rust test-python lint bench setup build clean
+.PHONY: demo test test-rust test-python lint bench quality fuzz setup build clean
 
 demo: build ## three speakers in a room, mixed and playable: make demo ARGS="--duration 20 --json"
 	@$(BIN)/audiomixer demo $(ARGS)
@@ -54,6 +54,20 @@ lint: build $(VENV)/.test $(VENV)/.lint
 bench: build $(VENV)/.bench
 	cargo bench --quiet --package audiomixer-core --bench kernel
 	$(BIN)/python benches/mixing.py $(ARGS)
+
+quality: build $(VENV)/.test $(VENV)/.quality ## what is heard over bad networks, beside NetEq: make quality ARGS="--seeds 1"
+	@benches/quality/system-packages
+	$(BIN)/python -m benches.quality $(ARGS)
+
+FUZZ_SECONDS ?= 600
+FUZZ := cargo +nightly fuzz run --fuzz-dir rust/fuzz --features libfuzzer
+
+fuzz: ## each target for ten minutes, one after the other: make fuzz FUZZ_SECONDS=60
+	@command -v cargo-fuzz >/dev/null || cargo install --quiet --locked cargo-fuzz
+	@rustup toolchain list | grep -q nightly || rustup toolchain install nightly --profile minimal
+	set -e; for target in packets operations payloads; do mkdir -p target/fuzz/$$target; \
+	    $(FUZZ) $$target target/fuzz/$$target rust/fuzz/corpus/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=10; done
 
 clean:
 	rm -rf $(VENV) target

@@ -2,8 +2,8 @@
 
 After `modules/audio_coding/neteq` as of 2025: the decisions of `decision_logic.cc`, the delay of `delay_manager.cc`
 with its underrun and reorder optimizers, playout delay by `packet_arrival_history.cc`. Time is in milliseconds, 10 a
-tick; audio at 48 kHz. What it does to the samples is in `neteq_signal`. Left out: comfort noise, nack, and the exact integer
-arithmetic.
+tick; audio at 48 kHz. What it does to the samples is in `neteq_signal`. Left out: comfort noise, nack, and the exact
+integer arithmetic.
 """
 
 from collections import deque
