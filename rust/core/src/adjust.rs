@@ -38,7 +38,7 @@ pub fn adjustment(delay: Ticks, estimator: &Estimator) -> Option<Adjustment> {
         ROUGHLY_ALIKE
     } else if distance > tolerance {
         ALIKE
-    } else if distance > NEAR && lengthen {
+    } else if distance > if lengthen { NEAR } else { tolerance - NEAR } {
         PAUSES_ONLY
     } else {
         return None;
@@ -69,7 +69,8 @@ mod tests {
         assert_eq!(alike(ms(30)), None);
         assert_eq!(alike(ms(29)), Some(PAUSES_ONLY));
         assert_eq!(alike(ms(19)), Some(ALIKE));
-        assert_eq!(alike(ms(60)), None);
+        assert_eq!(alike(ms(50)), None);
+        assert_eq!(alike(ms(51)), Some(PAUSES_ONLY));
         assert_eq!(alike(ms(61)), Some(ALIKE));
         assert_eq!(alike(ms(141)), Some(ROUGHLY_ALIKE));
     }
@@ -79,7 +80,7 @@ mod tests {
         let estimator = after(ms(80));
         let target = estimator.target();
         assert!(target >= ms(80));
-        assert_eq!(adjustment(target + ms(59), &estimator), None);
+        assert_eq!(adjustment(target + ms(49), &estimator), None);
         let longer = adjustment(target + ms(61), &estimator).unwrap();
         assert_eq!(longer, Adjustment { lengthen: false, length: FRAME, alike: ALIKE });
         assert!(adjustment(target - ms(15), &estimator).unwrap().lengthen);

@@ -109,7 +109,8 @@ impl Estimator {
         self.peak = 0;
         let target = self.peaks.quantile(PEAKS).max(self.packets.quantile(PACKETS));
         let target = target.clamp(self.range.floor, self.range.ceiling);
-        if target >= self.target + RISE || target <= self.target - FALL {
+        let calm = target == self.range.floor;
+        if target >= self.target + RISE || target <= self.target - FALL || calm {
             self.target = target;
         }
         self.peaks.forget();
