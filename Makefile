@@ -56,7 +56,7 @@ bench: build $(VENV)/.bench
 	$(BIN)/python benches/mixing.py $(ARGS)
 
 quality: build $(VENV)/.test $(VENV)/.quality ## what is heard over bad networks, beside NetEq: make quality ARGS="--seeds 1"
-	@benches/quality/system-packages
+	@benches/system-packages chromium libopus0 pocketsphinx-testdata
 	$(BIN)/python -m benches.quality $(ARGS)
 
 FUZZ_SECONDS ?= 600

@@ -1,4 +1,4 @@
-"""The whole receive path, from UDP packet to mixed frame: ours beside stock aiortc with NumPy.
+"""The whole receive path, from UDP packet to mixed frame: ours beside stock aiortc with NumPy and Janus's AudioBridge.
 
 A process sends each participant's stream (speech, Opus at 32 kbit/s, mono, in-band FEC, by default); the contenders
 receive the same packets one after the other. Prints the CPU time of the receiving process, all of its threads, in ms
@@ -12,54 +12,20 @@ import asyncio
 import multiprocessing
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-import av
 import numpy as np
-import uvloop
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
-from audiomixer.encoding import FRAME_SIZE, TIME_BASE
+from audiomixer.encoding import FRAME_SIZE
 from audiomixer.rooms.local import LocalRoom
-from audiomixer.webrtc.peer import Peer
-from tests.opus import opus
-from tests.signals import speech, stereo
+from benches.audiobridge import OUTSIDE, audiobridge
+from benches.senders import STREAMS, in_process, send
 
-_SPEAKERS = ("alice", "bob", "carol")
 _SETTLE = 4.0
 """Seconds until the measurement begins."""
-STREAMS: dict[str, Callable[[str], list[bytes]]] = {
-    "speaking": lambda speaker: opus(speech(speaker), 32),
-    "stereo": lambda speaker: opus(stereo(speech(speaker)), 64),
-    "muted": lambda speaker: opus(speech(speaker) * 0, 32),
-    "muted, DTX": lambda speaker: opus(speech(speaker) * 0, 32, dtx=True),
-}
-
-
-async def send(offers: Connection, participants: int, kind: str) -> None:
-    """Offers so many connections, and sends until told to stop."""
-    streams = [STREAMS[kind](speaker) for speaker in _SPEAKERS]
-    peers = [Peer(["127.0.0.1"], "sendonly") for _ in range(participants)]
-    for peer in peers:
-        offers.send(await peer.offer())
-        await peer.accept(await asyncio.to_thread(offers.recv))
-    began = time.monotonic()
-    number = 0
-    while not offers.poll():
-        for n, peer in enumerate(peers):
-            stream = streams[n % len(streams)]
-            payload = stream[(number + 50 * n) % len(stream)]
-            before = stream[(number + 50 * n - 1) % len(stream)]
-            if len(payload) > 2 or len(before) > 2:  # Of a pause, only the beginning is sent.
-                packet = av.Packet(payload)
-                packet.pts, packet.time_base = number * FRAME_SIZE, TIME_BASE
-                peer.track.send(packet)
-        number += 1
-        await asyncio.sleep(began + number * 0.02 - time.monotonic())
-    for peer in peers:
-        await peer.close()
 
 
 class Ours:
@@ -152,17 +118,6 @@ async def receive(
     await receiver.close()
 
 
-def in_process(work: Callable[..., Awaitable[None]], *arguments: object) -> multiprocessing.Process:
-    """Runs a coroutine in a process of its own."""
-    process = multiprocessing.get_context("spawn").Process(target=_run, args=(work, arguments))
-    process.start()
-    return process
-
-
-def _run(work: Callable[..., Awaitable[None]], arguments: tuple[object, ...]) -> None:
-    uvloop.run(work(*arguments))  # type: ignore[arg-type]
-
-
 def measure(contender: type[Ours | Stock], kind: str, participants: int, seconds: float) -> float:
     """CPU time per participant and second, in ms."""
     offers, offered = multiprocessing.Pipe()
@@ -179,6 +134,22 @@ def measure(contender: type[Ours | Stock], kind: str, participants: int, seconds
     return share * 1000 / participants
 
 
+def measure_audiobridge(participants: int, seconds: float) -> float:
+    """The same for Janus, which also encodes what each of them would hear."""
+    with audiobridge() as bridge:
+        offers, offered = multiprocessing.Pipe()
+        sender = in_process(send, offered, participants, "speaking", OUTSIDE)
+        for n in range(participants):
+            offers.send(bridge.join(offers.recv(), str(n)))
+        time.sleep(_SETTLE)
+        used, began = bridge.cpu_time(), time.monotonic()
+        time.sleep(seconds)
+        share = (bridge.cpu_time() - used) / (time.monotonic() - began)
+        offers.send("stop")
+        sender.join()
+    return share * 1000 / participants
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--participants", type=int, default=40)
@@ -188,10 +159,12 @@ def main() -> None:
     print(f"receive, decode and mix {options.participants} participants: CPU ms per participant and second")
     costs = {kind: measure(Ours, kind, options.participants, options.seconds) for kind in STREAMS}
     for kind, cost in costs.items():
-        print(f"  audiomixer, {kind:12} {cost:7.2f}")
+        print(f"  {f'audiomixer, {kind}':24} {cost:7.2f}")
     if not options.ours:
         stock = measure(Stock, "speaking", options.participants, options.seconds)
-        print(f"  aiortc + NumPy, speaking {stock:7.2f}  {stock / costs['speaking']:5.1f} ×")
+        janus = measure_audiobridge(options.participants, options.seconds)
+        for name, cost in {"aiortc + NumPy, speaking": stock, "Janus AudioBridge": janus}.items():
+            print(f"  {name:24} {cost:7.2f}  {cost / costs['speaking']:5.1f} ×")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ class Pacer:
         self._thread: threading.Thread | None = None
         self._workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._rounds = 0
+        self.late = 0
+        """Rounds that ended after the next should have begun."""
 
     def add(self, paced: Paced) -> None:
         """Begins to pace."""
@@ -74,6 +76,7 @@ class Pacer:
                 advancing = [pool.submit(_advance, share) for share in others]
                 _advance(first)
                 wait(advancing)
+                self.late += clock() > tick + FRAME
                 with self._work:
                     self._busy = False
                     self._rounds += 1

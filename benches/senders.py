@@ -1,0 +1,63 @@
+"""Participants for benches, in a process of their own."""
+
+import asyncio
+import multiprocessing
+import os
+import time
+from collections.abc import Awaitable, Callable
+from multiprocessing.connection import Connection
+
+import av
+import uvloop
+
+from audiomixer.encoding import FRAME_SIZE, TIME_BASE
+from audiomixer.webrtc.peer import Peer
+from tests.opus import opus
+from tests.signals import speech, stereo
+
+_SPEAKERS = ("alice", "bob", "carol")
+STREAMS: dict[str, Callable[[str], list[bytes]]] = {
+    "speaking": lambda speaker: opus(speech(speaker), 32),
+    "stereo": lambda speaker: opus(stereo(speech(speaker)), 64),
+    "muted": lambda speaker: opus(speech(speaker) * 0, 32),
+    "muted, DTX": lambda speaker: opus(speech(speaker) * 0, 32, dtx=True),
+}
+
+
+async def send(offers: Connection, participants: int, kind: str, address: str = "127.0.0.1") -> None:
+    """Offers so many connections, and sends until told to stop."""
+    streams = [STREAMS[kind](speaker) for speaker in _SPEAKERS]
+    peers = [Peer([address], "sendonly") for _ in range(participants)]
+    for peer in peers:
+        offers.send(await peer.offer())
+        await peer.accept(await asyncio.to_thread(offers.recv))
+    began = time.monotonic()
+    number = 0
+    while not offers.poll():
+        for n, peer in enumerate(peers):
+            stream = streams[n % len(streams)]
+            payload = stream[(number + 50 * n) % len(stream)]
+            before = stream[(number + 50 * n - 1) % len(stream)]
+            if len(payload) > 2 or len(before) > 2:  # Of a pause, only the beginning is sent.
+                packet = av.Packet(payload)
+                packet.pts, packet.time_base = number * FRAME_SIZE, TIME_BASE
+                peer.track.send(packet)
+        number += 1
+        await asyncio.sleep(began + number * 0.02 - time.monotonic())
+    for peer in peers:
+        await peer.close()
+
+
+def in_process(
+    work: Callable[..., Awaitable[None]], *arguments: object, core: int | None = None
+) -> multiprocessing.Process:
+    """Runs a coroutine in a process of its own, on any processor or on a certain one."""
+    process = multiprocessing.get_context("spawn").Process(target=_run, args=(core, work, arguments))
+    process.start()
+    return process
+
+
+def _run(core: int | None, work: Callable[..., Awaitable[None]], arguments: tuple[object, ...]) -> None:
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    uvloop.run(work(*arguments))  # type: ignore[arg-type]
