@@ -29,7 +29,7 @@ async def test_the_names_are_there() -> None:
         assert name in transport, f"aiortc's RTCDtlsTransport.{name} has moved: see audiomixer/webrtc/rtp_tap.py"
     assert "_connection" in RTCIceTransport.__init__.__code__.co_names
     connection = aioice.Connection(ice_controlling=True)
-    for name in ("data_received", "get_component_candidates", "query_consent", "_query_consent_task", "_nominated"):
+    for name in ("_protocols", "get_component_candidates", "query_consent", "_query_consent_task", "_nominated"):
         assert hasattr(connection, name), f"aioice's Connection.{name} has moved: see audiomixer/webrtc"
     assert {"add", "packets_received"} <= set(dir(StreamStatistics(48_000)))
 

@@ -1,8 +1,8 @@
 """Takes RTP packets out of aiortc as soon as they come, before its queue, its jitter buffer and its decoder thread.
 
-Datagrams are looked at where ICE hands them out: those that are RTP are decrypted and handed on at once, all others go
-aiortc's own way. This module, `peer` and `track` are the only ones that know aiortc's private names; aiortc is pinned
-to a minor version, and `tests/webrtc/test_rtp_tap.py` fails when the names move.
+Datagrams are looked at where the sockets hand them out: those that are RTP are decrypted and handed on at once, all
+others go the way they would without it. This module, `peer` and `track` are the only ones that know private names of
+aiortc, which is pinned to a minor version; `tests/webrtc/test_rtp_tap.py` fails when the names move.
 """
 
 import asyncio
@@ -62,15 +62,23 @@ class _Tap:
         self._level_extension: int | None = next(ids, None)
 
     def install(self, transport: Any) -> None:
-        """Looks at the datagrams of a DTLS transport."""
-        connection = transport.transport._connection
-        others = connection.data_received
+        """Looks at the datagrams of a DTLS transport whose ICE has connected."""
 
-        def data_received(data: bytes, component: int) -> None:
+        async def handle_rtp_data(data: bytes, arrival_time_ms: int) -> None:
+            """What was queued before SRTP had its keys."""
+            self._take(data)
+
+        transport._handle_rtp_data = handle_rtp_data
+        self._router = transport._rtp_router
+        for protocol in transport.transport._connection._protocols:
+            protocol.datagram_received = self._receive(transport, protocol.datagram_received)
+
+    def _receive(self, transport: Any, others: Callable[[bytes, Any], None]) -> Callable[[bytes, Any], None]:
+        def datagram_received(data: bytes, address: Any) -> None:
             if len(data) < 2:
                 return  # aiortc would trip over an empty datagram.
             if not 127 < data[0] < 192 or data[1] & 0x7F in _RTCP_TYPES or not transport._rx_srtp:
-                others(data, component)
+                others(data, address)
                 return
             try:
                 plain = transport._rx_srtp.unprotect(data)
@@ -78,13 +86,7 @@ class _Tap:
                 return  # Not authentic, a replay, or longer than any packet.
             self._take(plain)
 
-        async def handle_rtp_data(data: bytes, arrival_time_ms: int) -> None:
-            """What was queued before SRTP had its keys."""
-            self._take(data)
-
-        connection.data_received = data_received
-        transport._handle_rtp_data = handle_rtp_data
-        self._router = transport._rtp_router
+        return datagram_received
 
     def _take(self, data: bytes) -> None:
         packet = RtpPacket.parse(data, self._level_extension)
