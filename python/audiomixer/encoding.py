@@ -26,8 +26,8 @@ _MOST_STEERED: Final = 0.1
 """The encoder is asked for at most so much less than the bitrate."""
 
 _ENCODERS: Final[dict[Codec, tuple[str, dict[str, str]]]] = {
-    # Twice as fast as the default coder, at the same bitrate.
-    "aac": ("aac", {"aac_coder": "fast"}),
+    # Less than half the work of the default coder, at the same bitrate; most of what is said is alike on both sides.
+    "aac": ("aac", {"aac_coder": "fast", "aac_ms": "1"}),
     "opus": ("libopus", {"vbr": "off", "compression_level": "5", "fec": "1", "packet_loss": "5"}),
     "mp3": ("libmp3lame", {}),
     "pcm": ("pcm_s16le", {}),
