@@ -1,6 +1,7 @@
 """`AudioMixer`: joins a room, encodes its mix once per encoding, feeds outputs, and tells who is how loud."""
 
 import asyncio
+import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from audiomixer.encoding import (
     BITRATES,
     FRAME_SIZE,
     SAMPLE_RATE,
+    Codec,
     EncodedPacket,
     Encoder,
     Encoding,
@@ -27,8 +29,15 @@ from audiomixer.rooms.base import Room
 from audiomixer.rooms.local import LocalRooms, check_name
 
 IDENTITY: Final = "audio-mixer-v2"
+_BLOCK: Final = 5
+"""Where 20 ms do not matter, frames are encoded in blocks of so many: an encoder that has to be fetched into the cache
+for each frame takes half as long again."""
+_AT_ONCE: Final[frozenset[Codec]] = frozenset({"opus"})
 _PAYLOADS: Final = 120
 """A minute of payloads may wait for a reader."""
+
+_phases = itertools.count()
+"""Mixers end their blocks in turn, not all at the same tick."""
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +108,10 @@ class AudioMixer:
         self._started: list[Output] = []
         self._working = list(self.outputs)
         self._running = False
+        self._block = np.zeros((_BLOCK * FRAME_SIZE, 2), np.float32)
+        self._blocked = 0
+        """Frames in the block."""
+        self._phase = next(_phases) % _BLOCK
         self._frames = 0
         self._sequence = 0
 
@@ -158,6 +171,7 @@ class AudioMixer:
         self._running = False
         try:
             await asyncio.to_thread(self.room.bus.remove, self)
+            self._end_block({encoding for encoding in self._encoders if encoding.codec not in _AT_ONCE})
             for encoding, encoder in self._encoders.items():
                 self._write(encoding, encoder.encode(None))
         finally:
@@ -183,18 +197,33 @@ class AudioMixer:
         return self._payloads.subscribe()
 
     def on_frame(self, samples: NDArray[np.float32]) -> None:
-        """Encodes a frame once for each encoding that an output wants; called by the bus."""
+        """Encodes a frame once for each encoding that an output wants, some in blocks; called by the bus."""
         wanted = {output.encoding for output in self._working if output.active}
-        if wanted:
-            frame = to_av_frame(samples, self._frames * FRAME_SIZE)
-            for encoding in wanted:
-                encoder = self._encoders.get(encoding)
-                if encoder is None:
-                    encoder = self._encoders[encoding] = Encoder(encoding)
-                self._write(encoding, encoder.encode(frame))
         for encoding in self._encoders.keys() - wanted:
             del self._encoders[encoding]
+        at_once = {encoding for encoding in wanted if encoding.codec in _AT_ONCE}
+        self._encode(at_once, samples, self._frames)
+        self._block[self._blocked * FRAME_SIZE :][:FRAME_SIZE] = samples
+        self._blocked += 1
         self._frames += 1
+        if self._blocked == _BLOCK or (self._frames + self._phase) % _BLOCK == 0:
+            self._end_block(wanted - at_once)
+
+    def _end_block(self, encodings: set[Encoding]) -> None:
+        block, self._blocked = self._blocked, 0
+        if block:
+            self._encode(encodings, self._block[: block * FRAME_SIZE], self._frames - block)
+
+    def _encode(self, encodings: set[Encoding], samples: NDArray[np.float32], first: int) -> None:
+        """Encodes `samples`, the `first` of which is the stream's frame of this number."""
+        if not encodings:
+            return
+        frame = to_av_frame(samples, first * FRAME_SIZE)
+        for encoding in encodings:
+            encoder = self._encoders.get(encoding)
+            if encoder is None:
+                encoder = self._encoders[encoding] = Encoder(encoding)
+            self._write(encoding, encoder.encode(frame))
 
     def on_volumes(self, volumes: Mapping[str, int]) -> None:
         """Makes a payload; called by the bus."""
