@@ -4,6 +4,7 @@ python -m benches.quality --seeds 5 --bitrates 24 32 --plot docs/quality.png
 """
 
 import argparse
+import asyncio
 import itertools
 import os
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ import numpy as np
 
 from audiomixer.encoding import SAMPLE_RATE
 from benches.quality import receivers
+from benches.quality.chromium import chromium
 from benches.quality.measures import Judged, judge
 from benches.quality.neteq import neteq
 from benches.quality.network import PACKET, Network
@@ -31,6 +33,21 @@ RECEIVERS = {
     "aiortc": receivers.aiortc,
 }
 LOSSES, BURSTS = (0.0, 0.01, 0.03, 0.05, 0.1, 0.2), (1, 2, 4)
+CHROMIUM = "NetEq (Chromium)"
+IN_CHROMIUM = (
+    Network(),
+    Network(loss=0.03),
+    Network(loss=0.05),
+    Network(loss=0.1),
+    Network(loss=0.2),
+    Network(loss=0.1, burst=2),
+    Network(loss=0.1, burst=4),
+    Network(jitter=0.015),
+    Network(jitter=0.04),
+    Network(loss=0.05, jitter=0.015),
+    Network(loss=0.1, burst=2, jitter=0.04),
+    Network(stall=0.2),
+)
 DELAYS = ({}, {"jitter": 0.015}, {"jitter": 0.04}, {"stall": 0.2})
 
 
@@ -55,9 +72,22 @@ def run(bitrate: int, network: Network, seed: int) -> dict[str, Judged]:
     return {name: judge(signal, play(payloads, arrivals, seconds)) for name, play in RECEIVERS.items()}
 
 
+def run_chromium(bitrate: int, seeds: int) -> dict[Network, dict[str, Judged]]:
+    """What Chromium makes of some of the traces, in real time, beside the others."""
+    signal, payloads = sent(bitrate)
+    traces = [(network, seed) for network in IN_CHROMIUM for seed in range(seeds)]
+    played = asyncio.run(chromium(signal, payloads, traces))
+    results: dict[Network, list[dict[str, Judged]]] = {}
+    for (network, seed), heard in zip(traces, played, strict=True):
+        others = run(bitrate, network, seed)
+        results.setdefault(network, []).append({CHROMIUM: judge(signal, heard)} | others)
+    return {network: mean(cells) for network, cells in results.items()}
+
+
 def mean(results: Iterable[Mapping[str, Judged]]) -> dict[str, Judged]:
     """Over seeds, for each receiver."""
-    columns = {name: [result[name] for result in results] for name in RECEIVERS}
+    results = list(results)
+    columns = {name: [result[name] for result in results] for name in results[0]}
     fields = ("pesq", "stoi", "delay", "concealed")
     return {
         name: Judged(*(float(np.mean([getattr(judged, field) for judged in column])) for field in fields))
@@ -69,6 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bitrates", type=int, nargs="+", default=[24, 32], help="kbit/s")
     parser.add_argument("--seeds", type=int, default=5, help="traces in each cell of the grid")
+    parser.add_argument("--chromium", type=int, default=2, metavar="SEEDS", help="traces in Chromium; takes real time")
     parser.add_argument("--plot", type=Path, help="PNG to draw into")
     options = parser.parse_args()
     networks = grid()
@@ -82,8 +113,13 @@ def main() -> None:
     for bitrate in options.bitrates:
         print(f"\nOpus {bitrate} kbit/s with FEC, mean of {options.seeds} seeds")
         print(tabulate({network: cells[bitrate, network] for network in networks}))
+    bitrate = options.bitrates[-1]
+    real = run_chromium(bitrate, options.chromium) if options.chromium else {}
+    if real:
+        print(f"\nThe same in Chromium, {bitrate} kbit/s, mean of {options.chromium} seeds")
+        print(tabulate(real))
     if options.plot:
-        draw({network: cells[options.bitrates[-1], network] for network in networks}, options.plot)
+        draw({network: cells[bitrate, network] for network in networks}, real, options.plot)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ def tabulate(cells: Cells) -> str:
     return "\n".join(lines)
 
 
-def draw(cells: Cells, path: Path) -> None:
-    """PESQ over loss: a panel for each kind of delay, a line for each receiver and mean burst."""
+def draw(cells: Cells, real: Cells, path: Path) -> None:
+    """PESQ over loss: a panel for each kind of delay, a line for each receiver and mean burst, crosses for `real`."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -57,8 +57,11 @@ def draw(cells: Cells, path: Path) -> None:
                 )
                 label = name if burst == 1 else None
                 panel.plot(*zip(*points, strict=True), style, color=f"C{color}", label=label, marker=".")
+        for network, results in real.items():
+            if _delays(network) == kind:
+                panel.plot(network.loss * 100, next(iter(results.values())).pesq, "kx")
         panel.set(title=kind, xlabel="packets lost, %", ylim=(1, 4.5))
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("PESQ-WB (solid: independent losses; dashed: 2, dotted: 4 in a row)")
+    panels[0].set_ylabel("PESQ-WB (losses solid: independent; dashed: 2, dotted: 4 in a row; ×: Chromium)")
     panels[0].legend()
     figure.savefig(path, dpi=100)
