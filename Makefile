@@ -51,9 +51,13 @@ lint: build $(VENV)/.test $(VENV)/.lint
 	$(BIN)/lint-imports
 	$(BIN)/python -m mypy.stubtest audiomixer._core --mypy-config-file pyproject.toml
 
-bench: build $(VENV)/.bench
+bench: build $(VENV)/.test $(VENV)/.bench ## what it costs, beside others; the machine has to be idle, and Janus needs root
+	@benches/system-packages libopus0
 	cargo bench --quiet --package audiomixer-core --bench kernel
-	$(BIN)/python benches/mixing.py $(ARGS)
+	$(BIN)/python -m benches.mixing
+	$(BIN)/python -m benches.receiving
+	$(BIN)/python -m benches.density --rooms 40 --speakers 2
+	$(BIN)/python -m benches.density --rooms 1 --speakers 200
 
 quality: build $(VENV)/.test $(VENV)/.quality ## what is heard over bad networks, beside NetEq: make quality ARGS="--seeds 1"
 	@benches/system-packages chromium libopus0 pocketsphinx-testdata

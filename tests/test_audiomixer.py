@@ -76,6 +76,7 @@ async def test_an_output_that_cannot_be_opened_leaves_nothing_behind(tmp_path: P
     ("options", "problem"),
     [
         ({"audio_bitrate": 64}, "^audio_bitrate: expected one of"),
+        ({"max_speakers": 0}, "^max_speakers: expected at least 1"),
         ({"outputs": ["show.txt"]}, "^output: expected"),
         ({"outputs": ["a.wav", "b.wav", "a.wav"]}, "^outputs: 'a.wav' is given more than once"),
     ],
@@ -83,6 +84,15 @@ async def test_an_output_that_cannot_be_opened_leaves_nothing_behind(tmp_path: P
 def test_settings_that_are_none(options: dict[str, object], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         AudioMixer("local:show", **options)  # type: ignore[arg-type]
+
+
+async def test_options_of_the_mix_are_the_rooms() -> None:
+    rooms = LocalRooms()
+    async with AudioMixer("local:show", leveler=True, max_speakers=2, rooms=rooms) as live:
+        mixer = live.room.bus.mixer
+        assert (mixer.leveler, mixer.max_speakers) == (True, 2)
+        async with AudioMixer("local:show", rooms=rooms):
+            assert (mixer.leveler, mixer.max_speakers) == (True, 2)
 
 
 @pytest.mark.parametrize("room", ["show", "local:", "local:no name", "zoom:123", ""])

@@ -62,6 +62,7 @@ async def test_a_room_with_a_secret_takes_tokens_made_by_the_command(tmp_path: P
         (["mix", "--room", "local:a", "--output", "/nowhere/a.wav"], "output: cannot write /nowhere/a.wav"),
         (["mix", "--room", "local:a", "--metadata", "/nowhere/a.jsonl"], "metadata: cannot write /nowhere/a.jsonl"),
         (["mix", "--room", "local:a", "--audio-bitrate", "64"], "audio-bitrate"),
+        (["mix", "--room", "local:a", "--max-speakers", "0"], "max-speakers"),
         (["mix"], "--room"),
         (["demo", "--host", "192.0.2.1"], "port: cannot listen on 192.0.2.1:8080"),
         (["demo", "--duration", "soon"], "duration"),

@@ -1,6 +1,7 @@
 """aiortc's private names are where the tap expects them, and the tap does what it replaces."""
 
 import asyncio
+import socket
 import threading
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ from aiortc import RTCDtlsTransport, RTCIceTransport, RTCRtpReceiver, RTCRtpSend
 from aiortc.rtcrtpreceiver import StreamStatistics
 
 from audiomixer._core import RtpPacket
-from audiomixer.encoding import Encoder, Encoding, to_av_frame
+from audiomixer.encoding import EncodedPacket, Encoder, Encoding, to_av_frame
 from audiomixer.webrtc.peer import Peer
 from tests.signals import frames, noise
 
@@ -32,6 +33,37 @@ async def test_the_names_are_there() -> None:
     for name in ("_protocols", "get_component_candidates", "query_consent", "_query_consent_task", "_nominated"):
         assert hasattr(connection, name), f"aioice's Connection.{name} has moved: see audiomixer/webrtc"
     assert {"add", "packets_received"} <= set(dir(StreamStatistics(48_000)))
+
+
+def test_a_packet_and_its_level_are_read() -> None:
+    header = bytes([0x90, 0x80 | 111, 0, 7, 0, 0, 3, 192, 0, 0, 0, 9])
+    level = bytes([0xBE, 0xDE, 0, 1, 0x10, 0x80 | 42, 0, 0])
+    packet = RtpPacket.parse(header + level + b"opus", 1)
+    assert packet
+    assert (packet.payload_type, packet.sequence_number, packet.timestamp, packet.ssrc) == (111, 7, 960, 9)
+    assert (packet.audio_level, packet.payload) == (42, b"opus")
+    assert RtpPacket.parse(b"no packet") is None
+
+
+async def test_datagrams_that_are_nothing_disturb_nothing() -> None:
+    received: list[RtpPacket] = []
+    receiver = Peer(["127.0.0.1"], "recvonly", on_packet=received.append)
+    sender = Peer(["127.0.0.1"], "sendonly")
+    await sender.accept(await receiver.answer(await sender.offer()))
+    await asyncio.sleep(0.5)
+    connection = receiver._transceiver.receiver.transport.transport._connection
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        for candidate in connection.local_candidates:
+            for data in (b"", b"\x80", b"\x80\x6f" + b"\0" * 40, b"\x80" * 2000, b"\x17\xfe", b"\xff" * 20):
+                stranger.sendto(data, (candidate.host, candidate.port))
+    packet = EncodedPacket(b"\xf8\xff\xfe", 0, 960)
+    for _ in range(10):
+        sender.track.send(packet.to_av())
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.2)
+    await sender.close()
+    await receiver.close()
+    assert len(received) >= 8
 
 
 async def test_packets_come_through_and_reports_go_back_and_nothing_is_decoded() -> None:

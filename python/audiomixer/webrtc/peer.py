@@ -30,8 +30,8 @@ _CONNECT_TIMEOUT = 10.0
 _CONSENT_INTERVAL = 2.0
 _CONSENT_RETRY = 0.25
 _CONSENT_FAILURES = 5
-"""A peer that answers no check for five seconds is gone (a check takes half a second to fail, and then another is made
-soon); aioice would wait for half a minute."""
+"""A peer that answers no check for about six seconds is gone (a check takes half a second to fail, and then another is
+made soon); aioice would wait for half a minute."""
 _CLOSE_TIMEOUT = 2.0
 """Seconds that aiortc may take to close in order."""
 _OPUS = RTCRtpCodecCapability(mimeType="audio/opus", clockRate=48_000, channels=2)
