@@ -61,7 +61,7 @@ bench: build $(VENV)/.test $(VENV)/.bench ## what it costs, beside others; the m
 
 quality: build $(VENV)/.test $(VENV)/.quality ## what is heard over bad networks, beside NetEq: make quality ARGS="--seeds 1"
 	@benches/system-packages chromium libopus0 pocketsphinx-testdata
-	$(BIN)/python -m benches.quality $(ARGS)
+	$(BIN)/python -m benches.quality --plot docs/quality.png $(ARGS)
 
 FUZZ_SECONDS ?= 600
 FUZZ := cargo +nightly fuzz run --fuzz-dir rust/fuzz --features libfuzzer

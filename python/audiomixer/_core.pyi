@@ -52,13 +52,13 @@ class Mixer:
     """
     @property
     def sample_rate(self) -> int:
-        """_Samples per second and channel."""
+        """Samples per second and channel."""
     @property
     def channels(self) -> int:
         """Channels of the mix."""
     @property
     def frame_size(self) -> int:
-        """_Samples per channel in a frame: 960 at 48 kHz."""
+        """Samples per channel in a frame: 960 at 48 kHz."""
     @property
     def latency(self) -> float:
         """Seconds by which the look-ahead limiter delays the mix."""

@@ -171,7 +171,8 @@ class AudioMixer:
         self._running = False
         try:
             await asyncio.to_thread(self.room.bus.remove, self)
-            self._end_block({encoding for encoding in self._encoders if encoding.codec not in _AT_ONCE})
+            wanted = {output.encoding for output in self._working if output.active}
+            self._end_block({encoding for encoding in wanted if encoding.codec not in _AT_ONCE})
             for encoding, encoder in self._encoders.items():
                 self._write(encoding, encoder.encode(None))
         finally:
@@ -206,7 +207,7 @@ class AudioMixer:
         self._block[self._blocked * FRAME_SIZE :][:FRAME_SIZE] = samples
         self._blocked += 1
         self._frames += 1
-        if self._blocked == _BLOCK or (self._frames + self._phase) % _BLOCK == 0:
+        if (self._frames + self._phase) % _BLOCK == 0:
             self._end_block(wanted - at_once)
 
     def _end_block(self, encodings: set[Encoding]) -> None:

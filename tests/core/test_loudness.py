@@ -92,6 +92,40 @@ def test_who_is_not_mixed_but_announces_levels_is_metered_by_them() -> None:
     assert level_at(mixed[120_000:168_000], 300) < 0.001
 
 
+@pytest.mark.parametrize("announced", [None, 6])
+def test_who_is_muted_does_not_take_the_floor(announced: int | None) -> None:
+    """Alice is much louder than Bob, and muted; only one is mixed."""
+    mixer = Mixer(max_speakers=1)
+    alice, bob = mixer.add_participant("alice"), mixer.add_participant("bob")
+    alice.muted = True
+    loud, quiet = opus(sine(300, 0.5, 4)), opus(sine(500, 0.1, 4))
+
+    def tick(now: float) -> None:
+        n = round(now * 50) - 1
+        alice.push_rtp(n, n * 960, loud[n], now - 0.01, announced)
+
+    mixed = play(mixer, bob, punctual(quiet), seconds=3.9, at_tick=tick)[:, 0]
+    assert level_at(mixed[48_000:], 500) == pytest.approx(0.1, rel=0.05)
+    assert level_at(mixed[48_000:], 300) < 0.001
+    assert min(rms(mixed[n : n + 960]) for n in range(48_000, len(mixed), 960)) > 0.05
+
+
+def test_the_leveler_comes_and_goes_without_a_click() -> None:
+    mixer = Mixer()
+    alice = mixer.add_participant("alice")
+    tone = sine(300, 0.03, 12)
+    mixed = []
+    for n, frame in enumerate(frames(tone)):
+        mixer.leveler = 50 <= n < 300
+        alice.push_pcm(frame)
+        mixed.append(mixer.mix(n * 0.02)[:, 0])
+    result = np.concatenate(mixed)
+    assert level_at(result[240_000:288_000], 300) > 0.09
+    assert level_at(result[-48_000:], 300) == pytest.approx(0.03, rel=0.01)
+    steepest = 2 * np.pi * 300 / 48_000 * 0.12
+    assert np.max(np.abs(np.diff(result[960:]))) < steepest + 10 ** (-60 / 20)
+
+
 def test_options_change_while_mixing() -> None:
     mixer = Mixer()
     assert (mixer.leveler, mixer.max_speakers) == (False, None)

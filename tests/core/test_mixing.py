@@ -48,6 +48,17 @@ def test_two_full_scale_speakers_never_exceed_the_ceiling() -> None:
     assert rms(mixed[48_000:]) > 0.3
 
 
+def test_twenty_full_scale_speakers_stay_below_the_ceiling_even_between_the_samples() -> None:
+    """Between the samples: oversampled four times."""
+    mixer = Mixer()
+    sources = [(mixer.add_participant(str(n)), stereo(noise(-3, 2, seed=n).clip(-1, 1))) for n in range(20)]
+    mixed = mix(mixer, *sources)
+    assert np.max(np.abs(mixed)) <= np.float32(CEILING)
+    spectrum = np.fft.rfft(mixed[:, 0])
+    between = np.fft.irfft(spectrum, 4 * len(mixed)) * 4
+    assert decibels(float(np.max(np.abs(between)))) < -0.7
+
+
 def test_speakers_are_summed_not_averaged() -> None:
     mixer = Mixer()
     alice, bob = noise(-30, 1, seed=1), noise(-30, 1, seed=2)

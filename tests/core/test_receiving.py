@@ -5,7 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from audiomixer import Mixer
+from audiomixer import Mixer, Participant
+from benches.quality.network import Arrival, Network, ticks
 from tests.core.network import Sent, play, punctual
 from tests.opus import opus
 from tests.signals import Signal, level_at, noise, rms, sine, speech, stereo
@@ -218,6 +219,43 @@ def test_a_pause_of_the_sender_is_no_loss() -> None:
     assert is_steady(result, 3.2, 3.9)
     assert alice.stats().lost == 0
     assert alice.stats().concealed < 0.05
+
+
+@pytest.mark.parametrize("milliseconds", [60, 100, 180])
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_short_pause_or_another_sender_is_no_click(milliseconds: int, anew: bool) -> None:
+    """At 1 s nothing is sent for a while; then the same sender goes on, or another takes over."""
+    mixer = Mixer()
+    alice = mixer.add_participant("alice")
+    payloads = opus(sine(200, 0.3, 2))
+    mixed = []
+    for tick in range(100):
+        now = 0.02 * (tick + 1)
+        if tick < 50 or tick >= 50 + milliseconds // 20:
+            number = tick if tick < 50 else tick - milliseconds // 20
+            other = 7_000 if anew and tick >= 50 else 0
+            alice.push_rtp(number + other, tick * 960 + other * 1_000, payloads[number], now - 0.01)
+        mixed.append(mixer.mix(now))
+    result = np.concatenate(mixed)[:, 0]
+    undisturbed = np.max(np.abs(np.diff(result[9600:40_000])))
+    assert np.max(np.abs(np.diff(result[40_000:]))) < undisturbed + 0.01
+    assert is_steady(np.concatenate(mixed), 1.6, 1.9)
+
+
+def test_no_loss_and_little_jitter_conceal_next_to_nothing() -> None:
+    for jitter in (0.0, 0.015, 0.04):
+        mixer = Mixer()
+        alice = mixer.add_participant("alice")
+        payloads = opus(speech())
+        concealed = {}
+
+        def push(arrival: Arrival, alice: Participant = alice, payloads: list[bytes] = payloads) -> None:
+            alice.push_rtp(arrival.number, arrival.number * 960, payloads[arrival.number], arrival.at)
+
+        for now in ticks(Network(jitter=jitter).transmit(len(payloads), seed=1), 28, 0.02, push):
+            mixer.mix(now)
+            concealed[round(now, 2)] = alice.stats().concealed
+        assert concealed[28] - concealed[4] <= 0.005 * 24
 
 
 def test_participants_do_not_disturb_each_other() -> None:

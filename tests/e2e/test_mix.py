@@ -27,7 +27,7 @@ async def test_a_room_is_hosted_recorded_and_described(tmp_path: Path) -> None:
     metadata = tmp_path / "show.jsonl"
     outputs = [argument for file in files for argument in ("--output", str(file))]
     arguments = ["--room", "local:show", "--port", str(port), "--duration", "6", "--metadata", str(metadata)]
-    async with running("mix", *arguments, *outputs) as process:
+    async with running("mix", *arguments, *outputs, "--level", "--max-speakers", "4") as process:
         await asyncio.sleep(2)
         async with Client(f"http://127.0.0.1:{port}/whip/show?identity=alice", Microphone(500), hears=False):
             await asyncio.sleep(2)

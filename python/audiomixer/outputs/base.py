@@ -45,7 +45,7 @@ class Output(Protocol):
         """Takes packets, of which the first is at or after the stream's beginning less the encoder's delay."""
 
     def write_metadata(self, metadata: TimedMetadata) -> None:
-        """Takes a payload, after the packets of its time."""
+        """Takes a payload. Packets of its time may follow, up to 80 ms later."""
 
     async def stop(self) -> None:
         """Finishes and closes the output; everything that was written is in it."""

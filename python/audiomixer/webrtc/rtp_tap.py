@@ -58,7 +58,9 @@ class _Tap:
         self._statistics: dict[int, Any] = receiver._RTCRtpReceiver__remote_streams
         self._on_packet = on_packet
         self._payload_types = {codec.payloadType for codec in parameters.codecs if codec.name.lower() == "opus"}
-        ids = (extension.id for extension in parameters.headerExtensions if extension.uri == _AUDIO_LEVEL)
+        extensions = parameters.headerExtensions
+        # aiortc takes any number for an id; RFC 8285 has a byte.
+        ids = (extension.id for extension in extensions if extension.uri == _AUDIO_LEVEL and 0 < extension.id < 256)
         self._level_extension: int | None = next(ids, None)
 
     def install(self, transport: Any) -> None:

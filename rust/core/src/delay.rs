@@ -12,8 +12,8 @@ use crate::time::{Ticks, ms};
 
 /// Bins of 5 ms; NetEq's are 20 ms wide.
 const BIN: Ticks = ms(5);
-/// The histograms end at half a second; longer delays count in their last bin.
-const BINS: usize = 100;
+/// The histograms end at two seconds, the longest delay there may be; longer ones count in their last bin.
+const BINS: usize = 400;
 /// A bin's weight after half a second, NetEq's forgetting: half of it is gone after 20 s.
 const FORGET: f32 = 0.983;
 /// One half second in 33 may hold a stall longer than the target.
@@ -113,8 +113,8 @@ impl Estimator {
         if target >= self.target + RISE || target <= self.target - FALL || calm {
             self.target = target;
         }
-        self.peaks.forget();
-        self.packets.forget();
+        self.peaks.forget(passed);
+        self.packets.forget(passed);
         let shift = (passed as usize).min(SLICES);
         self.minima.rotate_right(shift);
         self.minima[..shift].fill(Ticks::MAX);
@@ -166,9 +166,10 @@ impl Histogram {
         self.weights[((delay / BIN) as usize).min(BINS - 1)] += 1.0;
     }
 
-    fn forget(&mut self) {
+    fn forget(&mut self, slices: Ticks) {
+        let left = FORGET.powi(slices.min(10_000) as i32);
         for weight in &mut self.weights {
-            *weight *= FORGET;
+            *weight *= left;
         }
     }
 

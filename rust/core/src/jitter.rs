@@ -66,9 +66,7 @@ impl JitterBuffer {
         if self.packets.len() <= CAPACITY {
             return Inserted::Kept;
         }
-        if let Some(oldest) = self.pop() {
-            self.recycle(oldest);
-        }
+        self.discard();
         Inserted::Overflow
     }
 
@@ -90,6 +88,13 @@ impl JitterBuffer {
     /// Takes the oldest packet out; give its memory back with [`JitterBuffer::recycle`].
     pub fn pop(&mut self) -> Option<Packet> {
         self.packets.pop_front()
+    }
+
+    /// Drops the oldest packet.
+    pub fn discard(&mut self) {
+        if let Some(oldest) = self.pop() {
+            self.recycle(oldest);
+        }
     }
 
     /// Keeps a packet's memory for a later one.

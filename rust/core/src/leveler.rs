@@ -32,18 +32,50 @@ pub struct Leveler {
     /// In decibels, before the current frame and after it.
     from: f32,
     to: f32,
+    /// It is to become a gain of one.
+    retiring: bool,
 }
 
 impl Leveler {
     /// For audio of `rate` samples a second.
     pub fn new(rate: u32) -> Self {
         let weighting = weighting(f64::from(rate));
-        Self { weighting, power: None, frames: 0.0, from: 0.0, to: 0.0 }
+        Self { weighting, power: None, frames: 0.0, from: 0.0, to: 0.0, retiring: false }
     }
 
-    /// Listens to a frame of interleaved `channels`, and decides on the gain at its end.
+    /// Begins to return to a gain of one, or ceases to.
+    pub fn retire(&mut self, retiring: bool) {
+        self.retiring = retiring;
+    }
+
+    /// Whether it has returned to a gain of one, and is not needed any more.
+    pub fn retired(&self) -> bool {
+        self.retiring && self.from == 0.0 && self.to == 0.0
+    }
+
+    /// Listens to a frame of interleaved `channels`, empty if nothing was received, and decides on the gain at its
+    /// end.
     pub fn listen(&mut self, frame: &[f32], channels: usize) {
         self.from = self.to;
+        if self.retiring {
+            self.approach(0.0);
+        } else if let Some(loudness) = self.measure(frame, channels) {
+            self.approach((TARGET - loudness).clamp(-RANGE, RANGE));
+        }
+    }
+
+    fn approach(&mut self, wanted: f32) {
+        let per_frame = FRAMES_PER_SECOND as f32;
+        self.to += (wanted - self.from).clamp(-FALL / per_frame, RISE / per_frame);
+    }
+
+    /// The speaker's loudness so far, if `frame` is speech.
+    fn measure(&mut self, frame: &[f32], channels: usize) -> Option<f32> {
+        // In silence the filters would go on for ever with numbers too small to be quick.
+        if frame.iter().all(|sample| *sample == 0.0) {
+            self.weighting.iter_mut().for_each(|filter| filter.state = [0.0; 2]);
+            return None;
+        }
         let mut sum = 0.0;
         for samples in frame.chunks_exact(channels) {
             // Both sides together, as the mean of what is nearly the same.
@@ -54,14 +86,12 @@ impl Leveler {
         let power = 2.0 * sum / (frame.len() / channels).max(1) as f32;
         let average = self.power.unwrap_or(power);
         if loudness(power) < SILENCE.max(loudness(average) - PAUSE) {
-            return;
+            return None;
         }
         self.frames = (self.frames + 1.0).min(AVERAGED);
         let average = average + (power - average) / self.frames;
         self.power = Some(average);
-        let wanted = (TARGET - loudness(average)).clamp(-RANGE, RANGE);
-        let per_frame = FRAMES_PER_SECOND as f32;
-        self.to += (wanted - self.from).clamp(-FALL / per_frame, RISE / per_frame);
+        Some(loudness(average))
     }
 
     /// The gain, unless it changes during this frame.

@@ -5,8 +5,9 @@
 //! replayed in a second.
 //!
 //! The path of one packet: [`Participant::push_rtp`] puts it into the [`jitter`] buffer; at the next [`Mixer::mix`] the
-//! [`receiver`] takes it out when it is due, and has the [`playout`] decode it ([`opus`]) or conceal what is missing;
-//! [`level`] and [`mute`] look at the samples while a [`kernel`] adds them to the bus; the [`limiter`] finishes it.
+//! [`receiver`] takes it out when it is due ([`delay`], [`adjust`]), and has the [`playout`] decode it ([`opus`]) or
+//! make up what is missing ([`comfort`], [`stretch`]); [`level`] and [`mute`] look at the samples while a [`kernel`] adds
+//! them to the bus, at a gain that [`fade`], [`leveler`] and [`floor`] decide on; the [`limiter`] finishes it.
 #![deny(unsafe_code)]
 
 pub mod adjust;
@@ -22,6 +23,7 @@ pub mod kernel;
 pub mod level;
 pub mod leveler;
 pub mod limiter;
+pub mod made_up;
 mod mixer;
 pub mod mute;
 pub mod opus;

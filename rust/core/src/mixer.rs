@@ -195,11 +195,11 @@ impl Mixer {
         grant(playing, claims, self.max_speakers.load(Ordering::Relaxed));
         let leveled = self.leveler.load(Ordering::Relaxed);
         let mut gone = false;
-        let mut made_up = 0;
+        let mut toiled = 0;
         for participant in playing.iter() {
             let mut strip = participant.strip();
-            let how = Rendering { frugal: made_up >= CONCEALED_WELL, leveled };
-            made_up += usize::from(strip.render(now, how, *kernel, sum));
+            let how = Rendering { frugal: toiled >= CONCEALED_WELL, leveled };
+            toiled += usize::from(strip.render(now, how, *kernel, sum));
             gone |= strip.faded_out();
         }
         if gone {
@@ -272,7 +272,15 @@ impl Roster {
 
 /// Lets the `most` loudest of `playing` be mixed.
 fn grant(playing: &[Participant], claims: &mut Vec<(f32, usize)>, most: usize) {
+    let limited = most < playing.len();
+    if !limited && claims.is_empty() {
+        return;
+    }
     claims.clear();
+    if !limited {
+        playing.iter().for_each(|participant| participant.strip().claim().grant(true));
+        return;
+    }
     let strength = |participant: &Participant| participant.strip().claim().strength();
     claims.extend(playing.iter().map(strength).zip(0..));
     floor::strongest_first(claims, most);

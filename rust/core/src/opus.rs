@@ -20,7 +20,7 @@ pub const LARGEST_PAYLOAD: usize = 6 * 1275 + 8;
 /// How lost audio is made up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Concealment {
-    /// By extrapolation: as costly as decoding.
+    /// By extrapolation: about as costly as decoding.
     Classic,
     /// By libopus's neural vocoder: better for speech, and twenty times as costly for the first 20 ms.
     Neural,

@@ -208,13 +208,16 @@ impl Strip {
         }
     }
 
-    /// Makes the 20 ms that end at `now`, and adds them to `bus`; whether they had to be made up.
+    /// Makes the 20 ms that end at `now`, and adds them to `bus`; whether that took long ([`Receiver::toiled`]).
     pub fn render(&mut self, now: Ticks, how: Rendering, kernel: Kernel, bus: &mut [f32]) -> bool {
         self.now = now;
-        if how.leveled != self.leveler.is_some() {
-            self.leveler = how.leveled.then(|| Box::new(Leveler::new(self.rate)));
+        match &mut self.leveler {
+            None if how.leveled => self.leveler = Some(Box::new(Leveler::new(self.rate))),
+            Some(leveler) if !how.leveled && leveler.retired() => self.leveler = None,
+            Some(leveler) => leveler.retire(!how.leveled),
+            None => {}
         }
-        let unheard = self.left || self.signalled_mute == Some(true) || !self.claim.granted();
+        let unheard = self.silenced() || !self.claim.granted();
         let attention = self.attention(unheard, how.frugal);
         let heard = match &mut self.source {
             Source::Unknown => Heard::Nothing,
@@ -233,6 +236,10 @@ impl Strip {
             Measure::default()
         } else {
             self.fade.set(gain);
+            let real = matches!(heard, Heard::Received(_)) && attention != Attention::None;
+            if let Some(leveler) = &mut self.leveler {
+                leveler.listen(if real { &self.frame } else { &[] }, self.frame_channels);
+            }
             let measure = self.add(kernel, bus);
             match (attention, heard) {
                 (Attention::None, Heard::Received(Some(level))) => self.announced(level),
@@ -241,15 +248,22 @@ impl Strip {
         };
         self.detector.observe(heard, measure.peak, FRAME);
         self.meter.add(measure, self.frame.len());
-        self.claim.observe(measure.sum_squares / self.frame.len() as f32);
-        heard == Heard::MadeUp
+        // Who is muted claims nothing.
+        let claimed = if self.silenced() { 0.0 } else { measure.sum_squares };
+        self.claim.observe(claimed / self.frame.len() as f32);
+        matches!(&self.source, Source::Rtp(receiver) if receiver.toiled())
+    }
+
+    /// Whether nothing of it is to be heard, whoever else speaks.
+    fn silenced(&self) -> bool {
+        self.left || self.signalled_mute == Some(true)
     }
 
     /// How closely to listen to who is `unheard` or not.
     fn attention(&self, unheard: bool, frugal: bool) -> Attention {
         let announces = matches!(&self.source, Source::Rtp(receiver) if receiver.announces());
         // Who may be mixed again has to be measured.
-        let measured = self.claim.granted() || announces;
+        let measured = self.claim.granted() || announces || self.silenced();
         if unheard && measured && self.fade.steady() == Some(0.0) {
             Attention::None
         } else if self.detector.silent() {
@@ -262,9 +276,6 @@ impl Strip {
     }
 
     fn add(&mut self, kernel: Kernel, bus: &mut [f32]) -> Measure {
-        if let Some(leveler) = &mut self.leveler {
-            leveler.listen(&self.frame, self.frame_channels);
-        }
         let leveled = self.leveler.as_ref().map_or(Some(1.0), |leveler| leveler.steady());
         if let (Some(gain), Some(leveled)) = (self.fade.steady(), leveled) {
             self.mixed = gain * leveled;

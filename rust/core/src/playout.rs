@@ -30,6 +30,8 @@ pub struct Playout {
     loudness: f32,
     /// The last packet was no speech.
     quiet: bool,
+    /// The last packet was the beginning of a pause.
+    dtx: bool,
     /// The packet that was decoded last.
     last: Vec<u8>,
     /// The newest packets that were not decoded: they warm the decoder up for the one that is.
@@ -48,6 +50,7 @@ impl Playout {
             level: 0.0,
             loudness: 0.0,
             quiet: true,
+            dtx: false,
             last: Vec::new(),
             skipped: Default::default(),
         };
@@ -78,6 +81,7 @@ impl Playout {
         self.quiet = power <= self.loudness * QUIET;
         self.last.clear();
         self.last.extend_from_slice(payload);
+        self.dtx = header.dtx;
         if header.dtx {
             self.comfort.remember(&self.pcm[start..]);
         }
@@ -112,20 +116,30 @@ impl Playout {
     /// Adds the `duration` before `payload`, from the copy that is in it; `false`, and nothing added, if it is corrupt.
     pub fn recover(&mut self, payload: &[u8], duration: Ticks) -> bool {
         let start = self.pcm.len();
+        self.warm_up();
         let recovered = self.decoder.recover(payload, duration, &mut self.pcm);
         self.come_back(start, recovered)
     }
 
     /// Lets the decoder make up `duration`, during which the level moves to `level`. Only for speech does it do its
     /// best, and not if it is to be `frugal`.
-    pub fn conceal(&mut self, duration: Ticks, level: f32, frugal: bool) {
+    ///
+    /// Returns whether it did its best.
+    pub fn conceal(&mut self, duration: Ticks, level: f32, frugal: bool) -> bool {
         let start = self.pcm.len();
+        self.warm_up();
         let concealment =
             if frugal || self.quiet { Concealment::Classic } else { Concealment::Neural };
         if !self.decoder.conceal(duration, concealment, &mut self.pcm) {
             self.pcm.resize(start + self.samples(duration), 0.0);
         }
         self.ramp(start, duration, level);
+        concealment == Concealment::Neural
+    }
+
+    /// Whether the last packet was of a pause, and so can be imitated.
+    pub fn knows_comfort(&self) -> bool {
+        self.dtx
     }
 
     /// Adds `duration` of comfort noise, during which the level moves to `level`.

@@ -18,7 +18,7 @@ use crate::delay::{Estimator, Range};
 use crate::hearing::{Attention, Heard, LEVEL_OF_SILENCE};
 use crate::history::History;
 use crate::jitter::{Inserted, JitterBuffer, Packet};
-
+use crate::made_up::{COMFORT, CONCEALMENT, MadeUp};
 use crate::opus::{self, Header};
 use crate::playout::Playout;
 use crate::sender::{Arrival, Sender, Verdict};
@@ -27,14 +27,6 @@ use crate::time::{FRAME, Ticks, Unwrap, ms, seconds};
 
 /// Made-up audio comes in pieces of this length.
 const PIECE: Ticks = ms(10);
-/// Made-up audio is at full level until here…
-const FADE_FROM: Ticks = ms(120);
-/// …and silent from here.
-const FADE_TO: Ticks = ms(200);
-/// Comfort noise is at full level until here…
-const COMFORT_FADE_FROM: Ticks = ms(900);
-/// …and silent from here.
-const COMFORT_FADE_TO: Ticks = ms(1000);
 /// The delay may be over its ceiling by this.
 const SLACK: Ticks = ms(20);
 /// Between two edits.
@@ -63,12 +55,13 @@ pub struct Receiver {
     last_end: Ticks,
     /// The sender announced its pause with the last packet decoded.
     pausing: bool,
-    /// How long nothing real was played.
-    made_up: Ticks,
+    made_up: MadeUp,
     /// How much of it was for packets that may turn out never to have been sent.
     unproven: Ticks,
     heard: Heard,
     attention: Attention,
+    /// Audio was concealed as well as can be.
+    toiled: bool,
     last_edit: Ticks,
     /// The newest packet told its level.
     announces: bool,
@@ -91,10 +84,11 @@ impl Receiver {
             last_sequence: 0,
             last_end: 0,
             pausing: false,
-            made_up: 0,
+            made_up: MadeUp::default(),
             unproven: 0,
             heard: Heard::Nothing,
             attention: Attention::Close,
+            toiled: false,
             last_edit: Ticks::MIN / 2,
             announces: false,
             stats: Stats::default(),
@@ -104,6 +98,11 @@ impl Receiver {
     /// The channels that [`Receiver::pull`] gives: one until the sender has sent stereo.
     pub fn channels(&self) -> usize {
         self.playout.channels()
+    }
+
+    /// Whether the last frame took up to 1 ms, as audio was concealed as well as can be.
+    pub fn toiled(&self) -> bool {
+        self.toiled
     }
 
     /// Whether the sender tells the level of each packet: then it is known without decoding.
@@ -155,6 +154,11 @@ impl Receiver {
 
     /// The sender has started anew: what it sent before is forgotten, but for the samples decoded already.
     fn restart(&mut self) {
+        if self.state == State::Playing && self.made_up.is_none() {
+            // What comes next does not follow what was decoded.
+            self.conceal(PIECE);
+            self.playout.break_off();
+        }
         self.buffer.clear();
         self.estimator = Estimator::new(self.estimator.range());
         self.sequence = Unwrap::default();
@@ -169,6 +173,7 @@ impl Receiver {
     /// Puts the 20 ms that end at `now` into `frame`, interleaved as [`Receiver::channels`] then says.
     pub fn pull(&mut self, now: Ticks, attention: Attention, frame: &mut Vec<f32>) -> Heard {
         self.attention = attention;
+        self.toiled = false;
         let start = now - FRAME;
         while self.playout.buffered() < FRAME {
             match self.state {
@@ -207,7 +212,7 @@ impl Receiver {
                 break;
             }
             self.stats.late += 1;
-            self.discard_head();
+            self.buffer.discard();
         }
         let missing = FRAME - self.playout.buffered();
         let wait = self.buffer.head().map_or(missing, |head| {
@@ -225,9 +230,19 @@ impl Receiver {
     /// Comfort noise for `duration`, or silence.
     fn pass(&mut self, duration: Ticks) {
         let listening = matches!(self.attention, Attention::Close | Attention::Frugal);
-        if self.pausing && listening && self.made_up < COMFORT_FADE_TO {
-            let level = self.make_up(duration, COMFORT_FADE_FROM, COMFORT_FADE_TO);
-            return self.playout.comfort(duration, level);
+        if self.pausing && listening {
+            if self.playout.knows_comfort() && !self.made_up.has_faded(COMFORT) {
+                self.heard = Heard::MadeUp;
+                let level = self.made_up.add(duration, COMFORT);
+                return self.playout.comfort(duration, level);
+            }
+            if !self.made_up.has_faded(CONCEALMENT) {
+                // The sender has paused without a packet that tells what its pause sounds like.
+                self.heard = Heard::MadeUp;
+                let level = self.made_up.add(duration, CONCEALMENT);
+                self.playout.conceal(duration, level, true);
+                return;
+            }
         }
         if self.playout.buffered() == 0 {
             self.heard = Heard::Nothing;
@@ -238,7 +253,7 @@ impl Receiver {
     /// The next piece of audio: decoded, repaired or made up.
     fn play(&mut self) {
         let Some(head) = self.buffer.head() else {
-            if self.pausing || self.made_up >= FADE_TO {
+            if self.pausing || self.made_up.has_faded(CONCEALMENT) {
                 self.state = State::Waiting;
             } else {
                 self.unproven += PIECE;
@@ -253,7 +268,7 @@ impl Receiver {
         } else if self.pausing || head.sequence == self.last_sequence + 1 {
             self.pausing = true;
             self.state = State::Waiting;
-        } else if self.made_up >= FADE_TO {
+        } else if self.made_up.has_faded(CONCEALMENT) {
             self.state = State::Waiting;
         } else {
             self.repair(gap);
@@ -274,10 +289,10 @@ impl Receiver {
         if self.can_ignore(&packet) {
             let known = self.attention == Attention::Drowsy || packet.audio_level.is_some();
             self.heard = if known { Heard::Received(packet.audio_level) } else { Heard::MadeUp };
-            self.made_up = 0;
+            self.made_up.reset();
             self.playout.skip(&mut packet.payload, packet.header.duration);
         } else if self.playout.decode(&packet.payload, packet.header) {
-            self.made_up = 0;
+            self.made_up.reset();
             self.heard =
                 if self.pausing { Heard::MadeUp } else { Heard::Received(packet.audio_level) };
         } else {
@@ -309,10 +324,12 @@ impl Receiver {
             made_up
         } else if repeated > 0 && gap <= repeated {
             let gap = gap / opus::STEP * opus::STEP;
-            if self.playout.recover(&head.payload, gap) {
+            if self.attention != Attention::None && self.playout.recover(&head.payload, gap) {
                 self.stats.recovered += 1;
                 self.heard = Heard::MadeUp;
-                self.made_up = 0;
+                self.made_up.reset();
+            } else {
+                self.conceal(gap);
             }
             gap
         } else {
@@ -326,20 +343,14 @@ impl Receiver {
 
     fn conceal(&mut self, duration: Ticks) {
         self.stats.concealed += seconds(duration);
-        let level = self.make_up(duration, FADE_FROM, FADE_TO);
+        self.heard = Heard::MadeUp;
+        let level = self.made_up.add(duration, CONCEALMENT);
         if self.attention == Attention::None {
             self.playout.pause(duration);
         } else {
-            self.playout.conceal(duration, level, self.attention != Attention::Close);
+            let frugal = self.attention != Attention::Close;
+            self.toiled |= self.playout.conceal(duration, level, frugal);
         }
-    }
-
-    /// Takes note of `duration` that is made up; the level at its end, as it fades from `fade_from` to `fade_to`.
-    fn make_up(&mut self, duration: Ticks, fade_from: Ticks, fade_to: Ticks) -> f32 {
-        self.made_up += duration;
-        self.heard = Heard::MadeUp;
-        let remaining = (fade_to - self.made_up) as f32 / (fade_to - fade_from) as f32;
-        remaining.clamp(0.0, 1.0)
     }
 
     /// Rule 3, second half: brings the delay nearer to its target.
@@ -349,20 +360,15 @@ impl Receiver {
         else {
             return;
         };
-        let edited = if lengthen {
-            let possible = self.made_up == 0;
-            let added = if possible { self.playout.lengthen(alike, length) } else { 0.0 };
-            self.stats.expanded += added;
-            added
+        if lengthen && self.made_up.is_none() {
+            self.stats.expanded += self.playout.lengthen(alike, length);
+        } else if !lengthen && self.decode_ahead(self.playout.enough_to_shorten()) {
+            self.stats.accelerated += self.playout.shorten(alike, length);
         } else {
-            let possible = self.decode_ahead(self.playout.enough_to_shorten());
-            let removed = if possible { self.playout.shorten(alike, length) } else { 0.0 };
-            self.stats.accelerated += removed;
-            removed
-        };
-        if edited > 0.0 {
-            self.last_edit = at;
+            return;
         }
+        // A search that finds nothing is as costly as decoding: it is not repeated at once either.
+        self.last_edit = at;
     }
 
     /// Decodes until `enough` is there; `false` if the packets for it are not.
@@ -389,10 +395,5 @@ impl Receiver {
         let next = self.playhead.unwrap_or(0) - self.playout.buffered();
         at - self.estimator.undelayed() - next
     }
-
-    fn discard_head(&mut self) {
-        if let Some(packet) = self.buffer.pop() {
-            self.buffer.recycle(packet);
-        }
     }
 }

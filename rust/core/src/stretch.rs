@@ -24,11 +24,6 @@ pub struct Criteria {
     pub length: usize,
 }
 
-/// So many samples per channel hold two of the longest periods; with fewer, only shorter ones are found.
-pub fn window(rate: u32) -> usize {
-    2 * samples(LONGEST, rate)
-}
-
 /// Takes one period out of the beginning of interleaved `pcm`. Returns how many samples per channel it is shorter:
 /// none if there is nothing to cut.
 pub fn accelerate(pcm: &mut Vec<f32>, rate: u32, channels: usize, criteria: Criteria) -> usize {
@@ -79,6 +74,9 @@ fn period(pcm: &[f32], rate: u32, channels: usize, criteria: Criteria) -> Option
     }
     if power(&pcm[..longest * channels]) <= criteria.quiet.max(SILENT) {
         return Some(criteria.length.min(longest));
+    }
+    if criteria.alike > 1.0 {
+        return None;
     }
     let (lag, correlation) = most_alike(pcm, channels, shortest, longest);
     (correlation >= criteria.alike).then_some(lag)
