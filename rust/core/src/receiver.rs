@@ -395,5 +395,4 @@ impl Receiver {
         let next = self.playhead.unwrap_or(0) - self.playout.buffered();
         at - self.estimator.undelayed() - next
     }
-    }
 }
