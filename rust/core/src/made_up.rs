@@ -14,6 +14,9 @@ pub const CONCEALMENT: Fading = Fading { from: ms(120), to: ms(200) };
 /// Comfort noise bridges the 400 ms between two packets of a sender in DTX.
 pub const COMFORT: Fading = Fading { from: ms(900), to: ms(1000) };
 
+/// Where a sender has paused without a word, what it said before only rings out.
+pub const BREAK: Fading = Fading { from: ms(20), to: ms(60) };
+
 /// How long nothing real was played.
 #[derive(Debug, Default)]
 pub struct MadeUp(Ticks);

@@ -18,7 +18,7 @@ use crate::delay::{Estimator, Range};
 use crate::hearing::{Attention, Heard, LEVEL_OF_SILENCE};
 use crate::history::History;
 use crate::jitter::{Inserted, JitterBuffer, Packet};
-use crate::made_up::{COMFORT, CONCEALMENT, MadeUp};
+use crate::made_up::{BREAK, COMFORT, CONCEALMENT, MadeUp};
 use crate::opus::{self, Header};
 use crate::playout::Playout;
 use crate::sender::{Arrival, Sender, Verdict};
@@ -154,7 +154,7 @@ impl Receiver {
 
     /// The sender has started anew: what it sent before is forgotten, but for the samples decoded already.
     fn restart(&mut self) {
-        if self.state == State::Playing && self.made_up.is_none() {
+        if self.state == State::Playing && !self.made_up.has_faded(CONCEALMENT) {
             // What comes next does not follow what was decoded.
             self.conceal(PIECE);
             self.playout.break_off();
@@ -239,7 +239,7 @@ impl Receiver {
             if !self.made_up.has_faded(CONCEALMENT) {
                 // The sender has paused without a packet that tells what its pause sounds like.
                 self.heard = Heard::MadeUp;
-                let level = self.made_up.add(duration, CONCEALMENT);
+                let level = self.made_up.add(duration, BREAK);
                 self.playout.conceal(duration, level, true);
                 return;
             }
@@ -360,15 +360,15 @@ impl Receiver {
         else {
             return;
         };
+        let before = self.stats.expanded + self.stats.accelerated;
         if lengthen && self.made_up.is_none() {
             self.stats.expanded += self.playout.lengthen(alike, length);
         } else if !lengthen && self.decode_ahead(self.playout.enough_to_shorten()) {
             self.stats.accelerated += self.playout.shorten(alike, length);
-        } else {
-            return;
         }
-        // A search that finds nothing is as costly as decoding: it is not repeated at once either.
-        self.last_edit = at;
+        if self.stats.expanded + self.stats.accelerated > before {
+            self.last_edit = at;
+        }
     }
 
     /// Decodes until `enough` is there; `false` if the packets for it are not.
