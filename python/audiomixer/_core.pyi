@@ -17,7 +17,7 @@ class Mixer:
     """Mixes participants into frames of 20 ms.
 
     Usable from several threads. The GIL is released while it mixes; who pushes meanwhile waits, at most, until that
-    one participant's 20 ms are decoded.
+    one participant's 20 ms are decoded, or concealed, which takes longest: up to a millisecond.
 
     Args:
         sample_rate: 8000, 12000, 16000, 24000 or 48000 Hz.

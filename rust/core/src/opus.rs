@@ -22,7 +22,7 @@ pub const LARGEST_PAYLOAD: usize = 6 * 1275 + 8;
 pub enum Concealment {
     /// By extrapolation: about as costly as decoding.
     Classic,
-    /// By libopus's neural vocoder: better for speech, and twenty times as costly for the first 20 ms.
+    /// By libopus's neural vocoder: better for speech, and far more costly, above all for the first 20 ms.
     Neural,
 }
 

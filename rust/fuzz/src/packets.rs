@@ -1,5 +1,5 @@
 //! Whatever datagrams come from one sender, and whenever: every tick has audio below the ceiling, and each packet that is
-//! RTP is counted once.
+//! RTP is accounted for.
 
 use arbitrary::{Arbitrary, Unstructured};
 use audiomixer_core::Mixer;
