@@ -11,6 +11,7 @@ import av
 import uvloop
 
 from audiomixer.encoding import FRAME_SIZE, TIME_BASE
+from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.peer import Peer
 from tests.opus import opus
 from tests.signals import speech, stereo
@@ -27,7 +28,7 @@ STREAMS: dict[str, Callable[[str], list[bytes]]] = {
 async def send(offers: Connection, participants: int, kind: str, address: str = "127.0.0.1") -> None:
     """Offers so many connections, and sends until told to stop."""
     streams = [STREAMS[kind](speaker) for speaker in _SPEAKERS]
-    peers = [Peer([address], "sendonly") for _ in range(participants)]
+    peers = [Peer(Ice([address]), "sendonly") for _ in range(participants)]
     for peer in peers:
         offers.send(await peer.offer())
         await peer.accept(await asyncio.to_thread(offers.recv))

@@ -7,14 +7,15 @@ import asyncio
 
 from audiomixer import AudioMixer
 from audiomixer.rooms.local import LocalRooms
-from audiomixer.service import Streams, create_app
+from audiomixer.service import Streams, media_app
 from audiomixer.service.server import serving, stop_signals
+from audiomixer.webrtc.ice import Ice
 
 
 async def main(port: int = 8000, seconds: float = 3600) -> None:
-    rooms = LocalRooms(["127.0.0.1"])  # the addresses on which participants reach this machine
+    rooms = LocalRooms(Ice(["127.0.0.1"]))  # the addresses on which participants reach this machine
     streams = Streams(rooms)
-    async with serving(create_app(streams), "127.0.0.1", port) as url:  # or any ASGI server
+    async with serving(media_app(streams), "127.0.0.1", port) as url:  # or any ASGI server
         stream = await streams.start("show", audio_bitrate=128)  # WHEP and HLS
         print(f"Talk    {url}/rooms/show")
         print(f"Listen  {url}/listen/{stream.sid}", flush=True)

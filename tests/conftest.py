@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import aioice.ice
 import pytest
 
-from audiomixer.rooms.local import LocalRooms
-from audiomixer.service import Streams, create_app
+from audiomixer.rooms.local import LocalRooms, OpenDoor
+from audiomixer.service import Streams, media_app
 from audiomixer.service.server import serving
+from audiomixer.tokens import Keyring
 
 
 @dataclass
@@ -27,8 +28,9 @@ def _loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def service(request: pytest.FixtureRequest) -> AsyncIterator[Service]:
     """Runs with a secret if the test is marked so: `@pytest.mark.parametrize("service", [secret], indirect=True)`."""
-    streams = Streams(LocalRooms(secret=getattr(request, "param", None)))
-    async with serving(create_app(streams), "127.0.0.1", 0) as url:
+    secret = getattr(request, "param", None)
+    streams = Streams(LocalRooms(door=OpenDoor(Keyring({"": secret}) if secret else None)))
+    async with serving(media_app(streams), "127.0.0.1", 0) as url:
         yield Service(url, streams)
         await streams.close()
     await asyncio.sleep(0)

@@ -95,7 +95,7 @@ async def test_options_of_the_mix_are_the_rooms() -> None:
             assert (mixer.leveler, mixer.max_speakers) == (True, 2)
 
 
-@pytest.mark.parametrize("room", ["show", "local:", "local:no name", "zoom:123", ""])
+@pytest.mark.parametrize("room", ["show", "local:", "local:no/name", "zoom:123", ""])
 def test_rooms_that_are_none(room: str) -> None:
     with pytest.raises(ValueError, match="^room: expected"):
         AudioMixer(room)

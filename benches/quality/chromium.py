@@ -11,6 +11,7 @@ from playwright.async_api import Browser, Page, async_playwright
 from scipy.signal import correlate
 
 from audiomixer.encoding import FRAME_SIZE, SAMPLE_RATE, TIME_BASE
+from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.peer import Peer
 from benches.quality.measures import CHUNK, WARM_UP, Played
 from benches.quality.network import PACKET, Network
@@ -122,7 +123,7 @@ async def _record(page: Page, payloads: Sequence[bytes], network: Network, seed:
     await page.route(_PAGE, lambda route: route.fulfill(body="<!doctype html>", content_type="text/html"))
     await page.goto(_PAGE)
     connected = asyncio.Event()
-    peer = Peer([_ADDRESS], "sendonly")
+    peer = Peer(Ice([_ADDRESS]), "sendonly")
     peer._pc.on("connectionstatechange", lambda: peer._pc.connectionState == "connected" and connected.set())
     answer, relay = await _answer(peer, await page.evaluate(_CONNECT), network, len(payloads), seed)
     try:

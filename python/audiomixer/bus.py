@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import threading
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import numpy as np
@@ -46,9 +47,12 @@ class Bus:
 
     def remove(self, listener: Listener) -> None:
         """Ceases to; waits for the tick under way, so that afterwards the listener is not called any more."""
-        self._forget(listener)
+        self.between_frames(lambda: self._forget(listener))
+
+    def between_frames(self, change: Callable[[], None]) -> None:
+        """Makes a change while no listener is being called; may wait as long as a frame takes."""
         with self._ticking:
-            pass
+            change()
 
     def _forget(self, listener: Listener) -> None:
         # It may have been forgotten by another thread just now.

@@ -22,13 +22,16 @@ from audiomixer.mixer import IDENTITY, AudioMixer
 from audiomixer.outputs.base import OutputError
 from audiomixer.outputs.push import PushOutput, check_writable
 from audiomixer.rooms.base import RoomError
-from audiomixer.rooms.local import LocalRooms
+from audiomixer.rooms.local import LocalRooms, OpenDoor
+from audiomixer.service import logs, settings
 from audiomixer.service.app import create_app
 from audiomixer.service.demo import ROOM, demo
+from audiomixer.service.media import media_app
 from audiomixer.service.server import PortError, serving, stop_signals
+from audiomixer.service.service import Service
 from audiomixer.service.streams import Streams
-from audiomixer.tokens import mint
-from audiomixer.webrtc.addresses import addresses_of
+from audiomixer.tokens import Keyring, mint
+from audiomixer.webrtc.ice import Ice, addresses_of
 
 app = typer.Typer(
     help="Mixes the people in a WebRTC room into one live stream.",
@@ -90,8 +93,8 @@ async def demo_command(
     json: Annotated[bool, typer.Option("--json", help="Print the timed metadata, a payload a line.")] = False,
 ) -> None:
     """A room of three speakers, mixed and playable at once."""
-    streams = Streams(LocalRooms(addresses_of(host)))
-    async with serving(create_app(streams), host, port) as url:
+    streams = Streams(LocalRooms(Ice(addresses_of(host))))
+    async with serving(media_app(streams), host, port) as url:
         try:
             with stop_signals() as stop:
                 async with demo(streams, url, int(audio_bitrate)) as stream:
@@ -99,7 +102,7 @@ async def demo_command(
                         f"Listen   {url}/listen/{stream.sid}",
                         f"Talk     {url}/rooms/{ROOM}",
                         f"HLS      {url}/hls/{stream.sid}/index.m3u8",
-                        "Stop with Ctrl-C.",
+                        "Open to all who can reach this address, without tokens. Stop with Ctrl-C.",
                     ]
                     with contextlib.ExitStack() as shown:
                         show = _print_json(sys.stdout) if json else shown.enter_context(_meters(lines))
@@ -133,7 +136,7 @@ async def mix_command(
     secret: Secret = None,
 ) -> None:
     """Mixes a room into files, and to servers."""
-    rooms = LocalRooms(addresses_of(host), secret)
+    rooms = LocalRooms(Ice(addresses_of(host)), OpenDoor(Keyring({"": secret}) if secret else None))
     mixer = AudioMixer(
         room,
         outputs=output or [],
@@ -145,7 +148,7 @@ async def mix_command(
     )
     streams = Streams(rooms)
     _check_metadata(metadata)
-    async with serving(create_app(streams), host, port) as url:
+    async with serving(media_app(streams), host, port) as url:
         try:
             with stop_signals() as stop, contextlib.ExitStack() as files:
                 async with mixer:
@@ -162,16 +165,79 @@ async def mix_command(
                 typer.echo(f"Wrote {mixer.time:.1f} s to {push.name}", err=True)
 
 
+@app.command("serve", epilog=settings.help_text())
+@_command
+async def serve_command(
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder for the database and generated credentials. [default: audiomixer-data]")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(envvar="AUDIOMIXER_CONFIG", help="TOML file with settings, by their names below.")
+    ] = None,
+) -> None:
+    """Runs the service: the REST API, rooms, streams and players.
+
+    It is set by the environment, or by the same names in lower case, without the prefix, in the file:
+    """
+    chosen = _load(data, config)
+    logs.set_up(chosen.log_format)
+    made = chosen.complete()
+    app = create_app(chosen, host)
+    service: Service = app.state.service
+    with stop_signals() as stop:
+        await service.start()
+        app.state.streams = service.streams
+        async with serving(app, host, port, on_stop=service.close) as url:
+            if made:
+                typer.echo(f"These credentials were made just now, and are kept in {chosen.data}/credentials.json:")
+                for name in made:
+                    typer.echo(f"  {name:<12} {getattr(chosen, name)}")
+            typer.echo(f"Serving {chosen.public_url or url}; stop with Ctrl-C.")
+            sys.stdout.flush()
+            await stop.wait()
+
+
+def _load(data: Path | None, config: Path | None) -> settings.Settings:
+    return settings.load(config, **({"data": data} if data else {}))
+
+
 @app.command("token")
 @_command
 async def token_command(
-    identity: Annotated[str, typer.Option(help="Who may join.")],
-    secret: Annotated[str, typer.Option(envvar="AUDIOMIXER_SECRET", help="The rooms' secret.")],
+    identity: Annotated[str, typer.Option(help="Who may join, or listen.")],
     room: Annotated[str | None, typer.Option(help="The room's name; any if absent.")] = None,
-    ttl: Annotated[float, typer.Option(min=1, help="Seconds until the token expires.")] = 3600,
+    play: Annotated[
+        str | None, typer.Option(help="SID of a PlayerStreamer to listen to, instead of a room to join.")
+    ] = None,
+    url: Annotated[str, typer.Option(help="The service's URL, for tokens to listen.")] = "http://127.0.0.1:8080",
+    ttl: Annotated[
+        float, typer.Option(min=1, help="Seconds until the token expires; for one to listen, until listening starts.")
+    ] = 3600,
+    secret: Annotated[
+        str | None,
+        typer.Option(envvar="AUDIOMIXER_SECRET", help="Of `mix --secret`; else the service's API key is used."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The service's folder. [default: audiomixer-data]")] = None,
+    config: Annotated[Path | None, typer.Option(envvar="AUDIOMIXER_CONFIG", help="The service's settings.")] = None,
 ) -> None:
-    """Prints an access token for rooms that need one."""
-    typer.echo(mint(secret, identity, room, ttl=ttl))
+    """Prints an access token, to join a room or to listen to a stream."""
+    if secret:
+        typer.echo(mint(secret, identity, room, ttl=ttl))
+        return
+    chosen = _load(data, config)
+    chosen.read_credentials()
+    player = None
+    if play:
+        signed = chosen.playback_key().grant(play, ttl)
+        player = {
+            "playbackUrl": f"{chosen.public_url or url}/hls/{play}/index.m3u8?token={signed}",
+            "playerStreamerSid": play,
+            "requestCredentials": None,
+        }
+    key, account = chosen.api_key, chosen.account_sid
+    typer.echo(mint(chosen.api_secret, identity, room, ttl=ttl, issuer=key, account_sid=account, player=player))
 
 
 Show = Callable[[TimedMetadata], None]

@@ -36,6 +36,9 @@ _AT_ONCE: Final[frozenset[Codec]] = frozenset({"opus"})
 _PAYLOADS: Final = 120
 """A minute of payloads may wait for a reader."""
 
+_SILENCE: Final = np.zeros((1, 1), np.float32)
+"""What makes every frame silent."""
+
 _phases = itertools.count()
 """Mixers end their blocks in turn, not all at the same tick."""
 
@@ -68,6 +71,7 @@ class AudioMixer:
         leveler: Brings speakers to one loudness: `Mixer.leveler` of the room, for all who mix it.
         max_speakers: Mixes at most so many at once: `Mixer.max_speakers`, likewise. None leaves it as it is.
         rooms: Where `local:` rooms are; a server's, so that participants can join them.
+        first_sequence: Sequence number of the first payload, for a stream that goes on where another process stopped.
 
     Raises:
         ValueError: The bitrate, the number of speakers, an output or the room is none; the message begins with its
@@ -84,6 +88,7 @@ class AudioMixer:
         leveler: bool = False,
         max_speakers: int | None = None,
         rooms: LocalRooms | None = None,
+        first_sequence: int = 0,
     ) -> None:
         if audio_bitrate not in BITRATES:
             raise ValueError(f"audio_bitrate: expected one of {BITRATES}, got {audio_bitrate!r}")
@@ -113,7 +118,9 @@ class AudioMixer:
         """Frames in the block."""
         self._phase = next(_phases) % _BLOCK
         self._frames = 0
-        self._sequence = 0
+        self._sequence = first_sequence
+        self._fade: NDArray[np.float32] | None = None
+        """What the mix is multiplied with, once the mixer has left the room."""
 
     @property
     def room(self) -> Room:
@@ -126,6 +133,16 @@ class AudioMixer:
     def time(self) -> float:
         """Seconds of the stream so far."""
         return self._frames * FRAME_SIZE / SAMPLE_RATE
+
+    @property
+    def next_sequence(self) -> int:
+        """Sequence number of the next payload."""
+        return self._sequence
+
+    @property
+    def working(self) -> list[Output]:
+        """The outputs that have not failed."""
+        return list(self._working)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -178,6 +195,21 @@ class AudioMixer:
         finally:
             await self._leave()
 
+    def leave_room(self) -> None:
+        """Leaves the room for good; the stream goes on, with silence and nobody in the metadata."""
+        if self._fade is None:
+            self._fade = np.linspace(1, 0, FRAME_SIZE, dtype=np.float32)[:, None]
+
+    async def drop(self, output: Output) -> None:
+        """Ends one of the outputs; the others go on."""
+        await asyncio.to_thread(self.room.bus.between_frames, lambda: self._forget(output))
+        if output in self._started:
+            self._started.remove(output)
+            await output.stop()
+
+    def _forget(self, output: Output) -> None:
+        self._working = [other for other in self._working if other is not output]
+
     async def _leave(self) -> None:
         try:
             await self._stop_outputs()
@@ -199,6 +231,9 @@ class AudioMixer:
 
     def on_frame(self, samples: NDArray[np.float32]) -> None:
         """Encodes a frame once for each encoding that an output wants, some in blocks; called by the bus."""
+        if self._fade is not None:
+            samples = samples * self._fade
+            self._fade = _SILENCE
         wanted = {output.encoding for output in self._working if output.active}
         for encoding in self._encoders.keys() - wanted:
             del self._encoders[encoding]
@@ -228,10 +263,11 @@ class AudioMixer:
 
     def on_volumes(self, volumes: Mapping[str, int]) -> None:
         """Makes a payload; called by the bus."""
-        payload = TimedMetadata.of(self._sequence, volumes, self.time)
+        payload = TimedMetadata.of(self._sequence, volumes if self._fade is None else {}, self.time)
         self._sequence += 1
+        text = payload.to_json()
         for output in self._working:
-            self._hand(output, lambda output: output.write_metadata(payload))
+            self._hand(output, lambda output: output.write_metadata(text, payload.time))
         self._loop.call_soon_threadsafe(self._payloads.publish, payload)
 
     def _write(self, encoding: Encoding, packets: list[EncodedPacket]) -> None:
@@ -245,4 +281,4 @@ class AudioMixer:
             give(output)
         except Exception:
             _log.exception("%r failed and gets nothing more", output)
-            self._working = [other for other in self._working if other is not output]
+            self._forget(output)

@@ -39,7 +39,8 @@ class Pacer:
         self._busy = False
         self._thread: threading.Thread | None = None
         self._workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._rounds = 0
+        self.rounds = 0
+        """Rounds of all that is paced."""
         self.late = 0
         """Rounds that ended after the next should have begun."""
 
@@ -55,9 +56,9 @@ class Pacer:
         """Ceases to pace; afterwards `advance` is not running, nor called again."""
         with self._work:
             self._paced.discard(paced)
-            under_way = self._rounds
+            under_way = self.rounds
             # When it is late, the next round begins before a waiter can see that the last one has ended.
-            self._work.wait_for(lambda: not self._busy or self._rounds > under_way)
+            self._work.wait_for(lambda: not self._busy or self.rounds > under_way)
 
     def _run(self) -> None:
         tick = clock()
@@ -79,7 +80,7 @@ class Pacer:
                 self.late += clock() > tick + FRAME
                 with self._work:
                     self._busy = False
-                    self._rounds += 1
+                    self.rounds += 1
                     self._work.notify_all()
                 tick = max(tick, clock() - FRAME)
 

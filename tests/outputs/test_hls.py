@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 
 from audiomixer import TimedMetadata
@@ -30,7 +31,7 @@ async def stream(seconds: float, bitrate: int = 128) -> HlsOutput:
     for n, frame in enumerate(frames(voice)):
         output.write(encoder.encode(to_av_frame(frame, n * FRAME_SIZE)))
         if n % 25 == 24:
-            output.write_metadata(TimedMetadata.of(n // 25, {"alice": n}, (n + 1) * 0.02))
+            output.write_metadata(TimedMetadata.of(n // 25, {"alice": n}, 0).to_json(), (n + 1) * 0.02)
     return output
 
 
@@ -75,7 +76,7 @@ async def test_what_is_in_the_segments(tmp_path: Path, bitrate: int) -> None:
     numbers = [int(number) for number in re.findall(r"(\d+)\.ts", playlist)]
     assert durations(playlist)[2:-1] == pytest.approx([2] * 3, abs=0.05)
     whole = tmp_path / "whole.ts"
-    whole.write_bytes(b"".join(output.segment(n) or b"" for n in range(numbers[-1] + 1)))
+    whole.write_bytes(b"".join(output.segment(f"{n}.ts") or b"" for n in range(numbers[-1] + 1)))
     with av.open(str(whole)) as container:
         audio = container.streams.audio[0]
         assert (audio.codec_context.name, audio.codec_context.profile) == ("aac", "LC")
@@ -109,6 +110,27 @@ async def test_the_window_slides_and_dates_follow_the_durations() -> None:
     # The first four segments are of half a second.
     began = timedelta(seconds=4 * 0.5 + (first - 4) * 2)
     assert dates[0] - BEGAN == pytest.approx(began, abs=timedelta(seconds=0.2))
-    assert output.segment(first - 1) is not None, "who is late still gets what has left the playlist"
-    assert output.segment(0) is None or first <= 6
+    assert output.segment(f"{first - 1}.ts") is not None, "who is late still gets what has left the playlist"
+    assert output.segment("0.ts") is None or first <= 6
     await output.stop()
+
+
+async def test_a_stream_goes_on_after_interruptions_with_a_discontinuity() -> None:
+    """Interrupted twice before: its first segment is number 70, and names cannot be guessed."""
+    output = HlsOutput(128, prefix="f00d-", first=70, interruptions=2)
+    await output.start()
+    output.begin(BEGAN)
+    encoder = Encoder(output.encoding)
+    silence = np.zeros((FRAME_SIZE, 2), np.float32)
+    for n in range(100):
+        output.write(encoder.encode(to_av_frame(silence, n * FRAME_SIZE)))
+    playlist = (output.media_playlist() or "").splitlines()
+    assert "#EXT-X-MEDIA-SEQUENCE:70" in playlist
+    assert "#EXT-X-DISCONTINUITY-SEQUENCE:1" in playlist, "the second is still in the list"
+    assert playlist[playlist.index("#EXT-X-DISCONTINUITY") + 3] == "f00d-70.ts"
+    for n in range(100, 1100):
+        output.write(encoder.encode(to_av_frame(silence, n * FRAME_SIZE)))
+    later = (output.media_playlist() or "").splitlines()
+    assert "#EXT-X-DISCONTINUITY" not in later
+    assert "#EXT-X-DISCONTINUITY-SEQUENCE:2" in later
+    assert output.segment("70.ts") is None

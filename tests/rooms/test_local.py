@@ -179,7 +179,7 @@ async def test_a_room_with_a_secret_takes_the_identity_from_the_token(service: S
 @pytest.mark.parametrize(
     ("token", "problem"),
     [
-        ("", "needs an access token"),
+        ("", "an access token is needed"),
         (mint(SECRET, "alice", "lounge", ttl=-100), "expired"),
         (mint(SECRET, "alice", "other"), "it is for room 'other'"),
         (mint(SECRET[::-1], "alice"), "Signature"),
@@ -247,8 +247,8 @@ async def test_offers_that_are_none(service: Service, kind: str, body: str | byt
         ("/whip/lounge?identity=", "identity: expected 1 to 256 bytes"),
         ("/whip/lounge?identity=%1b[2J", "identity: expected 1 to 256 bytes of printable text"),
         ("/whip/lounge?identity=" + "x" * 257, "identity: expected 1 to 256 bytes"),
-        ("/whip/no%20name?identity=alice", "room: expected up to 128 letters"),
-        ("/whip/" + "x" * 129 + "?identity=alice", "room: expected up to 128 letters"),
+        ("/whip/no%23name?identity=alice", "room: expected up to 128 printable"),
+        ("/whip/" + "x" * 129 + "?identity=alice", "room: expected up to 128 printable"),
     ],
 )
 async def test_names_that_are_none(service: Service, path: str, problem: str) -> None:

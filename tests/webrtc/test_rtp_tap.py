@@ -11,6 +11,7 @@ from aiortc.rtcrtpreceiver import StreamStatistics
 
 from audiomixer._core import RtpPacket
 from audiomixer.encoding import EncodedPacket, Encoder, Encoding, to_av_frame
+from audiomixer.webrtc.ice import LOOPBACK
 from audiomixer.webrtc.peer import Peer
 from tests.signals import frames, noise
 
@@ -47,8 +48,8 @@ def test_a_packet_and_its_level_are_read() -> None:
 
 async def test_datagrams_that_are_nothing_disturb_nothing() -> None:
     received: list[RtpPacket] = []
-    receiver = Peer(["127.0.0.1"], "recvonly", on_packet=received.append)
-    sender = Peer(["127.0.0.1"], "sendonly")
+    receiver = Peer(LOOPBACK, "recvonly", on_packet=received.append)
+    sender = Peer(LOOPBACK, "sendonly")
     await sender.accept(await receiver.answer(await sender.offer()))
     await asyncio.sleep(0.5)
     connection = receiver._transceiver.receiver.transport.transport._connection
@@ -68,8 +69,8 @@ async def test_datagrams_that_are_nothing_disturb_nothing() -> None:
 
 async def test_packets_come_through_and_reports_go_back_and_nothing_is_decoded() -> None:
     received: list[RtpPacket] = []
-    receiver = Peer(["127.0.0.1"], "recvonly", on_packet=received.append)
-    sender = Peer(["127.0.0.1"], "sendonly")
+    receiver = Peer(LOOPBACK, "recvonly", on_packet=received.append)
+    sender = Peer(LOOPBACK, "sendonly")
     await sender.accept(await receiver.answer(await sender.offer()))
     encoder = Encoder(Encoding("opus", 32, channels=1))
     for n, frame in enumerate(frames(noise(-20, 2))):

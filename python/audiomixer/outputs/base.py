@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Protocol
 
 from audiomixer.encoding import EncodedPacket, Encoding
-from audiomixer.metadata import TimedMetadata
 
 
 class OutputError(Exception):
@@ -15,8 +14,8 @@ class OutputError(Exception):
 class Output(Protocol):
     """Takes the encoded mix and its metadata. Made for one bitrate, started once, begun once, stopped once.
 
-    `write` and `write_metadata` are called in the pacer's threads, one at a time: they must not block. What an
-    output cannot take in time it drops and counts.
+    `write` is called in the pacer's threads, one at a time, `write_metadata` in any thread at any time: they must not
+    block. What an output cannot take in time it drops and counts.
     """
 
     @property
@@ -44,8 +43,8 @@ class Output(Protocol):
     def write(self, packets: Sequence[EncodedPacket]) -> None:
         """Takes packets, of which the first is at or after the stream's beginning less the encoder's delay."""
 
-    def write_metadata(self, metadata: TimedMetadata) -> None:
-        """Takes a payload. Packets of its time may follow, up to 80 ms later."""
+    def write_metadata(self, text: str, time: float) -> None:
+        """Takes a payload, at `time` in seconds of the stream. Packets of its time may follow, up to 80 ms later."""
 
     async def stop(self) -> None:
         """Finishes and closes the output; everything that was written is in it."""

@@ -5,6 +5,7 @@ of them make a segment.
 """
 
 import io
+import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any, Final
 import av
 
 from audiomixer.encoding import SAMPLE_RATE, TIME_BASE, EncodedPacket, Encoding
-from audiomixer.metadata import TimedMetadata, id3
+from audiomixer.metadata import id3
 
 PLAYLIST_TYPE: Final = "application/vnd.apple.mpegurl"
 SEGMENT_TYPE: Final = "video/mp2t"
@@ -48,13 +49,22 @@ class HlsOutput:
 
     Args:
         bitrate: In kbit/s.
+        prefix: What the names of segments begin with; one that cannot be guessed keeps them to those who have got a
+            playlist, and lets caches hold them all the same.
+        first: Number of the first segment.
+        interruptions: How often the stream was interrupted before, in another process; it then goes on with a
+            discontinuity.
     """
 
     active = True
     dropped = 0
 
-    def __init__(self, bitrate: int) -> None:
+    def __init__(self, bitrate: int, *, prefix: str = "", first: int = 0, interruptions: int = 0) -> None:
         self.encoding = Encoding("aac", bitrate)
+        self._prefix = prefix
+        self._first = first
+        self._interruptions = interruptions
+        self._muxing = threading.Lock()
         self._segments: deque[_Segment] = deque(maxlen=_KEPT)
         self._next: _Segment | None = None
         self._ended = False
@@ -96,6 +106,10 @@ class HlsOutput:
 
     def write(self, packets: Sequence[EncodedPacket]) -> None:
         """Takes AAC packets."""
+        with self._muxing:
+            self._mux(packets)
+
+    def _mux(self, packets: Sequence[EncodedPacket]) -> None:
         for encoded in packets:
             packet = encoded.to_av()
             packet.stream = self._audio
@@ -106,24 +120,26 @@ class HlsOutput:
             self._container.mux_one(packet)
             self._written = encoded.pts + encoded.duration
 
-    def write_metadata(self, metadata: TimedMetadata) -> None:
+    def write_metadata(self, text: str, time: float) -> None:
         """Takes a payload, which becomes an ID3 tag at its own time."""
-        packet = av.Packet(id3(metadata.to_json()))
-        packet.pts = packet.dts = round(metadata.time * SAMPLE_RATE)
+        packet = av.Packet(id3(text))
+        packet.pts = packet.dts = round(time * SAMPLE_RATE)
         packet.time_base = TIME_BASE
         packet.stream = self._text
-        self._container.mux_one(packet)
+        with self._muxing:
+            if not self._ended:
+                self._container.mux_one(packet)
 
     def _end_piece(self) -> None:
         cut = self._cut or 0
         segment = self._next
         if segment is None:
-            number = self._segments[-1].number + 1 if self._segments else 0
+            number = self._segments[-1].number + 1 if self._segments else self._first
             segment = self._next = _Segment(number, self._time(cut))
         segment.pieces.append(self._piece.getvalue())
         segment.duration += (self._written - cut) / SAMPLE_RATE
         self._cut = self._written
-        if len(segment.pieces) == (1 if segment.number < _SHORT_SEGMENTS else _PIECES_PER_SEGMENT):
+        if len(segment.pieces) == (1 if segment.number < self._first + _SHORT_SEGMENTS else _PIECES_PER_SEGMENT):
             self._end_segment()
 
     def _end_segment(self) -> None:
@@ -136,12 +152,13 @@ class HlsOutput:
 
     async def stop(self) -> None:
         """Ends the stream: players play what is there, and stop."""
-        self._container.close()
-        self._end_segment()
-        self._ended = True
+        with self._muxing:
+            self._container.close()
+            self._end_segment()
+            self._ended = True
 
-    def master_playlist(self) -> str:
-        """The playlist that players are given; it names `audio.m3u8`.
+    def master_playlist(self, query: str = "") -> str:
+        """The playlist that players are given; it names `audio.m3u8`, followed by `query`.
 
         The audio-only group is what Amazon's IVS players look for.
         """
@@ -150,7 +167,7 @@ class HlsOutput:
             '#EXT-X-MEDIA:TYPE=VIDEO,GROUP-ID="audio_only",NAME="audio_only",AUTOSELECT=NO,DEFAULT=NO\n'
             f"#EXT-X-STREAM-INF:BANDWIDTH={round(self.encoding.bitrate * 1150)},"
             f'AVERAGE-BANDWIDTH={round(self.encoding.bitrate * 1100)},CODECS="mp4a.40.2",VIDEO="audio_only"\n'
-            "audio.m3u8\n"
+            f"audio.m3u8{query}\n"
         )
 
     def media_playlist(self) -> str | None:
@@ -165,20 +182,27 @@ class HlsOutput:
             f"#EXT-X-MEDIA-SEQUENCE:{segments[0].number}",
             "#EXT-X-INDEPENDENT-SEGMENTS",
         ]
+        if self._interruptions:
+            lines.append(f"#EXT-X-DISCONTINUITY-SEQUENCE:{self._interruptions - (segments[0].number == self._first)}")
         for segment in segments:
             time = segment.started.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            if self._interruptions and segment.number == self._first:
+                lines.append("#EXT-X-DISCONTINUITY")
             lines += [
                 f"#EXT-X-PROGRAM-DATE-TIME:{time}",
                 f"#EXTINF:{segment.duration:.5f},",
-                f"{segment.number}.ts",
+                self._name(segment),
             ]
         if self._ended:
             lines.append("#EXT-X-ENDLIST")
         return "\n".join(lines) + "\n"
 
-    def segment(self, number: int) -> bytes | None:
-        """The segment of this number, if it is still there."""
-        return next((segment.data for segment in list(self._segments) if segment.number == number), None)
+    def _name(self, segment: _Segment) -> str:
+        return f"{self._prefix}{segment.number}.ts"
+
+    def segment(self, name: str) -> bytes | None:
+        """The segment of this name, if it is still there."""
+        return next((segment.data for segment in list(self._segments) if self._name(segment) == name), None)
 
 
 class _Unclosed(io.BytesIO):

@@ -16,7 +16,6 @@ import av
 from av.container import OutputContainer
 
 from audiomixer.encoding import SAMPLE_RATE, Codec, EncodedPacket, Encoding
-from audiomixer.metadata import TimedMetadata
 from audiomixer.outputs.base import OutputError
 
 _FILES: Final[dict[str, tuple[str, Codec]]] = {
@@ -94,6 +93,11 @@ class PushOutput:
         """Files and pushes have no use for the date."""
 
     @property
+    def queued(self) -> int:
+        """Packets that wait to be written."""
+        return self._queue.qsize()
+
+    @property
     def name(self) -> str:
         """The target without what may be secret in it."""
         if not self._is_url:
@@ -120,7 +124,7 @@ class PushOutput:
                 pass
             self.dropped += 1
 
-    def write_metadata(self, metadata: TimedMetadata) -> None:
+    def write_metadata(self, text: str, time: float) -> None:
         """Files carry no metadata."""
 
     def _run(self) -> None:

@@ -10,8 +10,8 @@ from typing import Final
 from aiortc import RTCDataChannel
 
 from audiomixer.encoding import AvPacket, EncodedPacket, Encoding
-from audiomixer.metadata import TimedMetadata
 from audiomixer.outputs.base import OutputError
+from audiomixer.webrtc.ice import LOOPBACK, Ice
 from audiomixer.webrtc.peer import Peer
 
 CHANNEL: Final = "timed-metadata"
@@ -23,11 +23,11 @@ _log = logging.getLogger(__name__)
 
 
 class _Listener:
-    def __init__(self, output: "WhepOutput", addresses: Sequence[str]) -> None:
+    def __init__(self, output: "WhepOutput", ice: Ice) -> None:
         self.resource = secrets.token_urlsafe(16)
         self.channel: RTCDataChannel | None = None
         self.peer = Peer(
-            addresses,
+            ice,
             "sendonly",
             on_channel=self._on_channel,
             on_closed=lambda: output.forget(self.resource),
@@ -43,12 +43,12 @@ class WhepOutput:
 
     Args:
         bitrate: In kbit/s.
-        addresses: The addresses on which listeners reach it.
+        ice: Where listeners reach it.
     """
 
-    def __init__(self, bitrate: int, addresses: Sequence[str] = ("127.0.0.1",)) -> None:
+    def __init__(self, bitrate: int, ice: Ice = LOOPBACK) -> None:
         self.encoding = Encoding("opus", bitrate)
-        self._addresses = addresses
+        self._ice = ice
         self._listeners: dict[str, _Listener] = {}
         self._lost = 0
         self._stopped = False
@@ -85,7 +85,7 @@ class WhepOutput:
             OfferError: The offer cannot be answered.
             OutputError: The stream has ended.
         """
-        listener = _Listener(self, self._addresses)
+        listener = _Listener(self, self._ice)
         answer = await listener.peer.answer(offer)
         if self._stopped:
             await listener.peer.close()
@@ -116,9 +116,9 @@ class WhepOutput:
             for packet in packets:
                 listener.peer.track.send(packet)
 
-    def write_metadata(self, metadata: TimedMetadata) -> None:
+    def write_metadata(self, text: str, time: float) -> None:
         """Takes a payload."""
-        self._loop.call_soon_threadsafe(self._send_metadata, metadata.to_json())
+        self._loop.call_soon_threadsafe(self._send_metadata, text)
 
     def _send_metadata(self, text: str) -> None:
         for listener in self._listeners.values():

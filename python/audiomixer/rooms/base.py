@@ -9,8 +9,19 @@ class RoomError(Exception):
     """A room cannot be joined; the message says which and why."""
 
 
+class NoRoomError(RoomError):
+    """There is no such room."""
+
+
+class FullError(RoomError):
+    """A room, or the server, has as many participants as it may."""
+
+
 class Room(Protocol):
-    """A room that is mixed: its participants are those of `bus.mixer`, and come and go there as the room has it."""
+    """A room that is mixed: its participants are those of `bus.mixer`, and come and go there as the room has it.
+
+    The bus runs while mixers are attached, whether or not the room has ended.
+    """
 
     @property
     def name(self) -> str:

@@ -4,8 +4,8 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,11 @@ from audiomixer.encoding import FRAME_SIZE, AvPacket, Encoder, Encoding, to_av_f
 from audiomixer.pacer import clock, process_pacer
 from audiomixer.rooms.base import RoomError
 from audiomixer.tasks import spawn
-from audiomixer.tokens import check_secret, verify
+from audiomixer.tokens import Keyring
+from audiomixer.webrtc.ice import LOOPBACK, Ice
 from audiomixer.webrtc.peer import Peer
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NAME: Final = re.compile(r"(?!\.{1,2}$)[^/?#%\\\x00-\x20\x7f](?:[^/?#%\\\x00-\x1f\x7f]{0,126}[^/?#%\\\x00-\x20\x7f])?")
 _LONGEST_IDENTITY: Final = 256
 _RETURN: Final = Encoding("opus", 64)
 """What participants hear."""
@@ -34,17 +35,87 @@ def check_name(name: str) -> None:
     Raises:
         ValueError: It cannot.
     """
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"room: expected up to 128 letters, digits, '.', '_' and '-', got {name!r}")
+    if not _NAME.fullmatch(name) or not name.isprintable():
+        raise ValueError(f"room: expected up to 128 printable characters, none of / ? # % \\, got {name!r}")
+
+
+def check_identity(identity: str | None) -> str:
+    """A participant's identity, without space around it.
+
+    Raises:
+        ValueError: It is none.
+    """
+    identity = (identity or "").strip()
+    if not identity or not identity.isprintable() or len(identity.encode()) > _LONGEST_IDENTITY:
+        raise ValueError(f"identity: expected 1 to {_LONGEST_IDENTITY} bytes of printable text")
+    return identity
+
+
+class Doorkeeper(Protocol):
+    """Decides who may join which local room, and is told who came and went; on the event loop."""
+
+    async def admit(self, room: str, token: str | None, identity: str | None) -> tuple[str, str]:
+        """Somebody wants to join a room; gives the room's name and the identity to join under.
+
+        Raises:
+            TokenError: A token is needed, and this is none or not good for the room.
+            ValueError: The room's name or the identity is none.
+            RoomError: The room cannot be joined.
+        """
+
+    async def check(self, room: str, token: str | None) -> str:
+        """Somebody wants to know who is in a room; gives the room's name.
+
+        Raises:
+            TokenError: A token is needed, and this is none or not good for the room.
+        """
+
+    def joined(self, room: "LocalRoom", resource: str, identity: str) -> None:
+        """Somebody has joined."""
+
+    def left(self, room: "LocalRoom", resource: str, stats: Stats) -> None:
+        """Somebody has left, of whose packets so much is to be said."""
+
+
+class OpenDoor:
+    """Lets in who has a token, or everybody under the identity they give.
+
+    Args:
+        keyring: What tokens are signed with; none are needed if None.
+    """
+
+    def __init__(self, keyring: Keyring | None = None) -> None:
+        self._keyring = keyring
+
+    async def admit(self, room: str, token: str | None, identity: str | None) -> tuple[str, str]:
+        """Sees that the token is good for the room."""
+        check_name(room)
+        if self._keyring:
+            access = self._keyring.verify(token)
+            access.check_room(room)
+            identity = access.identity
+        return room, check_identity(identity)
+
+    async def check(self, room: str, token: str | None) -> str:
+        """Sees that the token is good for the room."""
+        if self._keyring:
+            self._keyring.verify(token).check_room(room)
+        return room
+
+    def joined(self, room: "LocalRoom", resource: str, identity: str) -> None:
+        """Nobody keeps account."""
+
+    def left(self, room: "LocalRoom", resource: str, stats: Stats) -> None:
+        """Nobody keeps account."""
 
 
 class _Member:
     """A participant and its connection."""
 
-    def __init__(self, addresses: Sequence[str], on_closed: Callable[["_Member"], None]) -> None:
+    def __init__(self, ice: Ice, on_closed: Callable[["_Member"], None]) -> None:
         self.resource = secrets.token_urlsafe(16)
         self.participant: Participant | None = None
-        self.peer = Peer(addresses, "sendrecv", on_packet=self._on_packet, on_closed=lambda: on_closed(self))
+        self.peer = Peer(ice, "sendrecv", on_packet=self._on_packet, on_closed=lambda: on_closed(self))
         self._encoder: Encoder | None = None
         self._minus = np.zeros((FRAME_SIZE, 2), np.float32)
         self._pts = 0
@@ -75,8 +146,9 @@ class LocalRoom:
     """A room in this process, to be made on the event loop. It ends when nobody is in it, participant or mixer.
 
     Args:
-        name: Letters, digits, `.`, `_` and `-`.
-        addresses: The addresses on which participants reach it.
+        name: What it is called.
+        ice: Where participants reach it.
+        door: Who is told of participants that come and go.
         on_ended: Called when the room has ended.
 
     Raises:
@@ -86,14 +158,16 @@ class LocalRoom:
     def __init__(
         self,
         name: str,
-        addresses: Sequence[str] = ("127.0.0.1",),
+        ice: Ice = LOOPBACK,
+        door: Doorkeeper | None = None,
         on_ended: Callable[["LocalRoom"], None] = lambda _: None,
     ) -> None:
         check_name(name)
         self.name = name
         self.volumes: Broadcast[dict[str, int]] = Broadcast(limit=10)
         """The volumes, by identity, every 500 ms."""
-        self._addresses = addresses
+        self._ice = ice
+        self._door = door or OpenDoor()
         self._on_ended = on_ended
         self._members: dict[str, _Member] = {}
         self._users = 0
@@ -136,14 +210,18 @@ class LocalRoom:
         """
         self.attach()
         try:
-            member = _Member(self._addresses, self._closed)
+            member = _Member(self._ice, self._closed)
             answer = await member.peer.answer(offer)
+            if self._ended:
+                await member.peer.close()
+                raise RoomError(f"room: {self.name!r} has ended")
             # From here to the next await nothing can come between: the others hear one participant all along.
             previous = self._members.get(identity)
             if previous:
                 self._remove(identity)
             member.participant = self.bus.mixer.add_participant(identity)
             self._members[identity] = member
+            self._door.joined(self, member.resource, identity)
             _log.info("room %s: %s %s", self.name, identity, "is back" if previous else "joined")
             if previous:
                 await previous.peer.close()
@@ -168,22 +246,30 @@ class LocalRoom:
                 return
 
     def _remove(self, identity: str) -> None:
+        member = self._members.pop(identity)
+        if member.participant:
+            self._door.left(self, member.resource, member.participant.stats())
         # Packets may still come, until the connection is closed.
-        self._members.pop(identity).participant = None
+        member.participant = None
         self.bus.mixer.remove_participant(identity)
 
-    async def _end_if_empty(self) -> None:
-        if self._members or self._users or self._ended:
-            return
-        self._ended = True
-        self._on_ended(self)
-        self.volumes.close()
-        await asyncio.to_thread(process_pacer().remove, self.bus)
-
     async def close(self) -> None:
-        """Everybody has to leave."""
+        """Ends the room: everybody has to leave, and nobody can join any more. Mixers go on, with silence."""
+        self._end()
         for member in list(self._members.values()):
             await member.peer.close()
+        await self._end_if_empty()
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._on_ended(self)
+            self.volumes.close()
+
+    async def _end_if_empty(self) -> None:
+        if not self._members and not self._users:
+            self._end()
+            await asyncio.to_thread(process_pacer().remove, self.bus)
 
     def on_frame(self, samples: NDArray[np.float32]) -> None:
         """Encodes what each participant hears; called by the bus."""
@@ -213,28 +299,18 @@ class LocalRooms:
     """The local rooms of one server: made when somebody wants to join, gone when everybody has left.
 
     Args:
-        addresses: The addresses on which participants reach them.
-        secret: Participants then need an access token signed with it; without, they say who they are.
-
-    Raises:
-        ValueError: The secret is too short.
+        ice: Where participants reach them.
+        door: Who decides who may join; everybody, if None.
     """
 
-    def __init__(self, addresses: Sequence[str] = ("127.0.0.1",), secret: str | None = None) -> None:
-        if secret is not None:
-            check_secret(secret)
-        self.addresses = addresses
-        self._secret = secret
+    def __init__(self, ice: Ice = LOOPBACK, door: Doorkeeper | None = None) -> None:
+        self.ice = ice
+        self.door: Doorkeeper = door or OpenDoor()
         self._rooms: dict[str, LocalRoom] = {}
 
     def __iter__(self) -> Iterator[LocalRoom]:
         """The rooms there are."""
         return iter(list(self._rooms.values()))
-
-    @property
-    def open_to_all(self) -> bool:
-        """Whether one may join without a token."""
-        return self._secret is None
 
     def get(self, name: str) -> LocalRoom | None:
         """The room called `name`, if there is one."""
@@ -248,11 +324,11 @@ class LocalRooms:
         """
         room = self._rooms.get(name)
         if room is None:
-            room = self._rooms[name] = LocalRoom(name, self.addresses, self._forget)
+            room = self._rooms[name] = LocalRoom(name, self.ice, self.door, self._forget)
         return room
 
     async def join(self, name: str, offer: str, token: str | None, identity: str | None) -> tuple[str, str]:
-        """A participant joins the room called `name`, under the token's identity where tokens are needed.
+        """A participant joins the room called `name`, if the doorkeeper lets it.
 
         Returns:
             As `LocalRoom.join`.
@@ -260,13 +336,9 @@ class LocalRooms:
         Raises:
             TokenError: A token is needed, and this is none or not good for the room.
             ValueError: The room's name or the identity is none, or the offer cannot be answered (`OfferError`).
-            RoomError: The room is just ending.
+            RoomError: The room cannot be joined.
         """
-        if self._secret is not None:
-            identity = verify(token, self._secret, name).identity
-        identity = (identity or "").strip()
-        if not identity or len(identity.encode()) > _LONGEST_IDENTITY or not identity.isprintable():
-            raise ValueError(f"identity: expected 1 to {_LONGEST_IDENTITY} bytes of printable text")
+        name, identity = await self.door.admit(name, token, identity)
         return await self.open(name).join(offer, identity)
 
     def _forget(self, room: LocalRoom) -> None:

@@ -1,251 +1,137 @@
-"""The ASGI application: WHIP into rooms, WHEP and HLS out of streams, their metadata, and the pages."""
+"""The service as an ASGI application: the REST API, media, pages, metrics."""
 
-import asyncio
+import base64
+import binascii
 import contextlib
-import json
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Final
 
+from fastapi import FastAPI
+from fastapi.security import HTTPBasicCredentials
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from audiomixer.outputs.base import OutputError
-from audiomixer.outputs.hls import PLAYLIST_TYPE, SEGMENT_TYPE
-from audiomixer.rooms.base import RoomError
-from audiomixer.service.streams import Stream, Streams
-from audiomixer.tokens import TokenError
-from audiomixer.webrtc.peer import OfferError
-
-_WEB: Final = Path(__file__).parent.parent / "web"
-_SDP: Final = "application/sdp"
-_LARGEST_BODY: Final = 64 * 1024
-_LOOK_AGAIN: Final = 1.0
-"""Seconds until the next look for a room that is not there."""
+from audiomixer.service.errors import HANDLERS
+from audiomixer.service.limits import RequestLimits
+from audiomixer.service.media import CORS, media_routes
+from audiomixer.service.metrics import render
+from audiomixer.service.rest import media_processors, player_streamers, rooms
+from audiomixer.service.rest.common import check_credentials, service_of
+from audiomixer.service.service import Service
+from audiomixer.service.settings import Settings, load
 
 
-def create_app(streams: Streams) -> Starlette:
-    """The service over `streams` and their rooms, for any ASGI server.
+def create_app(settings: Settings | None = None, host: str = "127.0.0.1") -> Starlette:
+    """The whole service, for any ASGI server, or to be mounted into another application.
+
+    It starts with the server's lifespan, or else with the first request. Its `lifespan_context` starts it sooner where
+    it is mounted: work that was under way when the last process ended goes on from then.
 
     Args:
-        streams: What is served; close it before the server stops, so that open event streams end.
+        settings: From the environment and the file if None; what they leave out is made up and kept in `settings.data`.
+        host: The address that the server listens on, where media is offered unless settings say otherwise.
+
+    Raises:
+        ValueError: A setting is none; the message begins with its name.
     """
+    settings = settings or load()
+    settings.complete()
+    service = Service(settings, host)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
+        await _start(app.state, service)  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            await service.close()
+
+    api = _api(service)
     app = Starlette(
-        routes=[
-            Route("/", _index_page),
-            Route("/rooms/{name}", _room_page),
-            Route("/listen/{sid}", _listen_page),
-            Route("/overview.json", _overview),
-            Route("/rooms/{name}/volumes", _room_volumes),
-            Route("/whip/{name}", _accepts, methods=["OPTIONS"]),
-            Route("/whip/{name}", _whip, methods=["POST"]),
-            Route("/whip/{name}/{resource}", _whip_leave, methods=["DELETE"]),
-            Route("/whep/{sid}", _accepts, methods=["OPTIONS"]),
-            Route("/whep/{sid}", _whep, methods=["POST"]),
-            Route("/whep/{sid}/{resource}", _whep_leave, methods=["DELETE"]),
-            Route("/hls/{sid}/index.m3u8", _hls_master),
-            Route("/hls/{sid}/audio.m3u8", _hls_media),
-            Route("/hls/{sid}/{number:int}.ts", _hls_segment),
-            Route("/v1/PlayerStreamers/{sid}/TimedMetadata", _timed_metadata),
-            Route("/healthz", _healthz),
-            Mount("/web", StaticFiles(directory=_WEB)),
-        ],
+        routes=[Mount("/v1", api), Route("/metrics", _metrics), *media_routes()],
         middleware=[
-            Middleware(
-                CORSMiddleware,
-                allow_origins=["*"],
-                allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
-                allow_headers=["Authorization", "Content-Type"],
-                expose_headers=["Location"],
-            )
+            CORS,
+            Middleware(RequestLimits, rate=settings.requests_per_second, proxies=settings.proxies),
+            Middleware(_Started, service=service),
         ],
-        exception_handlers={HTTPException: _error},
+        exception_handlers=HANDLERS,
+        lifespan=lifespan,
     )
-    app.state.streams = streams
+    app.state.service = service
+    app.state.guard = _guard
     return app
 
 
-async def _error(request: Request, error: Exception) -> Response:
-    """Every error is JSON that says what was expected."""
-    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for no other
-    body = {"message": error.detail, "status": error.status_code}
-    return JSONResponse(body, error.status_code, headers=error.headers)
+async def _start(state: object, service: Service) -> None:
+    await service.start()
+    state.streams = service.streams  # type: ignore[attr-defined]
 
 
-async def _index_page(request: Request) -> Response:
-    return _page("index.html")
+class _Started:
+    """Starts the service before its first request, if nothing has."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await _start(scope["app"].state, self._service)
+        await self._app(scope, receive, send)
 
 
-async def _room_page(request: Request) -> Response:
-    return _page("room.html")
+def _api(service: Service) -> FastAPI:
+    api = FastAPI(
+        title="audiomixer",
+        version="1",
+        description="Rooms, mixers and streams, as the API of the retired Twilio Live had them.",
+        exception_handlers=HANDLERS,
+        docs_url=None,
+        redoc_url=None,
+        servers=[{"url": "/v1"}],
+        root_path_in_servers=False,
+    )
+    for router in (media_processors.router, player_streamers.router, player_streamers.open_router, rooms.router):
+        api.include_router(router)
+    api.state.service = service
+    _without_422(api)
+    return api
 
 
-async def _listen_page(request: Request) -> Response:
-    known = _streams(request).get(request.path_params["sid"])
-    return _page("listen.html", 200 if known else 404)
+def _without_422(api: FastAPI) -> None:
+    """Bad input is answered with 400, which FastAPI's description does not know."""
+    describe = api.openapi
+
+    def openapi() -> dict[str, object]:
+        description = describe()
+        for path in description["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            description["components"]["schemas"].pop(name, None)
+        return description
+
+    api.openapi = openapi  # type: ignore[method-assign]
 
 
-def _page(name: str, status: int = 200) -> Response:
-    return FileResponse(_WEB / name, status, headers={"Cache-Control": "no-cache"})
+def _guard(request: Request) -> None:
+    """What rooms and streams there are is for who has the API's credentials."""
+    check_credentials(service_of(request), _basic(request.headers.get("authorization", "")))
 
 
-def _streams(request: Request) -> Streams:
-    streams: Streams = request.app.state.streams
-    return streams
+def _basic(header: str) -> HTTPBasicCredentials | None:
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    with contextlib.suppress(binascii.Error, UnicodeDecodeError):
+        username, colon, password = base64.b64decode(encoded).decode().partition(":")
+        if colon:
+            return HTTPBasicCredentials(username=username, password=password)
+    return None
 
 
-def _stream(request: Request) -> Stream:
-    sid = request.path_params["sid"]
-    stream = _streams(request).get(sid)
-    if stream is None:
-        raise HTTPException(404, f"stream: there is no {sid}")
-    return stream
-
-
-async def _overview(request: Request) -> Response:
-    streams = _streams(request)
-    rooms = [{"name": room.name, "identities": room.identities} for room in streams.rooms]
-    playing = [
-        {
-            "sid": stream.sid,
-            "room": stream.room,
-            "bitrate": stream.mixer.audio_bitrate,
-            "seconds": round(stream.mixer.time),
-            "listeners": stream.whep.listeners,
-        }
-        for stream in streams
-    ]
-    return JSONResponse({"open": streams.rooms.open_to_all, "rooms": rooms, "streams": playing})
-
-
-async def _offer(request: Request) -> str:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != _SDP:
-        raise HTTPException(415, f"Content-Type: expected {_SDP}, got {kind or 'none'}")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LARGEST_BODY:
-            raise HTTPException(413, f"offer: expected at most {_LARGEST_BODY} bytes")
-    try:
-        return body.decode()
-    except UnicodeDecodeError:
-        raise HTTPException(400, "offer: expected SDP in UTF-8") from None
-
-
-def _answered(request: Request, resource: str, answer: str) -> Response:
-    return Response(answer, 201, {"Location": f"{request.url.path}/{resource}"}, _SDP)
-
-
-def _token(request: Request) -> str | None:
-    """A Bearer token in the Authorization header, as RFC 9725 has it."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
-
-
-async def _accepts(request: Request) -> Response:
-    """What may be posted here, as RFC 9725 has it."""
-    return Response(status_code=204, headers={"Accept-Post": _SDP})
-
-
-async def _whip(request: Request) -> Response:
-    offer = await _offer(request)
-    try:
-        resource, answer = await _streams(request).rooms.join(
-            request.path_params["name"], offer, _token(request), request.query_params.get("identity")
-        )
-    except TokenError as error:
-        raise HTTPException(401, str(error), {"WWW-Authenticate": "Bearer"}) from error
-    except ValueError as error:
-        raise HTTPException(400, str(error)) from error
-    except RoomError as error:
-        raise HTTPException(409, str(error)) from error
-    return _answered(request, resource, answer)
-
-
-async def _whip_leave(request: Request) -> Response:
-    room = _streams(request).rooms.get(request.path_params["name"])
-    if room is None or not await room.leave(request.path_params["resource"]):
-        raise HTTPException(404, "resource: no such participant")
-    return Response()
-
-
-async def _whep(request: Request) -> Response:
-    stream = _stream(request)
-    try:
-        resource, answer = await stream.whep.join(await _offer(request))
-    except OfferError as error:
-        raise HTTPException(400, str(error)) from error
-    except OutputError as error:
-        raise HTTPException(404, str(error)) from error
-    return _answered(request, resource, answer)
-
-
-async def _whep_leave(request: Request) -> Response:
-    if not await _stream(request).whep.leave(request.path_params["resource"]):
-        raise HTTPException(404, "resource: no such listener")
-    return Response()
-
-
-async def _hls_master(request: Request) -> Response:
-    return _playlist(_stream(request).hls.master_playlist())
-
-
-async def _hls_media(request: Request) -> Response:
-    playlist = _stream(request).hls.media_playlist()
-    if playlist is None:
-        raise HTTPException(404, "stream: nothing to play yet", {"Retry-After": "2"})
-    return _playlist(playlist)
-
-
-def _playlist(text: str) -> Response:
-    return Response(text, headers={"Cache-Control": "no-cache"}, media_type=PLAYLIST_TYPE)
-
-
-async def _hls_segment(request: Request) -> Response:
-    segment = _stream(request).hls.segment(request.path_params["number"])
-    if segment is None:
-        raise HTTPException(404, "segment: not there, or not any more")
-    return Response(segment, headers={"Cache-Control": "public, max-age=60"}, media_type=SEGMENT_TYPE)
-
-
-def _events(items: AsyncIterator[str]) -> Response:
-    """Server-sent events."""
-
-    async def lines() -> AsyncIterator[str]:
-        async for item in items:
-            yield f"data: {item}\n\n"
-
-    return StreamingResponse(lines(), headers={"Cache-Control": "no-cache"}, media_type="text/event-stream")
-
-
-async def _timed_metadata(request: Request) -> Response:
-    payloads = _stream(request).mixer.timed_metadata()
-    return _events(payload.to_json() async for payload in payloads)
-
-
-async def _room_volumes(request: Request) -> Response:
-    """The volumes of a room, whenever there is one of this name."""
-    streams, name = _streams(request), request.path_params["name"]
-
-    async def volumes() -> AsyncIterator[str]:
-        while not streams.closed.is_set():
-            room = streams.rooms.get(name)
-            if room:
-                async for item in room.volumes.subscribe():
-                    yield json.dumps(item)
-            yield "{}"
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(streams.closed.wait(), _LOOK_AGAIN)
-
-    return _events(volumes())
-
-
-async def _healthz(request: Request) -> Response:
-    return JSONResponse({"status": "ok"})
+async def _metrics(request: Request) -> Response:
+    return Response(render(service_of(request)), media_type="text/plain; version=0.0.4")

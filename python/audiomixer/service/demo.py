@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from audiomixer.encoding import FRAME_SIZE, SAMPLE_RATE, AvPacket, Encoder, Encoding, to_av_frame
 from audiomixer.pacer import FRAME, clock, process_pacer
 from audiomixer.service.streams import Stream, Streams
+from audiomixer.webrtc.ice import LOOPBACK
 from audiomixer.webrtc.peer import Peer
 
 ROOM: Final = "demo"
@@ -56,7 +57,7 @@ class Speaker:
         self._said = 0
         self._loop = asyncio.get_running_loop()
         self._resource = ""
-        self._peer = Peer(["127.0.0.1"], "sendonly")
+        self._peer = Peer(LOOPBACK, "sendonly")
 
     async def join(self, client: httpx.AsyncClient) -> None:
         """Joins, and begins to speak."""

@@ -5,10 +5,14 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
+
+_STOPPING: Final = 0.2
+"""Seconds after which uvicorn has certainly seen that it is to stop."""
 
 
 class PortError(Exception):
@@ -23,13 +27,16 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
+async def serving(
+    app: ASGIApp, host: str, port: int, on_stop: Callable[[], Awaitable[None]] | None = None
+) -> AsyncIterator[str]:
     """Serves `app` from entering the block until leaving it; gives the URL.
 
     Args:
         app: The application.
         host: The address to listen on.
         port: The port; 0 for any that is free.
+        on_stop: Called when no new connections are taken any more, to end those that there are.
 
     Raises:
         PortError: The address is in use, or none of this machine's.
@@ -49,6 +56,9 @@ async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
         yield f"http://{f'[{shown}]' if ':' in shown else shown}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
+        if on_stop:
+            await asyncio.sleep(_STOPPING)
+            await on_stop()
         await running
 
 

@@ -5,8 +5,9 @@ import contextlib
 import logging
 import random
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, cast
 
 import aioice.ice
 import aioice.stun
@@ -21,6 +22,7 @@ from aiortc import (
 from aiortc.sdp import SessionDescription
 
 from audiomixer.tasks import spawn
+from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.rtp_tap import OnPacket, tap
 from audiomixer.webrtc.track import PacketTrack
 
@@ -50,7 +52,7 @@ class Peer:
 
     def __init__(
         self,
-        addresses: Sequence[str],
+        ice: Ice,
         direction: Direction,
         *,
         on_packet: OnPacket | None = None,
@@ -58,7 +60,7 @@ class Peer:
         on_closed: Callable[[], None] | None = None,
     ) -> None:
         self.track = PacketTrack()
-        self._addresses = list(addresses)
+        self._ice = ice
         self._on_closed = on_closed
         self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self._pc.on("connectionstatechange", self._on_state)
@@ -137,10 +139,11 @@ class Peer:
         return transports | ({self._pc.sctp.transport} if self._pc.sctp else set())
 
     def _restrict(self) -> None:
-        """Gathers on the given addresses only, and notices sooner when the other side is gone."""
+        """Gathers as it is told to, and notices sooner when the other side is gone."""
         for transport in self._transports():
-            gatherer: Any = transport.transport.iceGatherer
-            _restrict_connection(gatherer._connection, self._addresses)
+            connection = cast("Any", transport.transport.iceGatherer)._connection
+            self._ice.restrict(connection)
+            connection.query_consent = partial(_query_consent, connection)
 
     async def close(self) -> None:
         """Ends the connection."""
@@ -161,16 +164,6 @@ class Peer:
         finally:
             if on_closed:
                 on_closed()
-
-
-def _restrict_connection(connection: aioice.Connection, allowed: list[str]) -> None:
-    gather = connection.get_component_candidates
-
-    def gather_allowed(component: int, addresses: list[str], **options: Any) -> Any:
-        return gather(component, allowed, **options)
-
-    connection.get_component_candidates = gather_allowed  # type: ignore[method-assign, assignment]
-    connection.query_consent = lambda: _query_consent(connection)  # type: ignore[method-assign]
 
 
 async def _query_consent(connection: aioice.Connection) -> None:

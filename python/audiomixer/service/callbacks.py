@@ -1,0 +1,181 @@
+"""Status callbacks: told once a change is on disk, in order per resource, until they are heard.
+
+A callback is stored in the transaction of the change that it tells of, and deleted when it has been delivered (any
+answer of 2xx) or given up. Each resource that has callbacks waiting has a task of its own that delivers them one after
+the other, so that a slow receiver delays its own resources only.
+"""
+
+import asyncio
+import base64
+import hmac
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import urlencode
+
+import httpx
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from audiomixer.service.outbound import Outbound, OutboundTransport
+from audiomixer.service.store import Callback, Resource, Store, now
+from audiomixer.tasks import spawn
+
+_TIMEOUT: Final = 10.0
+"""Seconds for a receiver to answer."""
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
+"""Seconds between tries: twice as long each time."""
+_GIVEN_UP: Final = 24 * 3600.0
+"""Seconds after which a callback is given up."""
+_MOST_WAITING: Final = 1000
+"""Callbacks of one resource; then new ones are given up at once, and counted."""
+
+_log = logging.getLogger(__name__)
+
+
+def signature(secret: str, url: str, parameters: Mapping[str, str] = {}) -> str:
+    """What `X-Twilio-Signature` holds: HMAC-SHA1 over the URL and each parameter's name and value, in name order."""
+    text = url + "".join(f"{name}{parameters[name]}" for name in sorted(parameters))
+    return base64.b64encode(hmac.digest(secret.encode(), text.encode(), "sha1")).decode()
+
+
+def iso(seconds: float) -> str:
+    """A time as the API has it: ISO 8601, UTC, with seconds."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Callbacks:
+    """The outbox.
+
+    Args:
+        store: Where callbacks wait.
+        account_sid: The account they are of.
+        secret: What they are signed with.
+        outbound: Where they may go.
+    """
+
+    def __init__(self, store: Store, account_sid: str, secret: str, outbound: Outbound) -> None:
+        self._store = store
+        self._account_sid = account_sid
+        self._secret = secret
+        self._delivering: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()
+        self._client = httpx.AsyncClient(transport=OutboundTransport(outbound), timeout=_TIMEOUT)
+        self.waiting = 0
+        """Callbacks not delivered yet."""
+        self.delivered = 0
+        self.failed = 0
+        """Tries without success."""
+        self.given_up = 0
+
+    def tell(self, session: Session, resource: Resource, event: str, **parameters: str | None) -> None:
+        """Puts a callback into the outbox, within the transaction of the change; `deliver` has to follow."""
+        url = resource.status_callback
+        if not url:
+            return
+        waiting = session.scalar(select(func.count(Callback.id)).where(Callback.resource_sid == resource.sid)) or 0
+        number, resource.callbacks_made = resource.callbacks_made, resource.callbacks_made + 1
+        if waiting >= _MOST_WAITING:
+            self.given_up += 1
+            return
+        told = {
+            "AccountSid": self._account_sid,
+            "StatusCallbackEvent": event,
+            "Timestamp": iso(now()),
+            "SequenceNumber": str(number),
+            **{name: value for name, value in parameters.items() if value is not None},
+        }
+        session.add(
+            Callback(
+                resource_sid=resource.sid,
+                url=url,
+                method=resource.status_callback_method,
+                parameters=told,
+                created=now(),
+            )
+        )
+        self.waiting += 1
+
+    def deliver(self, sid: str) -> None:
+        """Begins to deliver what waits for a resource, if anything does."""
+        if sid in self._delivering:
+            self._again.add(sid)
+        else:
+            self._delivering[sid] = spawn(self._deliver(sid))
+
+    async def start(self) -> None:
+        """Delivers what was left when the last process ended."""
+
+        def left(session: Session) -> tuple[int, list[str]]:
+            return (
+                session.scalar(select(func.count(Callback.id))) or 0,
+                list(session.scalars(select(Callback.resource_sid).distinct())),
+            )
+
+        self.waiting, sids = await self._store.run(left)
+        for sid in sids:
+            self.deliver(sid)
+
+    async def close(self) -> None:
+        """Ceases to deliver; what is left waits for the next start."""
+        tasks = list(self._delivering.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._client.aclose()
+
+    async def _deliver(self, sid: str) -> None:
+        try:
+            while True:
+                self._again.discard(sid)
+                callback = await self._store.run(
+                    lambda session: session.scalars(
+                        select(Callback).where(Callback.resource_sid == sid).order_by(Callback.id).limit(1)
+                    ).first()
+                )
+                if callback is not None:
+                    await self._until_delivered(callback)
+                elif sid not in self._again:
+                    return
+        except Exception:
+            # The database is gone, say: what waits is delivered after the next change, or the next start.
+            _log.exception("callbacks of %s have to wait", sid)
+        finally:
+            del self._delivering[sid]
+
+    async def _until_delivered(self, callback: Callback) -> None:
+        pause = _FIRST_PAUSE
+        while not await self._try(callback):
+            self.failed += 1
+            if now() - callback.created > _GIVEN_UP:
+                self.given_up += 1
+                _log.warning("callback given up", extra={"sid": callback.resource_sid})
+                break
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        else:
+            self.delivered += 1
+        await self._store.run(lambda session: session.execute(delete(Callback).where(Callback.id == callback.id)))
+        self.waiting -= 1
+
+    async def _try(self, callback: Callback) -> bool:
+        url, parameters = callback.url.partition("#")[0], callback.parameters
+        if callback.method == "GET":
+            url += ("&" if "?" in url else "?") + urlencode(parameters)
+            parameters = {}
+        headers = {"X-Twilio-Signature": signature(self._secret, url, parameters)}
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                # What a receiver has to say is not read.
+                async with self._client.stream(
+                    callback.method, url, data=parameters or None, headers=headers
+                ) as response:
+                    heard = response.is_success
+                    problem = f"it answered {response.status_code}"
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as error:
+            heard, problem = False, repr(error)
+        if not heard:
+            _log.info("callback failed: %s", problem, extra={"sid": callback.resource_sid})
+        return heard

@@ -1,0 +1,157 @@
+"""Running mixers. A job is all that is needed to run one, here or in a process elsewhere; an engine runs it.
+
+What the service asks of an engine is narrow on purpose: start a job, end an output of it, end it, tell how far it is.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from audiomixer.mixer import AudioMixer
+from audiomixer.outputs.base import Output
+from audiomixer.outputs.push import PushOutput
+from audiomixer.rooms.local import LocalRoom
+from audiomixer.service.streams import Stream, Streams
+
+PLAYER_STREAMER: Final = "VJ"
+"""What outputs begin with that are PlayerStreamers; others are URLs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a mixer has to do: plain values, so that it can be sent to another process."""
+
+    sid: str
+    """Of its MediaProcessor."""
+    room: str | None
+    """URL of its room; None to be in none."""
+    identity: str
+    outputs: tuple[str, ...]
+    """SIDs of PlayerStreamers, and URLs."""
+    audio_bitrate: int
+    first_sequence: int = 0
+    interruptions: int = 0
+    leave_after: float | None = None
+    """Seconds until it has to leave the room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is."""
+
+    seconds: float
+    """Of stream made, in this process."""
+    next_sequence: int
+    working: frozenset[str]
+    """The outputs that have not failed."""
+
+
+class Engine(Protocol):
+    """Runs jobs."""
+
+    async def start(self, job: Job) -> None:
+        """Starts a job.
+
+        Raises:
+            Exception: It cannot be started; nothing is left of it then.
+        """
+
+    async def drop(self, sid: str, output: str) -> None:
+        """Ends one output of a job."""
+
+    async def stop(self, sid: str, *, to_resume: bool = False) -> None:
+        """Ends a job and its outputs; players are not told of an end if it is to be resumed."""
+
+    def progress(self) -> dict[str, Progress]:
+        """How far each job is."""
+
+
+class LocalEngine:
+    """Runs jobs in this process.
+
+    Args:
+        streams: Where their streams are served, and whose rooms they mix.
+        prefix: Gives what the names of a stream's segments begin with.
+    """
+
+    def __init__(self, streams: Streams, prefix: Callable[[str], str]) -> None:
+        self._streams = streams
+        self._prefix = prefix
+        self._mixers: dict[str, AudioMixer] = {}
+        self._outputs: dict[str, dict[str, list[Output]]] = {}
+        self._leaving: dict[str, asyncio.TimerHandle] = {}
+
+    async def start(self, job: Job) -> None:
+        """Joins the room and begins to stream."""
+        streams = [
+            Stream(
+                sid,
+                job.audio_bitrate,
+                self._streams.rooms.ice,
+                prefix=self._prefix(sid),
+                first=job.first_sequence,
+                interruptions=job.interruptions,
+            )
+            for sid in job.outputs
+            if sid.startswith(PLAYER_STREAMER)
+        ]
+        outputs: dict[str, list[Output]] = {stream.sid: stream.outputs for stream in streams}
+        outputs |= {url: [PushOutput(url, job.audio_bitrate)] for url in job.outputs if url not in outputs}
+        mixer = AudioMixer(
+            # A room of its own, where nobody can come, if there is none to join.
+            job.room or LocalRoom("none"),
+            outputs=[output for group in outputs.values() for output in group],
+            audio_bitrate=job.audio_bitrate,
+            identity=job.identity,
+            rooms=self._streams.rooms,
+            first_sequence=job.first_sequence,
+        )
+        await mixer.start()
+        self._mixers[job.sid] = mixer
+        self._outputs[job.sid] = outputs
+        if job.leave_after is not None:
+            loop = asyncio.get_running_loop()
+            self._leaving[job.sid] = loop.call_later(max(0.0, job.leave_after), mixer.leave_room)
+        for stream in streams:
+            stream.feed(mixer)
+            self._streams.add(stream)
+
+    async def drop(self, sid: str, output: str) -> None:
+        """Ends one output of a job."""
+        mixer = self._mixers.get(sid)
+        if mixer:
+            self._streams.retire(output)
+            for part in self._outputs[sid].pop(output, []):
+                await mixer.drop(part)
+
+    async def stop(self, sid: str, *, to_resume: bool = False) -> None:
+        """Leaves the room and finishes the outputs."""
+        mixer = self._mixers.pop(sid, None)
+        if mixer is None:
+            return
+        leaving = self._leaving.pop(sid, None)
+        if leaving:
+            leaving.cancel()
+        for output in self._outputs.pop(sid):
+            (self._streams.forget if to_resume else self._streams.retire)(output)
+        await mixer.stop()
+
+    def progress(self) -> dict[str, Progress]:
+        """How far each job is."""
+        return {sid: self._progress(sid, mixer) for sid, mixer in self._mixers.items()}
+
+    def pushes(self) -> list[PushOutput]:
+        """The outputs that push to servers."""
+        groups = [group for outputs in self._outputs.values() for group in outputs.values()]
+        return [output for group in groups for output in group if isinstance(output, PushOutput)]
+
+    def _progress(self, sid: str, mixer: AudioMixer) -> Progress:
+        working = {id(output) for output in mixer.working if not (isinstance(output, PushOutput) and output.error)}
+        return Progress(
+            mixer.time,
+            mixer.next_sequence,
+            frozenset(
+                name for name, group in self._outputs[sid].items() if all(id(output) in working for output in group)
+            ),
+        )

@@ -1,0 +1,288 @@
+"""Media over HTTP: WHIP into rooms, WHEP and HLS out of streams, their metadata, and the pages."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from audiomixer.outputs.base import OutputError
+from audiomixer.outputs.hls import PLAYLIST_TYPE, SEGMENT_TYPE
+from audiomixer.rooms.base import FullError, NoRoomError, RoomError
+from audiomixer.service.errors import HANDLERS, ApiError
+from audiomixer.service.streams import Stream, Streams
+from audiomixer.service.turnstile import SESSION_HEADER, OriginError
+from audiomixer.tokens import TokenError
+from audiomixer.webrtc.peer import OfferError
+
+_WEB: Final = Path(__file__).parent.parent / "web"
+_SDP: Final = "application/sdp"
+_LARGEST_BODY: Final = 64 * 1024
+_LOOK_AGAIN: Final = 1.0
+"""Seconds until the next look for a room that is not there."""
+
+CORS: Final = Middleware(
+    CORSMiddleware,
+    allow_origins=["*"],
+    allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
+    allow_headers=["Authorization", "Content-Type"],
+    expose_headers=["Location", SESSION_HEADER],
+)
+"""Pages of other sites may use everything here, with a token where one is needed."""
+
+
+def media_app(streams: Streams) -> Starlette:
+    """An application, for any ASGI server, that serves `streams` and their rooms, and nothing else.
+
+    Args:
+        streams: What is served; close it before the server stops, so that open event streams end.
+    """
+    events = Route("/v1/PlayerStreamers/{sid}/TimedMetadata", _timed_metadata)
+    app = Starlette(routes=[*media_routes(), events], middleware=[CORS], exception_handlers=HANDLERS)
+    app.state.streams = streams
+    app.state.guard = lambda request: None
+    return app
+
+
+def media_routes() -> list[BaseRoute]:
+    """What `media_app` serves.
+
+    The application has `streams` in its state, and a `guard` that raises if a request may not see what there is.
+    """
+    return [
+        Route("/", _index_page),
+        Route("/rooms/{name}", _room_page),
+        Route("/listen/{sid}", _listen_page),
+        Route("/overview.json", _overview),
+        Route("/rooms/{name}/volumes", _room_volumes),
+        Route("/whip/{name}", _accepts, methods=["OPTIONS"]),
+        Route("/whip/{name}", _whip, methods=["POST"]),
+        Route("/whip/{name}/{resource}", _whip_leave, methods=["DELETE"]),
+        Route("/whep/{sid}", _accepts, methods=["OPTIONS"]),
+        Route("/whep/{sid}", _whep, methods=["POST"]),
+        Route("/whep/{sid}/{resource}", _whep_leave, methods=["DELETE"]),
+        Route("/hls/{sid}/index.m3u8", _hls_master),
+        Route("/hls/{sid}/audio.m3u8", _hls_media),
+        Route("/hls/{sid}/{segment}", _hls_segment),
+        Route("/healthz", _healthz),
+        Mount("/web", StaticFiles(directory=_WEB)),
+    ]
+
+
+async def _index_page(request: Request) -> Response:
+    _guard(request)
+    return _page("index.html")
+
+
+async def _room_page(request: Request) -> Response:
+    return _page("room.html")
+
+
+async def _listen_page(request: Request) -> Response:
+    known = _streams(request).get(request.path_params["sid"])
+    return _page("listen.html", 200 if known else 404)
+
+
+def _page(name: str, status: int = 200) -> Response:
+    return FileResponse(_WEB / name, status, headers={"Cache-Control": "no-cache"})
+
+
+def _streams(request: Request) -> Streams:
+    streams: Streams = request.app.state.streams
+    return streams
+
+
+def _stream(request: Request) -> Stream:
+    sid = request.path_params["sid"]
+    stream = _streams(request).get(sid)
+    if stream is None:
+        raise ApiError(404, f"stream: there is no {sid}")
+    return stream
+
+
+def _guard(request: Request) -> None:
+    guard: Callable[[Request], None] = request.app.state.guard
+    guard(request)
+
+
+async def _overview(request: Request) -> Response:
+    _guard(request)
+    streams = _streams(request)
+    rooms = [{"name": room.name, "identities": room.identities} for room in streams.rooms]
+    playing = [
+        {
+            "sid": stream.sid,
+            "room": stream.mixer.room.name,
+            "bitrate": stream.mixer.audio_bitrate,
+            "seconds": round(stream.mixer.time),
+            "listeners": stream.whep.listeners,
+        }
+        for stream in streams
+    ]
+    return JSONResponse({"rooms": rooms, "streams": playing})
+
+
+async def _offer(request: Request) -> str:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != _SDP:
+        raise ApiError(415, f"Content-Type: expected {_SDP}, got {kind or 'none'}")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LARGEST_BODY:
+            raise ApiError(413, f"offer: expected at most {_LARGEST_BODY} bytes")
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise ApiError(400, "offer: expected SDP in UTF-8") from None
+
+
+def _answered(request: Request, resource: str, answer: str) -> Response:
+    return Response(answer, 201, {"Location": f"{request.url.path}/{resource}"}, _SDP)
+
+
+def _token(request: Request) -> str | None:
+    """A Bearer token in the Authorization header, as RFC 9725 has it."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+async def _accepts(request: Request) -> Response:
+    """What may be posted here, as RFC 9725 has it."""
+    return Response(status_code=204, headers={"Accept-Post": _SDP})
+
+
+async def _whip(request: Request) -> Response:
+    offer = await _offer(request)
+    try:
+        resource, answer = await _streams(request).rooms.join(
+            request.path_params["name"], offer, _token(request), request.query_params.get("identity")
+        )
+    except TokenError as error:
+        raise _unauthorized(error) from error
+    except ValueError as error:
+        raise ApiError(400, str(error)) from error
+    except RoomError as error:
+        status = 404 if isinstance(error, NoRoomError) else 429 if isinstance(error, FullError) else 409
+        raise ApiError(status, str(error)) from error
+    return _answered(request, resource, answer)
+
+
+def _unauthorized(error: TokenError) -> ApiError:
+    return ApiError(401, str(error), headers={"WWW-Authenticate": "Bearer"})
+
+
+async def _whip_leave(request: Request) -> Response:
+    room = _streams(request).rooms.get(request.path_params["name"])
+    if room is None or not await room.leave(request.path_params["resource"]):
+        raise ApiError(404, "resource: no such participant")
+    return Response()
+
+
+def _admit(request: Request, token: str | None) -> str | None:
+    """Sees that who asks may play; gives a token to go on with, where tokens are needed."""
+    turnstile = _streams(request).turnstile
+    if turnstile is None:
+        return None
+    try:
+        return turnstile.admit(token, request.path_params["sid"], request.headers.get("origin"))
+    except TokenError as error:
+        raise _unauthorized(error) from error
+    except OriginError as error:
+        raise ApiError(403, str(error)) from error
+
+
+async def _whep(request: Request) -> Response:
+    session = _admit(request, _token(request) or request.query_params.get("token"))
+    stream = _stream(request)
+    if _streams(request).full:
+        raise ApiError(429, f"listeners: expected at most {_streams(request).max_listeners}")
+    try:
+        resource, answer = await stream.whep.join(await _offer(request))
+    except OfferError as error:
+        raise ApiError(400, str(error)) from error
+    except OutputError as error:
+        raise ApiError(404, str(error)) from error
+    response = _answered(request, resource, answer)
+    if session:
+        response.headers[SESSION_HEADER] = session
+    return response
+
+
+async def _whep_leave(request: Request) -> Response:
+    if not await _stream(request).whep.leave(request.path_params["resource"]):
+        raise ApiError(404, "resource: no such listener")
+    return Response()
+
+
+async def _hls_master(request: Request) -> Response:
+    session = _admit(request, request.query_params.get("token"))
+    return _playlist(_stream(request).hls.master_playlist(f"?token={session}" if session else ""))
+
+
+async def _hls_media(request: Request) -> Response:
+    _admit(request, request.query_params.get("token"))
+    playlist = _stream(request).hls.media_playlist()
+    if playlist is None:
+        raise ApiError(404, "stream: nothing to play yet", headers={"Retry-After": "2"})
+    return _playlist(playlist)
+
+
+def _playlist(text: str) -> Response:
+    return Response(text, headers={"Cache-Control": "no-cache"}, media_type=PLAYLIST_TYPE)
+
+
+async def _hls_segment(request: Request) -> Response:
+    segment = _stream(request).hls.segment(request.path_params["segment"])
+    if segment is None:
+        raise ApiError(404, "segment: not there, or not any more")
+    return Response(segment, headers={"Cache-Control": "public, max-age=60"}, media_type=SEGMENT_TYPE)
+
+
+def events(items: AsyncIterator[str]) -> Response:
+    """Server-sent events."""
+
+    async def lines() -> AsyncIterator[str]:
+        async for item in items:
+            yield "".join(f"data: {line}\n" for line in item.splitlines() or [""]) + "\n"
+
+    return StreamingResponse(lines(), headers={"Cache-Control": "no-cache"}, media_type="text/event-stream")
+
+
+async def _timed_metadata(request: Request) -> Response:
+    _admit(request, request.query_params.get("token"))
+    return events(_stream(request).events.read())
+
+
+async def _room_volumes(request: Request) -> Response:
+    """The volumes of a room, whenever there is one of this name."""
+    streams, name = _streams(request), request.path_params["name"]
+    try:
+        room_name = await streams.rooms.door.check(name, request.query_params.get("token"))
+    except TokenError as error:
+        raise _unauthorized(error) from error
+
+    async def volumes() -> AsyncIterator[str]:
+        while not streams.closed.is_set():
+            room = streams.rooms.get(room_name)
+            if room:
+                async for item in room.volumes.subscribe():
+                    yield json.dumps(item)
+            yield "{}"
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(streams.closed.wait(), _LOOK_AGAIN)
+
+    return events(volumes())
+
+
+async def _healthz(request: Request) -> Response:
+    return JSONResponse({"status": "ok"})

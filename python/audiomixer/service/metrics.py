@@ -1,0 +1,63 @@
+"""What `/metrics` tells Prometheus: read from the service when it is asked, never counted twice."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from audiomixer.outputs.push import PushOutput
+from audiomixer.pacer import process_pacer
+from audiomixer.service.service import Service
+
+
+class ServiceCollector(Collector):
+    """Metrics of one service.
+
+    Args:
+        service: A started one.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        """All of them."""
+        service, pacer = self._service, process_pacer()
+        streams = list(service.streams)
+        outputs = [output for stream in streams for output in stream.outputs] + service.engine.pushes()
+        yield _gauge("rooms", "Rooms in progress.", service.rooms.in_progress)
+        yield _gauge("participants", "Participants in rooms, mixers included.", service.rooms.participants)
+        yield _gauge("media_processors", "MediaProcessors at work.", service.processors.running)
+        yield _gauge("player_streamers", "PlayerStreamers that are fed.", len(streams))
+        yield _gauge("listeners", "WebRTC listeners.", sum(stream.whep.listeners for stream in streams))
+        packets = CounterMetricFamily(
+            "audiomixer_packets", "Packets of participants, and frames made up for them.", labels=["fate"]
+        )
+        for fate, number in service.rooms.packets().items():
+            packets.add_metric([fate], number)
+        yield packets
+        yield _counter("ticks", "Rounds of 20 ms.", pacer.rounds)
+        yield _counter("ticks_late", "Rounds that ended after the next should have begun.", pacer.late)
+        yield _counter("output_dropped", "Packets that slow outputs lost.", sum(output.dropped for output in outputs))
+        queued = sum(output.queued for output in outputs if isinstance(output, PushOutput))
+        yield _gauge("output_queued", "Packets that wait for files and servers.", queued)
+        yield _gauge("callbacks_waiting", "Status callbacks not delivered yet.", service.callbacks.waiting)
+        yield _counter("callbacks_delivered", "Status callbacks delivered.", service.callbacks.delivered)
+        yield _counter("callbacks_failed", "Tries to deliver that failed.", service.callbacks.failed)
+        yield _counter("callbacks_given_up", "Status callbacks given up.", service.callbacks.given_up)
+
+
+def render(service: Service) -> bytes:
+    """The metrics as text."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(ServiceCollector(service))
+    return generate_latest(registry)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"audiomixer_{name}", text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"audiomixer_{name}", text, value=value)

@@ -1,0 +1,11 @@
+"""Runs migrations on the connection that `store.migrate` gives; for a new one, `make migration NAME=…`."""
+
+from alembic import context
+
+from audiomixer.service.store import Base
+
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=Base.metadata, render_as_batch=True
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,104 @@
+"""Where the service may connect to on a client's word: nowhere private, unless a setting allows it."""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Collection, Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from audiomixer.service.settings import Address
+
+_RESOLVE_TIMEOUT: Final = 5.0
+_LONGEST: Final = 2048
+_TRANSLATED: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("2002::/16"))
+"""NAT64 and 6to4: what they lead to cannot be told."""
+
+
+class ForbiddenError(ValueError):
+    """An address may not be connected to."""
+
+
+class Outbound:
+    """Tells which addresses may be connected to.
+
+    Args:
+        allowed: Networks that may be although they are private, loopback or link-local.
+    """
+
+    def __init__(self, allowed: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = ()) -> None:
+        self._allowed = list(allowed)
+
+    async def check(self, url: str, field: str, schemes: Collection[str]) -> str:
+        """Sees that a URL that a client gave may be connected to; gives it back.
+
+        Raises:
+            ForbiddenError: It may not, or is none; the message begins with `field`.
+        """
+        expected = f"{field}: expected a URL of {', '.join(f'{scheme}://' for scheme in schemes)}"
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            raise ForbiddenError(expected) from None
+        if (
+            parts.scheme.lower() not in schemes
+            or not host
+            or len(url) > _LONGEST
+            or not url.isprintable()
+            or " " in url
+        ):
+            raise ForbiddenError(expected)
+        try:
+            await self.resolve(host)
+        except ForbiddenError as error:
+            raise ForbiddenError(f"{field}: {error}") from None
+        return url
+
+    async def resolve(self, host: str) -> str:
+        """An address of `host` that may be connected to.
+
+        Raises:
+            ForbiddenError: One of its addresses may not, or there is none.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_RESOLVE_TIMEOUT):
+                found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise ForbiddenError(f"expected a host that can be found, got {host!r}") from None
+        addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+        for address in addresses:
+            if not self._may(address):
+                raise ForbiddenError(f"expected a public address, but {host!r} is at {address}")
+        return str(addresses[0])
+
+    def _may(self, address: Address) -> bool:
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        if any(address in network for network in self._allowed if network.version == address.version):
+            return True
+        if address.version == 6 and any(address in network for network in _TRANSLATED):
+            return False
+        return address.is_global and not address.is_multicast
+
+
+class OutboundTransport(httpx.AsyncHTTPTransport):
+    """Looks up the host itself, and connects to the address that was checked and to no other."""
+
+    def __init__(self, outbound: Outbound) -> None:
+        super().__init__(limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=5))
+        self._outbound = outbound
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Sends the request."""
+        host = request.url.host
+        try:
+            address = await self._outbound.resolve(host)
+        except ForbiddenError as error:
+            raise httpx.ConnectError(str(error), request=request) from None
+        request.extensions = {**request.extensions, "sni_hostname": host}
+        request.url = request.url.copy_with(host=address)
+        return await super().handle_async_request(request)

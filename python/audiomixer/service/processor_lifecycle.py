@@ -1,0 +1,367 @@
+"""MediaProcessors as resources: a mixer each, at work until it is told to end, its time is over, or it fails."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from audiomixer.outputs.base import OutputError
+from audiomixer.rooms.base import RoomError
+from audiomixer.service.errors import ApiError
+from audiomixer.service.jobs import PLAYER_STREAMER, Engine, Job, Progress
+from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, make_sid
+from audiomixer.service.room_lifecycle import RoomLifecycle
+from audiomixer.service.store import MediaProcessor, PlayerStreamer, Room, now
+from audiomixer.service.streamer_lifecycle import OPEN, StreamerLifecycle
+
+_CHECKPOINT: Final = 5.0
+"""Seconds between two checkpoints."""
+_RESERVE: Final = 40
+"""Sequence numbers that are reserved beyond the checkpoint's, 20 s of them: should the process die, the next goes on
+after those, so that none comes twice."""
+_LAST_RESERVE: Final = 10
+"""The same, when the process ends in order."""
+_FAILED: Final = {"error-streaming-media", "internal-service-error", "error-loading-extension"}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorOrder:
+    """What a new MediaProcessor shall do."""
+
+    extension: str
+    extension_context: str
+    room: str
+    identity: str
+    outputs: tuple[str, ...]
+    audio_bitrate: int
+    max_duration: int
+    status_callback: str | None = None
+    status_callback_method: str = "POST"
+
+
+@dataclass(slots=True)
+class _Run:
+    """A MediaProcessor at work in this process."""
+
+    lock: asyncio.Lock
+    """Held while it is being started or ended."""
+    outputs: set[str]
+    streamed: float = 0.0
+    """Seconds of stream made before."""
+    seconds: float = -1.0
+    """Of stream made at the last checkpoint."""
+    room: str | None = None
+    participant: str = ""
+    """Its SID as a participant of that room."""
+
+
+class ProcessorLifecycle:
+    """Keeps account of MediaProcessors, and has their mixers run.
+
+    Args:
+        office: Where account is kept.
+        engine: What runs mixers.
+        rooms: What they join.
+        streamers: What they feed.
+    """
+
+    def __init__(self, office: Office, engine: Engine, rooms: RoomLifecycle, streamers: StreamerLifecycle) -> None:
+        self._office = office
+        self._engine = engine
+        self._rooms = rooms
+        self._streamers = streamers
+        self._alarms = Alarms()
+        self._runs: dict[str, _Run] = {}
+        self._checking: asyncio.Task[None] | None = None
+        streamers.on_ended = self._lose_output
+
+    @property
+    def running(self) -> int:
+        """How many are at work."""
+        return len(self._runs)
+
+    async def start(self) -> None:
+        """Goes on with those of the last process, in the same PlayerStreamers."""
+        running = select(MediaProcessor).where(MediaProcessor.status == "started")
+        for processor in await self._office.store.run(lambda session: list(session.scalars(running))):
+            if processor.created + processor.max_duration <= now():
+                await self.end(processor.sid, "max-duration-exceeded")
+            else:
+                await self._resume(processor)
+        await self._end_orphans()
+        self._checking = asyncio.create_task(self._check_for_ever())
+
+    async def close(self) -> None:
+        """Stops work, to be resumed by the next process."""
+        self._alarms.close()
+        if self._checking:
+            self._checking.cancel()
+            await asyncio.gather(self._checking, return_exceptions=True)
+            await self._checkpoint(_LAST_RESERVE)
+        await asyncio.gather(*(self._engine.stop(sid, to_resume=True) for sid in list(self._runs)))
+
+    async def create(self, order: ProcessorOrder) -> MediaProcessor:
+        """Makes a MediaProcessor, and has it begin.
+
+        Raises:
+            ApiError: An output is none, or fed by another; or there are too many.
+        """
+        sid, made = make_sid("ZX"), now()
+
+        def add(session: Session) -> MediaProcessor:
+            running = MediaProcessor.status == "started"
+            check_room_for_more(session, MediaProcessor, self._office.settings.max_media_processors, running)
+            self._claim(session, order.outputs, sid)
+            processor = MediaProcessor(
+                sid=sid,
+                status="started",
+                created=made,
+                updated=made,
+                extension=order.extension,
+                extension_context=order.extension_context,
+                identity=order.identity,
+                audio_bitrate=order.audio_bitrate,
+                outputs=list(order.outputs),
+                max_duration=order.max_duration,
+                status_callback=order.status_callback,
+                status_callback_method=order.status_callback_method,
+                callbacks_made=0,
+                reserved=_RESERVE,
+                interruptions=0,
+                streamed=0.0,
+            )
+            session.add(processor)
+            self._tell(session, processor)
+            return processor
+
+        run = self._runs[sid] = _Run(asyncio.Lock(), set(order.outputs))
+        try:
+            async with run.lock:
+                processor = await self._office.store.run(add)
+                self._office.callbacks.deliver(sid)
+                problem = await self._begin(processor, run, order.room)
+        except BaseException:
+            self._runs.pop(sid, None)
+            raise
+        if problem:
+            await self.end(sid, problem[0], problem[1])
+        else:
+            self._limit(processor)
+        return await self._office.store.run(lambda session: session.get_one(MediaProcessor, sid))
+
+    def _claim(self, session: Session, outputs: Sequence[str], source: str) -> None:
+        """Sees that the outputs are PlayerStreamers that nobody feeds, and has them fed by `source`."""
+        for sid in outputs:
+            if not sid.startswith(PLAYER_STREAMER):
+                continue
+            streamer = session.get(PlayerStreamer, sid)
+            if streamer is None or streamer.status not in OPEN:
+                raise ApiError(
+                    400, f"ExtensionContext: outputs: expected a PlayerStreamer that has not ended, got {sid}"
+                )
+            feeding = session.get(MediaProcessor, streamer.source) if streamer.source else None
+            if feeding and feeding.status == "started":
+                raise ApiError(400, f"ExtensionContext: outputs: {sid} is fed by {feeding.sid} already")
+            streamer.source = source
+
+    async def _begin(self, processor: MediaProcessor, run: _Run, room: str) -> tuple[str, str] | None:
+        """Joins the room and starts the mixer; gives the reason and the problem if that fails."""
+        try:
+            entered = await self._rooms.enter(room, processor.identity)
+        except RoomError as error:
+            _log.warning("no room: %s", error, extra={"sid": processor.sid})
+            entered = None
+        if entered:
+            found, run.participant = entered
+            run.room = found.sid
+            processor.room_sid, processor.leaves = found.sid, now() + found.max_participant_duration
+
+            def note(session: Session) -> None:
+                stored = session.get_one(MediaProcessor, processor.sid)
+                stored.room_sid, stored.leaves = processor.room_sid, processor.leaves
+
+            await self._office.store.run(note)
+        return await self._work(processor, run, entered[0] if entered else None)
+
+    async def _resume(self, processor: MediaProcessor) -> None:
+        """Goes on with what the last process did: in its room, if that is in progress and it may still be there."""
+
+        def claim(session: Session) -> tuple[Room | None, list[str]]:
+            stored = session.get_one(MediaProcessor, processor.sid)
+            stored.interruptions += 1
+            processor.interruptions, processor.reserved = stored.interruptions, stored.reserved
+            stored.reserved += _RESERVE
+            room = session.get(Room, stored.room_sid) if stored.room_sid else None
+            streamers = [sid for sid in stored.outputs if sid.startswith(PLAYER_STREAMER)]
+            gone = {s for s in streamers if session.get_one(PlayerStreamer, s).status not in OPEN}
+            return room, [output for output in stored.outputs if output not in gone]
+
+        room, outputs = await self._office.store.run(claim)
+        run = self._runs[processor.sid] = _Run(asyncio.Lock(), set(outputs), processor.streamed)
+        in_time = processor.leaves is not None and processor.leaves > now()
+        entered = await self._rooms.enter(room.sid, processor.identity) if room and in_time else None
+        if entered:
+            run.room, run.participant = entered[0].sid, entered[1]
+        problem = ("error-streaming-media", "no output is left") if not outputs else None
+        problem = problem or await self._work(processor, run, entered[0] if entered else None)
+        if problem:
+            await self.end(processor.sid, *problem)
+        else:
+            _log.info("resumed", extra={"sid": processor.sid})
+            self._limit(processor)
+
+    async def _work(self, processor: MediaProcessor, run: _Run, room: Room | None) -> tuple[str, str] | None:
+        job = Job(
+            processor.sid,
+            f"local:{room.unique_name}" if room else None,
+            processor.identity,
+            tuple(sorted(run.outputs)),
+            processor.audio_bitrate,
+            processor.reserved if processor.interruptions else 0,
+            processor.interruptions,
+            processor.leaves - now() if room and processor.leaves else None,
+        )
+        try:
+            await self._engine.start(job)
+        except OutputError as error:
+            return "error-streaming-media", str(error)
+        except Exception as error:
+            _log.exception("the mixer cannot be started", extra={"sid": processor.sid})
+            return "internal-service-error", repr(error)
+        await self._streamers.started([sid for sid in job.outputs if sid.startswith(PLAYER_STREAMER)])
+        if job.leave_after is not None:
+            self._alarms.set(f"{processor.sid} leaves", job.leave_after, lambda: self._left_room(run))
+        return None
+
+    async def _left_room(self, run: _Run) -> None:
+        """It is in its room no more, at the latest when it ends."""
+        if run.room:
+            self._rooms.exit(run.room, run.participant)
+            run.room = None
+
+    async def end(self, sid: str, reason: str, problem: str | None = None) -> None:
+        """Ends one, unless it has ended; players get what there is."""
+        run = self._runs.get(sid) or _Run(asyncio.Lock(), set())
+
+        def end(session: Session) -> list[str] | None:
+            processor = session.get_one(MediaProcessor, sid)
+            if processor.status != "started":
+                return None
+            processor.status = "failed" if reason in _FAILED else "ended"
+            processor.ended_reason = reason
+            processor.updated = processor.ended = now()
+            if progress:
+                processor.streamed = run.streamed + progress.seconds
+            self._tell(session, processor, EndedReason=reason, ErrorMessage=problem)
+            fed = [output for output in processor.outputs if output.startswith(PLAYER_STREAMER)]
+            for output in fed:
+                session.get_one(PlayerStreamer, output).streamed = processor.streamed
+            return [out for out in fed if self._streamers.end_within(session, out, "stream-disconnected-by-source")]
+
+        async with run.lock:
+            progress = self._engine.progress().get(sid)
+            ended = await self._office.store.run(end)
+            if ended is None:
+                return
+            self._alarms.clear(sid)
+            self._alarms.clear(f"{sid} leaves")
+            self._office.callbacks.deliver(sid)
+            for output in ended:
+                self._streamers.ended(output)
+            await self._left_room(run)
+            self._runs.pop(sid, None)
+            await self._engine.stop(sid)
+
+    async def _lose_output(self, streamer: PlayerStreamer) -> None:
+        """A PlayerStreamer has ended; without any output there is nothing left to do."""
+        run = self._runs.get(streamer.source or "")
+        if run is None or streamer.source is None:
+            return
+        async with run.lock:
+            run.outputs.discard(streamer.sid)
+            await self._engine.drop(streamer.source, streamer.sid)
+        if not run.outputs:
+            await self.end(streamer.source, "error-streaming-media", "every output has ended")
+
+    async def _end_orphans(self) -> None:
+        """PlayerStreamers that were fed by what has ended meanwhile."""
+
+        def orphans(session: Session) -> list[str]:
+            started = session.scalars(select(PlayerStreamer).where(PlayerStreamer.status == "started"))
+            return [streamer.sid for streamer in started if streamer.source not in self._runs]
+
+        for sid in await self._office.store.run(orphans):
+            await self._streamers.end(sid, "stream-disconnected-by-source")
+
+    def _limit(self, processor: MediaProcessor) -> None:
+        async def over() -> None:
+            await self.end(processor.sid, "max-duration-exceeded")
+
+        self._alarms.set(processor.sid, processor.created + processor.max_duration - now(), over)
+
+    async def _check_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_CHECKPOINT)
+            try:
+                for sid, progress in (await self._checkpoint(_RESERVE)).items():
+                    await self._check(sid, progress)
+            except Exception:
+                _log.exception("a checkpoint failed")
+
+    async def _checkpoint(self, reserve: int) -> dict[str, Progress]:
+        """Notes how far everything is."""
+        all_progress = {sid: p for sid, p in self._engine.progress().items() if sid in self._runs}
+
+        def note(session: Session) -> None:
+            for sid, progress in all_progress.items():
+                processor = session.get_one(MediaProcessor, sid)
+                if processor.status != "started":
+                    continue
+                processor.reserved = progress.next_sequence + reserve
+                processor.streamed = self._streamed(sid, progress)
+                for output in progress.working:
+                    if output.startswith(PLAYER_STREAMER):
+                        session.get_one(PlayerStreamer, output).streamed = processor.streamed
+
+        if all_progress:
+            await self._office.store.run(note)
+        return all_progress
+
+    def _streamed(self, sid: str, progress: Progress) -> float:
+        run = self._runs.get(sid)
+        return (run.streamed if run else 0.0) + progress.seconds
+
+    async def _check(self, sid: str, progress: Progress) -> None:
+        """Ends what does not get on, and outputs that have failed."""
+        run = self._runs.get(sid)
+        if run is None:
+            return
+        if progress.seconds <= run.seconds:
+            await self.end(sid, "internal-service-error", "the mixer does not get on")
+            return
+        run.seconds = progress.seconds
+        for output in run.outputs - progress.working:
+            if output.startswith(PLAYER_STREAMER):
+                await self._streamers.end(output, "unexpected-failure", "the stream could not be written")
+            else:
+                run.outputs.discard(output)
+                await self._engine.drop(sid, output)
+        if not run.outputs:
+            await self.end(sid, "error-streaming-media", "every output has failed")
+
+    def _tell(self, session: Session, processor: MediaProcessor, **parameters: str | None) -> None:
+        self._office.callbacks.tell(
+            session,
+            processor,
+            f"media-processor-{processor.status}",
+            MediaProcessorSid=processor.sid,
+            Extension=processor.extension,
+            ExtensionContext=processor.extension_context,
+            **parameters,
+        )

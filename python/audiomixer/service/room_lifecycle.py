@@ -1,0 +1,331 @@
+"""Rooms as resources: made by the API or by who joins first, over when told to or when nobody is there."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from audiomixer._core import Stats
+from audiomixer.rooms.base import FullError, NoRoomError
+from audiomixer.rooms.local import LocalRoom, LocalRooms, check_identity, check_name
+from audiomixer.service.errors import ApiError
+from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, make_sid
+from audiomixer.service.store import Participant, Room, now
+from audiomixer.tasks import spawn
+from audiomixer.tokens import Keyring
+
+ROOM_EXISTS: Final = 53113
+_COUNTED: Final = ("received", "lost", "recovered", "concealed", "late")
+
+
+@dataclass(frozen=True, slots=True)
+class RoomOrder:
+    """What a new room shall be like."""
+
+    unique_name: str = ""
+    """Its SID, if empty."""
+    type: str = "group"
+    max_participants: int = 50
+    max_participant_duration: int = 14_400
+    """Seconds after which a participant has to leave."""
+    empty_room_timeout: int = 5
+    """Minutes after which a room ends that everybody has left."""
+    unused_room_timeout: int = 5
+    """Minutes after which a room ends that nobody has joined."""
+    status_callback: str | None = None
+    status_callback_method: str = "POST"
+
+
+@dataclass(slots=True)
+class _Live:
+    """A room in progress. Its participants are told by SID, mixers included."""
+
+    room: Room
+    present: set[str] = field(default_factory=set)
+
+
+class RoomLifecycle:
+    """Keeps account of rooms and of who is in them; the doorkeeper of the local rooms.
+
+    Args:
+        office: Where account is kept.
+        keyring: What access tokens are signed with.
+    """
+
+    def __init__(self, office: Office, keyring: Keyring) -> None:
+        self.local = LocalRooms(door=self)
+        self.totals: Counter[str] = Counter()
+        """What happened to the packets of participants that have left."""
+        self._office = office
+        self._keyring = keyring
+        self._live: dict[str, _Live] = {}
+        self._participants: dict[str, tuple[str, str]] = {}
+        """Room and participant by WHIP resource."""
+        self._alarms = Alarms()
+
+    @property
+    def in_progress(self) -> int:
+        """How many rooms are."""
+        return len(self._live)
+
+    @property
+    def participants(self) -> int:
+        """How many are in a room, mixers included."""
+        return sum(len(live.present) for live in self._live.values())
+
+    async def start(self) -> None:
+        """Goes on with the rooms of the last process, which everybody has left."""
+
+        def load(session: Session) -> list[Room]:
+            rooms = list(session.scalars(select(Room).where(Room.status == "in-progress")))
+            for room in rooms:
+                self._everybody_left(session, room)
+            return rooms
+
+        for room in await self._office.store.run(load):
+            self._live[room.sid] = _Live(room)
+            self._office.callbacks.deliver(room.sid)
+            self._await_somebody(room)
+
+    async def close(self) -> None:
+        """Everybody has to leave; the rooms stay in progress."""
+        self._alarms.close()
+        await self.local.close()
+
+    async def create(self, order: RoomOrder) -> Room:
+        """Makes a room.
+
+        Raises:
+            ApiError: There is one of this name, or there are too many.
+            ValueError: The name is none.
+        """
+        sid, made = make_sid("RM"), now()
+        if order.unique_name:
+            check_name(order.unique_name)
+
+        def add(session: Session) -> Room:
+            if order.unique_name and _find(session, order.unique_name):
+                raise ApiError(
+                    400, f"UniqueName: expected a new one, there is a room {order.unique_name!r}", ROOM_EXISTS
+                )
+            check_room_for_more(session, Room, self._office.settings.max_rooms, Room.status == "in-progress")
+            room = Room(
+                sid=sid,
+                status="in-progress",
+                created=made,
+                updated=made,
+                unique_name=order.unique_name or sid,
+                type=order.type,
+                max_participants=order.max_participants,
+                max_participant_duration=order.max_participant_duration,
+                empty_room_timeout=order.empty_room_timeout,
+                unused_room_timeout=order.unused_room_timeout,
+                status_callback=order.status_callback,
+                status_callback_method=order.status_callback_method,
+                callbacks_made=0,
+            )
+            session.add(room)
+            self._tell(session, room, "room-created")
+            return room
+
+        room = await self._office.store.run(add)
+        self._live[sid] = _Live(room)
+        self._office.callbacks.deliver(sid)
+        self._await_somebody(room)
+        return room
+
+    async def find(self, name: str) -> Room | None:
+        """The room of this SID, whatever its status, or the one in progress of this name."""
+        return await self._office.store.run(lambda session: _find(session, name))
+
+    async def complete(self, sid: str) -> None:
+        """Ends a room, unless it has ended: everybody has to leave, except that mixers go on with silence."""
+
+        def end(session: Session) -> bool:
+            room = session.get(Room, sid)
+            if room is None or room.status != "in-progress":
+                return False
+            self._everybody_left(session, room)
+            room.status, room.ended, room.updated = "completed", now(), now()
+            self._tell(session, room, "room-ended", RoomDuration=str(round(room.ended - room.created)))
+            return True
+
+        if await self._office.store.run(end):
+            self._alarms.clear(sid)
+            name = self._live.pop(sid).room.unique_name
+            self._office.callbacks.deliver(sid)
+            room = self.local.get(name)
+            if room:
+                await room.close()
+
+    async def enter(self, name: str, identity: str) -> tuple[Room, str] | None:
+        """A mixer wants to join: gives the room, made if need be and allowed, and the mixer's SID as a participant.
+
+        None if there is none to join.
+        """
+        room = await self._find_or_create(name)
+        if room is None or room.sid not in self._live:
+            return None
+        return room, self._add(room, identity)
+
+    def exit(self, room_sid: str, participant: str) -> None:
+        """A mixer leaves, unless it has left."""
+        self._drop(room_sid, participant)
+
+    async def admit(self, room: str, token: str | None, identity: str | None) -> tuple[str, str]:
+        """Somebody wants to join a room, with an access token."""
+        access = self._keyring.verify(token)
+        found = await self.find(room)
+        access.check_room(room, *([found.unique_name, found.sid] if found else []))
+        identity = check_identity(access.identity)
+        if found is None:
+            found = await self._find_or_create(room)
+        if found is None or found.sid not in self._live:
+            raise NoRoomError(f"room: there is no {room!r}")
+        local = self.local.get(found.unique_name)
+        if local is None or identity not in local.identities:
+            if len(self._live[found.sid].present) >= found.max_participants:
+                raise FullError(f"room: expected at most {found.max_participants} participants")
+            if self.participants >= self._office.settings.max_participants:
+                raise FullError(f"server: expected at most {self._office.settings.max_participants} participants")
+        return found.unique_name, identity
+
+    async def check(self, room: str, token: str | None) -> str:
+        """Somebody wants to know who is in a room, with an access token."""
+        access = self._keyring.verify(token)
+        found = await self.find(room)
+        access.check_room(room, *([found.unique_name, found.sid] if found else []))
+        return found.unique_name if found else room
+
+    def joined(self, room: LocalRoom, resource: str, identity: str) -> None:
+        """A participant has joined."""
+        live = next((live for live in self._live.values() if live.room.unique_name == room.name), None)
+        if live is None:
+            spawn(room.close())  # It has ended since.
+            return
+        sid = self._add(live.room, identity)
+        self._participants[resource] = live.room.sid, sid
+
+        async def has_to_leave() -> None:
+            await room.leave(resource)
+
+        self._alarms.set(resource, live.room.max_participant_duration, has_to_leave)
+
+    def left(self, room: LocalRoom, resource: str, stats: Stats) -> None:
+        """A participant has left."""
+        self._alarms.clear(resource)
+        self.totals.update({name: getattr(stats, name) for name in _COUNTED})
+        found = self._participants.pop(resource, None)
+        if found:
+            self._drop(*found)
+
+    def packets(self) -> dict[str, int]:
+        """What happened to packets, of everybody so far."""
+        totals = Counter(self.totals)
+        for room in self.local:
+            for stats in room.stats().values():
+                totals.update({name: getattr(stats, name) for name in _COUNTED})
+        return {name: totals[name] for name in _COUNTED}
+
+    async def _find_or_create(self, name: str) -> Room | None:
+        room = await self.find(name)
+        if room is None and self._office.settings.room_creation and not _is_sid(name):
+            try:
+                return await self.create(RoomOrder(name))
+            except ApiError as error:
+                if error.code == ROOM_EXISTS:
+                    return await self.find(name)
+                raise FullError(str(error.detail)) from error
+        return room
+
+    def _add(self, room: Room, identity: str) -> str:
+        sid, joined = make_sid("PA"), now()
+        self._live[room.sid].present.add(sid)
+        self._alarms.clear(room.sid)
+
+        def add(session: Session) -> None:
+            participant = Participant(sid=sid, room_sid=room.sid, identity=identity, status="connected", started=joined)
+            session.add(participant)
+            stored = session.get_one(Room, room.sid)
+            stored.used = joined
+            self._tell_of(session, stored, participant, "participant-connected")
+
+        spawn(self._record(room.sid, add))
+        return sid
+
+    def _drop(self, room_sid: str, sid: str) -> None:
+        live = self._live.get(room_sid)
+        if live:
+            live.present.discard(sid)
+            live.room.used = now()
+            if not live.present:
+                self._await_somebody(live.room)
+
+        def end(session: Session) -> None:
+            participant = session.get(Participant, sid)
+            room = session.get_one(Room, room_sid)
+            if participant and participant.status == "connected":
+                self._end(session, room, participant)
+
+        spawn(self._record(room_sid, end))
+
+    async def _record(self, sid: str, work: Callable[[Session], None]) -> None:
+        await self._office.store.run(work)
+        self._office.callbacks.deliver(sid)
+
+    def _await_somebody(self, room: Room) -> None:
+        """The room ends if nobody comes."""
+        minutes = room.unused_room_timeout if room.used is None else room.empty_room_timeout
+
+        async def nobody_came() -> None:
+            await self.complete(room.sid)
+
+        self._alarms.set(room.sid, 60 * minutes, nobody_came)
+
+    def _everybody_left(self, session: Session, room: Room) -> None:
+        connected = Participant.room_sid == room.sid, Participant.status == "connected"
+        for participant in session.scalars(select(Participant).where(*connected).order_by(Participant.started)):
+            self._end(session, room, participant)
+
+    def _end(self, session: Session, room: Room, participant: Participant) -> None:
+        participant.status, participant.ended = "disconnected", now()
+        room.used = now()
+        self._tell_of(session, room, participant, "participant-disconnected")
+
+    def _tell_of(self, session: Session, room: Room, participant: Participant, event: str) -> None:
+        duration = str(round(participant.ended - participant.started)) if participant.ended else None
+        self._tell(
+            session,
+            room,
+            event,
+            ParticipantSid=participant.sid,
+            ParticipantIdentity=participant.identity,
+            ParticipantStatus=participant.status,
+            ParticipantDuration=duration,
+        )
+
+    def _tell(self, session: Session, room: Room, event: str, **parameters: str | None) -> None:
+        self._office.callbacks.tell(
+            session,
+            room,
+            event,
+            RoomSid=room.sid,
+            RoomName=room.unique_name,
+            RoomStatus=room.status,
+            RoomType=room.type,
+            **parameters,
+        )
+
+
+def _is_sid(name: str) -> bool:
+    return len(name) == 34 and name.startswith("RM") and all(digit in "0123456789abcdef" for digit in name[2:])
+
+
+def _find(session: Session, name: str) -> Room | None:
+    if _is_sid(name):
+        return session.get(Room, name)
+    running = select(Room).where(Room.unique_name == name, Room.status == "in-progress")
+    return session.scalars(running).first()

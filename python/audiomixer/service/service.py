@@ -1,0 +1,89 @@
+"""The service as a whole: what it consists of, how it starts, and how it stops."""
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import logging
+
+from audiomixer.service.callbacks import Callbacks
+from audiomixer.service.jobs import LocalEngine
+from audiomixer.service.lifecycles import Office
+from audiomixer.service.outbound import Outbound
+from audiomixer.service.processor_lifecycle import ProcessorLifecycle
+from audiomixer.service.room_lifecycle import RoomLifecycle
+from audiomixer.service.settings import Settings
+from audiomixer.service.store import Store
+from audiomixer.service.streamer_lifecycle import StreamerLifecycle
+from audiomixer.service.streams import Streams
+from audiomixer.service.turnstile import Turnstile
+
+_log = logging.getLogger(__name__)
+
+
+class Service:
+    """Everything behind the API. To be made anywhere, started and closed on one event loop.
+
+    Args:
+        settings: Complete ones.
+        host: The address that the server listens on, where media is offered unless settings say otherwise.
+    """
+
+    def __init__(self, settings: Settings, host: str) -> None:
+        self.settings = settings
+        self.playback_key = settings.playback_key()
+        self.outbound = Outbound(settings.allowed_networks)
+        self.store = Store(settings.database_url)
+        self.ice = settings.ice(host)
+        self._starting = asyncio.Lock()
+        self._started = False
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Goes on where the last process stopped. Once is enough."""
+        async with self._starting:
+            if not self._started:
+                await self._start()
+                self._started = True
+
+    async def _start(self) -> None:
+        settings = self.settings
+        await self.store.migrate()
+        self.callbacks = Callbacks(self.store, settings.account_sid, settings.auth_token, self.outbound)
+        office = Office(settings, self.store, self.callbacks)
+        self.rooms = RoomLifecycle(office, settings.keyring())
+        self.rooms.local.ice = self.ice
+        self.turnstile = Turnstile(self.playback_key, settings.keyring())
+        self.streams = Streams(self.rooms.local, self.turnstile, settings.max_listeners)
+        self.engine = LocalEngine(self.streams, self._prefix)
+        self.streamers = StreamerLifecycle(office)
+        self.processors = ProcessorLifecycle(office, self.engine, self.rooms, self.streamers)
+        self._watching = asyncio.create_task(self.ice.watch()) if self.ice.servers else None
+        await self.callbacks.start()
+        await self.rooms.start()
+        await self.streamers.start()
+        await self.processors.start()
+
+    def _prefix(self, sid: str) -> str:
+        """What the names of a stream's HLS segments begin with: the same in every process, and not to be guessed."""
+        return hmac.new(self.settings.auth_token.encode(), sid.encode(), hashlib.sha256).hexdigest()[:16] + "-"
+
+    async def close(self) -> None:
+        """Stops everything, to be resumed by the next process."""
+        if not self._started:
+            await self.store.close()
+            return
+        self._started = False
+        self.streams.closed.set()
+        if self._watching:
+            self._watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watching
+        await self.processors.close()
+        self.streamers.close()
+        await self.rooms.close()
+        # What has just been recorded by tasks of their own comes before this.
+        await self.store.run(lambda session: None)
+        await self.callbacks.close()
+        await self.store.close()
+        _log.info("stopped")

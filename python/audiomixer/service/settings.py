@@ -1,0 +1,227 @@
+"""Settings of the service: from the environment, `AUDIOMIXER_*`, and a TOML file."""
+
+import ipaddress
+import json
+import os
+import re
+import secrets
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from audiomixer.playback import PlaybackKey
+from audiomixer.tokens import Keyring
+from audiomixer.webrtc.ice import Ice, IceServer, addresses_of
+
+_CREDENTIALS: Final = "credentials.json"
+_GENERATED: Final = ("account_sid", "auth_token", "api_key", "api_secret")
+
+
+def _split(value: Any) -> Any:
+    """Lists are given with commas."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _sid(prefix: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(prefix + "[0-9a-f]{32}", value):
+            raise ValueError(f"expected {prefix} and 32 lower-case hexadecimal digits")
+        return value
+
+    return AfterValidator(check)
+
+
+def _ports(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    first, _, last = value.partition("-")
+    if not first.isdecimal() or not last.isdecimal() or not 1024 <= int(first) <= int(last) <= 65535:
+        raise ValueError("expected FIRST-LAST, within 1024-65535")
+    return range(int(first), int(last) + 1)
+
+
+Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+Networks = Annotated[list[ipaddress.IPv4Network | ipaddress.IPv6Network], NoDecode, BeforeValidator(_split)]
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Addresses = Annotated[list[Address], NoDecode, BeforeValidator(_split)]
+Ports = Annotated[Any, BeforeValidator(_ports)]
+
+
+class Settings(BaseSettings):
+    """What can be set. Everything has a default; credentials are generated, and kept in `data`, where none are given.
+
+    Raises:
+        ValueError: A setting is none; the message begins with its name.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="AUDIOMIXER_", env_ignore_empty=True, validate_default=False, extra="ignore"
+    )
+
+    data: Path = Field(Path("audiomixer-data"), description="folder for the database and generated credentials")
+    account_sid: Annotated[str, _sid("AC")] = Field("", description="account: AC and 32 hexadecimal digits")
+    auth_token: str = Field("", min_length=32, description="the account's secret; signs callbacks and playback URLs")
+    api_key: Annotated[str, _sid("SK")] = Field("", description="API key: SK and 32 hexadecimal digits")
+    api_secret: str = Field("", min_length=32, description="the key's secret; signs access tokens")
+    database_url: str = Field("", description="sqlite:///FILE or postgresql://…; default: a file in the data folder")
+    rooms: str = Field("local:", description="where rooms are; local: is this server")
+    room_creation: bool = Field(True, description="rooms that do not exist are created when somebody joins them")
+    public_url: str = Field("", description="the service's URL as clients see it; default: that of each request")
+
+    ice_addresses: Addresses = Field(
+        default_factory=list, description="addresses to offer for media; default: those of --host"
+    )
+    ice_announced: Address | None = Field(None, description="public address that a router translates (1:1 NAT)")
+    ice_ports: Ports = Field(None, description="UDP ports for media, FIRST-LAST; default: any")
+    stun_url: str = Field("", description="stun:HOST[:PORT]")
+    turn_url: str = Field("", description="turn(s):HOST[:PORT][?transport=udp|tcp]")
+    turn_username: str = Field("", description="for the TURN server")
+    turn_password: str = Field("", description="for the TURN server")
+
+    allowed_networks: Networks = Field(
+        default_factory=list, description="private networks that callbacks and outputs may go to: 10.0.0.0/8,…"
+    )
+    max_media_processors: int = Field(100, ge=0, description="running at once")
+    max_player_streamers: int = Field(1000, ge=0, description="not ended, at once")
+    max_rooms: int = Field(1000, ge=0, description="in progress at once")
+    max_participants: int = Field(2000, ge=0, description="in all rooms together")
+    max_listeners: int = Field(2000, ge=0, description="by WebRTC, of all streams together")
+    requests_per_second: float = Field(
+        50, gt=0, description="from one address, over time; bursts may be ten times that"
+    )
+    proxies: Words = Field(default_factory=list, description="addresses of proxies whose X-Forwarded-For is believed")
+    log_format: Literal["json", "text"] = Field("json", description="of the log, on stderr")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments come first, then the environment, then the file."""
+        file = settings_cls.model_config.get("toml_file")
+        return init_settings, env_settings, *([TomlConfigSettingsSource(settings_cls)] if file else [])
+
+    @model_validator(mode="after")
+    def _check(self) -> "Settings":
+        if self.rooms != "local:":
+            raise ValueError("rooms: expected local:")
+        self.public_url = self.public_url.rstrip("/")
+        if self.public_url and not re.match(r"https?://[^/]", self.public_url):
+            raise ValueError("public_url: expected http(s)://…")
+        for name in ("stun_url", "turn_url"):
+            if url := getattr(self, name):
+                try:
+                    IceServer.parse(url)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from None
+        return self
+
+    def complete(self) -> list[str]:
+        """Fills in what was not given: credentials are read from the data folder, or made and kept there.
+
+        Returns:
+            The names of the credentials that were made just now.
+        """
+        self.data.mkdir(parents=True, exist_ok=True)
+        if not self.database_url:
+            self.database_url = f"sqlite:///{self.data / 'audiomixer.db'}"
+        kept = self._kept()
+        made = [name for name in _GENERATED if not getattr(self, name) and name not in kept]
+        kept |= {name: _make(name) for name in made}
+        if made:
+            file = self.data / _CREDENTIALS
+            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
+                json.dump(kept, opened, indent=2)
+        self._take(kept)
+        return made
+
+    def read_credentials(self) -> None:
+        """Fills in credentials that were not given from the data folder.
+
+        Raises:
+            ValueError: Some are not there either.
+        """
+        self._take(self._kept())
+        missing = [name for name in _GENERATED if not getattr(self, name)]
+        if missing:
+            names = ", ".join(f"AUDIOMIXER_{name.upper()}" for name in missing)
+            raise ValueError(f"expected {names}, or {self.data / _CREDENTIALS}, which `audiomixer serve` writes")
+
+    def _kept(self) -> dict[str, str]:
+        file = self.data / _CREDENTIALS
+        return dict(json.loads(file.read_text())) if file.exists() else {}
+
+    def _take(self, kept: dict[str, str]) -> None:
+        for name in _GENERATED:
+            if not getattr(self, name) and name in kept:
+                setattr(self, name, kept[name])
+
+    def keyring(self) -> Keyring:
+        """What access tokens are signed with."""
+        return Keyring({self.api_key: self.api_secret}, self.account_sid)
+
+    def playback_key(self) -> PlaybackKey:
+        """What playback URLs are signed with."""
+        return PlaybackKey(self.auth_token)
+
+    def ice(self, host: str) -> Ice:
+        """Where connections are offered, by a server that listens on `host`."""
+        servers = [
+            *([IceServer.parse(self.stun_url)] if self.stun_url else []),
+            *([IceServer.parse(self.turn_url, self.turn_username, self.turn_password)] if self.turn_url else []),
+        ]
+        return Ice(
+            [str(address) for address in self.ice_addresses] or addresses_of(host),
+            announced=str(self.ice_announced) if self.ice_announced else None,
+            ports=self.ice_ports,
+            servers=servers,
+        )
+
+
+def load(config: Path | None = None, **given: Any) -> Settings:
+    """Settings from the arguments, the environment, and a TOML file: `config`, or what AUDIOMIXER_CONFIG names.
+
+    Raises:
+        ValueError: A setting is none; the message begins with its name, and holds no secret.
+    """
+    file = config or os.environ.get("AUDIOMIXER_CONFIG")
+    if file and not Path(file).is_file():
+        raise ValueError(f"config: expected a file, {file} is none")
+
+    class Configured(Settings):
+        model_config = SettingsConfigDict(toml_file=file)
+
+    try:
+        return Configured(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"][:1])
+        problem = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{name}: {problem}" if name else problem) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"config: expected TOML: {error}") from None
+
+
+def help_text() -> str:
+    """A line per setting, for `--help`."""
+    return "\n\n".join(
+        f"AUDIOMIXER_{name.upper()}: {field.description}" for name, field in Settings.model_fields.items()
+    )
+
+
+def _make(name: str) -> str:
+    prefix = {"account_sid": "AC", "api_key": "SK"}.get(name, "")
+    return prefix + secrets.token_hex(16)

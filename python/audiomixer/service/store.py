@@ -1,0 +1,188 @@
+"""What outlives the process: resources and callbacks that wait, in SQLite or PostgreSQL."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import alembic.command
+import alembic.config
+from sqlalchemy import JSON, BigInteger, Engine, Float, ForeignKey, Index, Integer, String, Text, create_engine, event
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+_SID: Final = String(34)
+
+T = TypeVar("T")
+
+
+class Base(DeclarativeBase):
+    """The tables. All times are seconds since the epoch."""
+
+
+class Resource:
+    """What every resource has."""
+
+    sid: Mapped[str] = mapped_column(_SID, primary_key=True)
+    status: Mapped[str] = mapped_column(String(16))
+    created: Mapped[float] = mapped_column(Float)
+    updated: Mapped[float] = mapped_column(Float)
+    ended: Mapped[float | None] = mapped_column(Float)
+    status_callback: Mapped[str | None] = mapped_column(Text)
+    status_callback_method: Mapped[str] = mapped_column(String(4))
+    callbacks_made: Mapped[int] = mapped_column(Integer, default=0)
+    """Sequence number of the next callback."""
+
+
+class MediaProcessor(Resource, Base):
+    """A mixer at work, or its record."""
+
+    __tablename__ = "media_processors"
+    __table_args__ = (Index("media_processors_page", "created", "sid"),)
+
+    extension: Mapped[str] = mapped_column(String(64))
+    extension_context: Mapped[str] = mapped_column(Text)
+    max_duration: Mapped[int] = mapped_column(Integer)
+    ended_reason: Mapped[str | None] = mapped_column(String(64))
+    identity: Mapped[str] = mapped_column(Text)
+    audio_bitrate: Mapped[int] = mapped_column(Integer)
+    outputs: Mapped[list[str]] = mapped_column(JSON)
+    room_sid: Mapped[str | None] = mapped_column(_SID)
+    """The room that it joined; None if there was none to join, which it tries once."""
+    leaves: Mapped[float | None] = mapped_column(Float)
+    """When its time in the room is over."""
+    reserved: Mapped[int] = mapped_column(Integer, default=0)
+    """No payload has had this sequence number yet, nor any above."""
+    interruptions: Mapped[int] = mapped_column(Integer, default=0)
+    """How often it was started again in a new process."""
+    streamed: Mapped[float] = mapped_column(Float, default=0.0)
+    """Seconds of stream made."""
+
+
+class PlayerStreamer(Resource, Base):
+    """A stream that can be played, or its record."""
+
+    __tablename__ = "player_streamers"
+    __table_args__ = (Index("player_streamers_page", "created", "sid"),)
+
+    video: Mapped[bool]
+    max_duration: Mapped[int] = mapped_column(Integer)
+    ended_reason: Mapped[str | None] = mapped_column(String(64))
+    source: Mapped[str | None] = mapped_column(_SID)
+    """The MediaProcessor that feeds it, or fed it last."""
+    streamed: Mapped[float] = mapped_column(Float, default=0.0)
+    """Seconds of stream got."""
+    grant: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    """The last playback grant."""
+    granted: Mapped[float | None] = mapped_column(Float)
+    """When that was made."""
+
+
+class Room(Resource, Base):
+    """A room, or its record."""
+
+    __tablename__ = "rooms"
+    __table_args__ = (
+        Index("rooms_page", "created", "sid"),
+        Index("rooms_by_name", "unique_name", "status"),
+    )
+
+    unique_name: Mapped[str] = mapped_column(Text)
+    type: Mapped[str] = mapped_column(String(32))
+    max_participants: Mapped[int] = mapped_column(Integer)
+    max_participant_duration: Mapped[int] = mapped_column(Integer)
+    empty_room_timeout: Mapped[int] = mapped_column(Integer)
+    unused_room_timeout: Mapped[int] = mapped_column(Integer)
+    used: Mapped[float | None] = mapped_column(Float)
+    """When somebody was in it last, or joined; None while nobody has been."""
+
+
+class Participant(Base):
+    """Somebody in a room, or who was."""
+
+    __tablename__ = "participants"
+    __table_args__ = (Index("participants_page", "room_sid", "started", "sid"),)
+
+    sid: Mapped[str] = mapped_column(_SID, primary_key=True)
+    room_sid: Mapped[str] = mapped_column(_SID, ForeignKey("rooms.sid"))
+    identity: Mapped[str] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(String(16))
+    started: Mapped[float] = mapped_column(Float)
+    ended: Mapped[float | None] = mapped_column(Float)
+
+
+class Callback(Base):
+    """A status callback that has not been delivered yet."""
+
+    __tablename__ = "callbacks"
+    __table_args__ = (Index("callbacks_by_resource", "resource_sid", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    resource_sid: Mapped[str] = mapped_column(_SID)
+    url: Mapped[str] = mapped_column(Text)
+    method: Mapped[str] = mapped_column(String(4))
+    parameters: Mapped[dict[str, str]] = mapped_column(JSON)
+    created: Mapped[float] = mapped_column(Float)
+
+
+def now() -> float:
+    """The time of what is stored."""
+    return time.time()
+
+
+class Store:
+    """The database. Work is done in one thread, off the event loop, a transaction after the other.
+
+    Args:
+        url: `sqlite:///FILE`, or `postgresql://…` with the extra `postgresql` installed.
+
+    Raises:
+        ValueError: The URL names no database.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._engine = create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True)
+        except (ArgumentError, ImportError) as error:
+            raise ValueError(f"database_url: expected sqlite:///FILE or postgresql://…: {error}") from None
+        if self._engine.dialect.name == "sqlite":
+            event.listen(self._engine, "connect", _set_up_sqlite)
+        self._sessions = sessionmaker(self._engine, expire_on_commit=False)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+
+    async def migrate(self) -> None:
+        """Brings the schema up to date."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, migrate, self._engine)
+
+    async def run(self, work: Callable[[Session], T]) -> T:
+        """Does `work` in a transaction, which is committed unless it raises; objects it returns may be read after."""
+
+        def transaction() -> T:
+            with self._sessions.begin() as session:
+                return work(session)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, transaction)
+
+    async def close(self) -> None:
+        """Finishes what is under way."""
+        await asyncio.to_thread(self._thread.shutdown)
+        self._engine.dispose()
+
+
+def migrate(engine: Engine) -> None:
+    """Brings a database's schema up to date."""
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "head")
+
+
+def _set_up_sqlite(connection: Any, record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()

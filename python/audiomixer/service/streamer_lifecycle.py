@@ -1,0 +1,120 @@
+"""PlayerStreamers as resources: created, started when media arrives, ended with a reason."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, make_sid
+from audiomixer.service.store import PlayerStreamer, now
+
+OPEN: Final = ("created", "started")
+_ENDED: Final = {"unexpected-failure": "failed"}
+"""The status that comes with a reason; any other is `ended`."""
+
+
+class StreamerLifecycle:
+    """Keeps account of PlayerStreamers.
+
+    Args:
+        office: Where account is kept.
+    """
+
+    def __init__(self, office: Office) -> None:
+        self._office = office
+        self._alarms = Alarms()
+        self.on_ended: Callable[[PlayerStreamer], Awaitable[None]]
+        """Called when one has ended by itself, not because its source did."""
+
+    async def start(self) -> None:
+        """Goes on with those of the last process."""
+        running = select(PlayerStreamer).where(PlayerStreamer.status.in_(OPEN))
+        for streamer in await self._office.store.run(lambda session: list(session.scalars(running))):
+            self._limit(streamer)
+
+    def close(self) -> None:
+        """Ceases to keep time."""
+        self._alarms.close()
+
+    async def create(
+        self, video: bool, max_duration: int, status_callback: str | None, status_callback_method: str
+    ) -> PlayerStreamer:
+        """Makes a PlayerStreamer, to be fed by a MediaProcessor.
+
+        Raises:
+            ApiError: There are too many.
+        """
+        made = now()
+
+        def add(session: Session) -> PlayerStreamer:
+            most = self._office.settings.max_player_streamers
+            check_room_for_more(session, PlayerStreamer, most, PlayerStreamer.status.in_(OPEN))
+            streamer = PlayerStreamer(
+                sid=make_sid("VJ"),
+                status="created",
+                created=made,
+                updated=made,
+                video=video,
+                max_duration=max_duration,
+                status_callback=status_callback,
+                status_callback_method=status_callback_method,
+                callbacks_made=0,
+                streamed=0.0,
+            )
+            session.add(streamer)
+            self._tell(session, streamer, "created")
+            return streamer
+
+        streamer = await self._office.store.run(add)
+        self._limit(streamer)
+        self._office.callbacks.deliver(streamer.sid)
+        return streamer
+
+    async def started(self, sids: list[str]) -> None:
+        """Media has arrived."""
+
+        def start(session: Session) -> None:
+            for sid in sids:
+                streamer = session.get_one(PlayerStreamer, sid)
+                if streamer.status == "created":
+                    streamer.status, streamer.updated = "started", now()
+                    self._tell(session, streamer, "started")
+
+        await self._office.store.run(start)
+        for sid in sids:
+            self._office.callbacks.deliver(sid)
+
+    async def end(self, sid: str, reason: str, problem: str | None = None) -> None:
+        """Ends one, unless it has ended."""
+        ended = await self._office.store.run(lambda session: self.end_within(session, sid, reason, problem))
+        if ended:
+            self.ended(sid)
+            await self.on_ended(ended)
+
+    def end_within(self, session: Session, sid: str, reason: str, problem: str | None = None) -> PlayerStreamer | None:
+        """Ends one within a transaction, after which `ended` has to follow; None if it had ended."""
+        streamer = session.get_one(PlayerStreamer, sid)
+        if streamer.status not in OPEN:
+            return None
+        streamer.status = _ENDED.get(reason, "ended")
+        streamer.ended_reason = reason
+        streamer.updated = streamer.ended = now()
+        self._tell(session, streamer, streamer.status, EndedReason=reason, ErrorMessage=problem)
+        return streamer
+
+    def ended(self, sid: str) -> None:
+        """One has ended, and that is on disk."""
+        self._alarms.clear(sid)
+        self._office.callbacks.deliver(sid)
+
+    def _limit(self, streamer: PlayerStreamer) -> None:
+        async def over() -> None:
+            await self.end(streamer.sid, "max-duration-exceeded")
+
+        self._alarms.set(streamer.sid, streamer.created + streamer.max_duration - now(), over)
+
+    def _tell(self, session: Session, streamer: PlayerStreamer, event: str, **parameters: str | None) -> None:
+        self._office.callbacks.tell(
+            session, streamer, f"player-streamer-{event}", PlayerStreamerSid=streamer.sid, **parameters
+        )

@@ -1,0 +1,273 @@
+"""How connections come about: addresses, ports, a public address, STUN and TURN servers.
+
+aioice gathers on every interface, at any port, and waits five seconds for servers; here each of these is a choice.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import aioice.ice
+import aioice.stun
+from aioice.candidate import Candidate, candidate_foundation, candidate_priority
+
+_PATIENCE: Final = 0.5
+"""Seconds that a connection waits for STUN and TURN servers."""
+_PROBE_INTERVAL: Final = 10.0
+_PROBE_TIMEOUT: Final = 2.0
+_URL: Final = re.compile(
+    r"(?P<scheme>stuns?|turns?):(?P<host>\[[0-9a-fA-F:]+\]|[^:/?\[\]]+)(:(?P<port>\d{1,5}))?(\?transport=(?P<transport>udp|tcp))?"
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class IceServer:
+    """A STUN or TURN server."""
+
+    kind: Literal["stun", "turn"]
+    host: str
+    port: int
+    transport: Literal["udp", "tcp"] = "udp"
+    tls: bool = False
+    username: str | None = None
+    password: str | None = None
+
+    @classmethod
+    def parse(cls, url: str, username: str | None = None, password: str | None = None) -> "IceServer":
+        """The server that a URL names: `stun:HOST[:PORT]`, `turn:HOST[:PORT][?transport=udp|tcp]`, `turns:…`.
+
+        Raises:
+            ValueError: It names none.
+        """
+        found = _URL.fullmatch(url)
+        if not found or found["scheme"] == "stuns" or int(found["port"] or 1) not in range(1, 65536):
+            raise ValueError(f"expected stun:HOST[:PORT] or turn(s):HOST[:PORT][?transport=udp|tcp], got {url!r}")
+        tls = found["scheme"] == "turns"
+        return cls(
+            "stun" if found["scheme"] == "stun" else "turn",
+            found["host"].strip("[]"),
+            int(found["port"] or (5349 if tls else 3478)),
+            "tcp" if tls or found["transport"] == "tcp" else "udp",
+            tls,
+            username,
+            password,
+        )
+
+
+class Ice:
+    """Where connections are offered.
+
+    Args:
+        addresses: The addresses of this machine to be reached on.
+        announced: A public address that a router translates to them, port by port (1:1 NAT).
+        ports: The UDP ports to use; any if None.
+        servers: STUN and TURN servers, of each kind at most one. Only those that answer are asked, and none is waited
+            for longer than half a second.
+
+    Raises:
+        ValueError: An address, the ports or the servers are none.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        *,
+        announced: str | None = None,
+        ports: range | None = None,
+        servers: Sequence[IceServer] = (),
+    ) -> None:
+        for address in [*addresses, *([announced] if announced else [])]:
+            ipaddress.ip_address(address)
+        kinds = [server.kind for server in servers]
+        if len(kinds) != len(set(kinds)):
+            raise ValueError("servers: expected at most one STUN and one TURN server")
+        self.addresses = list(addresses)
+        self.announced = announced
+        self.ports = ports
+        self.servers = list(servers)
+        self._down: set[IceServer] = set()
+
+    def restrict(self, connection: aioice.Connection) -> None:
+        """Has a connection gather here, instead of everywhere."""
+
+        async def gather(component: int, addresses: list[str], timeout: int = 5) -> list[Candidate]:
+            return await self._gather(connection, component)
+
+        connection.get_component_candidates = gather  # type: ignore[method-assign]
+
+    async def watch(self) -> None:
+        """Keeps asking the servers whether they are there, until cancelled. Without it, all are taken to be."""
+        while True:
+            await asyncio.gather(*(self._probe(server) for server in self.servers))
+            await asyncio.sleep(_PROBE_INTERVAL)
+
+    async def _probe(self, server: IceServer) -> None:
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT):
+                await (_ask(server) if server.transport == "udp" else _knock(server))
+        except Exception as error:
+            self._mark_down(server, error)
+        else:
+            if server in self._down:
+                _log.info("%s server %s is back", server.kind, server.host)
+            self._down.discard(server)
+
+    def _mark_down(self, server: IceServer, error: BaseException | None) -> None:
+        if server not in self._down:
+            _log.warning("%s server %s does not answer, and is left out: %r", server.kind, server.host, error)
+        self._down.add(server)
+
+    async def _gather(self, connection: Any, component: int) -> list[Candidate]:
+        protocols = [p for address in self.addresses if (p := await self._bind(connection, component, address))]
+        connection._protocols += protocols
+        candidates = [protocol.local_candidate for protocol in protocols]
+        if self.announced:
+            candidates += [_translated(host, self.announced) for host in candidates if _can_be(host, self.announced)]
+        asked = {
+            asyncio.create_task(self._candidate(server, connection, component, protocols)): server
+            for server in self.servers
+            if server not in self._down and (protocols or server.kind == "turn")
+        }
+        if not asked:
+            return candidates
+        done, pending = await asyncio.wait(asked, timeout=_PATIENCE)
+        for task in pending:
+            task.cancel()
+            self._mark_down(asked[task], TimeoutError())
+        for task in done:
+            if error := task.exception():
+                self._mark_down(asked[task], error)
+                continue
+            candidate, relay = task.result()
+            candidates.append(candidate)
+            if relay:
+                connection._protocols.append(relay)
+        return candidates
+
+    async def _bind(self, connection: Any, component: int, address: str) -> aioice.ice.StunProtocol | None:
+        """A socket at `address`, at a port of the range."""
+        loop = asyncio.get_running_loop()
+        ports, first = self.ports or range(1), random.randrange(len(self.ports or range(1)))  # noqa: S311
+        for port in [*ports[first:], *ports[:first]]:
+            try:
+                transport, protocol = await loop.create_datagram_endpoint(
+                    lambda: aioice.ice.StunProtocol(connection), local_addr=(address, port)
+                )
+            except OSError:
+                continue
+            host, bound = transport.get_extra_info("sockname")[:2]
+            protocol.local_candidate = Candidate(
+                foundation=candidate_foundation("host", "udp", host),
+                component=component,
+                transport="udp",
+                priority=candidate_priority(component, "host"),
+                host=host,
+                port=bound,
+                type="host",
+            )
+            return protocol
+        _log.warning("no UDP port at %s is free for a connection", address)
+        return None
+
+    async def _candidate(
+        self, server: IceServer, connection: Any, component: int, protocols: list[aioice.ice.StunProtocol]
+    ) -> tuple[Candidate, aioice.ice.StunProtocol | None]:
+        """What a server says of the first address that can reach it, or relays."""
+        if server.kind == "stun":
+            local = next((p for p in protocols if _is_global_v4(p.local_candidate.host)), protocols[0])
+            return await aioice.ice.server_reflexive_candidate(local, (server.host, server.port))
+        return await aioice.ice.relayed_candidate(
+            component=component,
+            hide_related_address=False,
+            protocol_factory=lambda: aioice.ice.StunProtocol(connection),
+            turn_server=(server.host, server.port),
+            turn_username=server.username,
+            turn_password=server.password,
+            turn_ssl=server.tls,
+            turn_transport=server.transport,
+        )
+
+
+LOOPBACK: Final = Ice(["127.0.0.1"])
+"""For this machine only."""
+
+
+def addresses_of(host: str) -> list[str]:
+    """The addresses on which a server that listens on `host` can be reached, loopback included for any."""
+    if host == "localhost":
+        return ["127.0.0.1"]
+    try:
+        wildcard = ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        wildcard = True
+    if not wildcard:
+        return [host]
+    return ["127.0.0.1", *aioice.ice.get_host_addresses(use_ipv4=True, use_ipv6=True)]
+
+
+def _can_be(host: Candidate, announced: str) -> bool:
+    """Whether a router can translate `announced` to this address."""
+    address = ipaddress.ip_address(host.host)
+    return not address.is_loopback and address.version == ipaddress.ip_address(announced).version
+
+
+def _translated(host: Candidate, announced: str) -> Candidate:
+    return Candidate(
+        foundation=candidate_foundation("srflx", "udp", host.host),
+        component=host.component,
+        transport="udp",
+        priority=candidate_priority(host.component, "srflx"),
+        host=announced,
+        port=host.port,
+        type="srflx",
+        related_address=host.host,
+        related_port=host.port,
+    )
+
+
+def _is_global_v4(host: str) -> bool:
+    address = ipaddress.ip_address(host)
+    return address.version == 4 and not address.is_loopback
+
+
+class _Answer(asyncio.DatagramProtocol):
+    def __init__(self) -> None:
+        self.came = asyncio.get_running_loop().create_future()
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        if not self.came.done():
+            self.came.set_result(None)
+
+    def error_received(self, exc: Exception) -> None:
+        if not self.came.done():
+            self.came.set_exception(exc)
+
+
+async def _ask(server: IceServer) -> None:
+    """Waits for the answer to a binding request (RFC 8489), which TURN servers give as well."""
+    request = aioice.stun.Message(message_method=aioice.stun.Method.BINDING, message_class=aioice.stun.Class.REQUEST)
+    loop = asyncio.get_running_loop()
+    transport, answer = await loop.create_datagram_endpoint(_Answer, remote_addr=(server.host, server.port))
+    try:
+        while not answer.came.done():
+            transport.sendto(bytes(request))
+            await asyncio.wait([answer.came], timeout=_PROBE_TIMEOUT / 4)
+        answer.came.result()
+    finally:
+        transport.close()
+
+
+async def _knock(server: IceServer) -> None:
+    """Sees that a server takes connections."""
+    _, writer = await asyncio.open_connection(server.host, server.port)
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
