@@ -341,6 +341,13 @@ class LocalRooms:
         name, identity = await self.door.admit(name, token, identity)
         return await self.open(name).join(offer, identity)
 
+    async def leave(self, resource: str) -> bool:
+        """The participant leaves that joined as `resource`, whatever room it is in; False if there is none."""
+        for room in list(self._rooms.values()):
+            if await room.leave(resource):
+                return True
+        return False
+
     def _forget(self, room: LocalRoom) -> None:
         if self._rooms.get(room.name) is room:
             del self._rooms[room.name]

@@ -182,8 +182,7 @@ def _unauthorized(error: TokenError) -> ApiError:
 
 
 async def _whip_leave(request: Request) -> Response:
-    room = _streams(request).rooms.get(request.path_params["name"])
-    if room is None or not await room.leave(request.path_params["resource"]):
+    if not await _streams(request).rooms.leave(request.path_params["resource"]):
         raise ApiError(404, "resource: no such participant")
     return Response()
 

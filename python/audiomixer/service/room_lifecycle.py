@@ -18,6 +18,7 @@ from audiomixer.tasks import spawn
 from audiomixer.tokens import Keyring
 
 ROOM_EXISTS: Final = 53113
+_MINUTE: Final = 60.0
 _COUNTED: Final = ("received", "lost", "recovered", "concealed", "late")
 
 
@@ -283,7 +284,7 @@ class RoomLifecycle:
         async def nobody_came() -> None:
             await self.complete(room.sid)
 
-        self._alarms.set(room.sid, 60 * minutes, nobody_came)
+        self._alarms.set(room.sid, _MINUTE * minutes, nobody_came)
 
     def _everybody_left(self, session: Session, room: Room) -> None:
         connected = Participant.room_sid == room.sid, Participant.status == "connected"

@@ -25,11 +25,11 @@ function fill(list, items, nothing) {
 
 async function refresh() {
   try {
-    const { rooms, streams } = await (await fetch('/overview.json')).json();
+    const { rooms, streams } = await (await fetch('overview.json')).json();
     const streamLines = streams.map((s) =>
-      line(`Mix of ${s.room}`, `${s.bitrate} kbit/s, live for ${s.seconds} s, ${s.listeners} listening`, 'Listen', `/listen/${s.sid}`));
+      line(`Mix of ${s.room}`, `${s.bitrate} kbit/s, live for ${s.seconds} s, ${s.listeners} listening`, 'Listen', `listen/${s.sid}`));
     const roomLines = rooms.map((r) =>
-      line(r.name, r.identities.join(', ') || 'nobody here yet', 'Join', `/rooms/${encodeURIComponent(r.name)}`));
+      line(r.name, r.identities.join(', ') || 'nobody here yet', 'Join', `rooms/${encodeURIComponent(r.name)}`));
     fill(document.querySelector('#streams'), streamLines, 'No streams now.');
     fill(document.querySelector('#rooms'), roomLines, 'No rooms now. Enter one, and it is there.');
   } catch {
@@ -40,6 +40,6 @@ async function refresh() {
 
 document.querySelector('#enter').addEventListener('submit', (event) => {
   event.preventDefault();
-  location.href = `/rooms/${encodeURIComponent(new FormData(event.target).get('name'))}`;
+  location.href = `rooms/${encodeURIComponent(new FormData(event.target).get('name'))}`;
 });
 refresh();

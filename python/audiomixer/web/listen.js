@@ -1,107 +1,78 @@
-// Listening: WHEP with the metadata on a data channel, or else HLS with the metadata as server-sent events.
+// Listening to a stream: the player, and the meters that its metadata moves.
 
 import { Meters } from './meters.js';
-import { connect } from './webrtc.js';
-
-const CONNECTING = 6000; // ms until HLS is tried instead
+import { Player, PlayerError } from './player.js';
 
 const find = (selector) => document.querySelector(selector);
+const root = new URL('..', import.meta.url);
 const sid = location.pathname.split('/').pop();
-const hls = `/hls/${sid}/index.m3u8`;
-const audio = find('#audio');
+const token = new URLSearchParams(location.hash.slice(1)).get('token');
+const transport = new URLSearchParams(location.search).get('transport') ?? 'auto';
+const openUrl = new URL(`hls/${sid}/index.m3u8`, root).href;
 const meters = new Meters(find('#meters'));
-let stop;
-let newest = -1;
+let player;
 
-find('#hls').href = hls;
+if (token) find('#hls').closest('p').hidden = true;
+else find('#hls').href = openUrl;
+
+const STATES = {
+  buffering: 'Connecting…',
+  playing: () => (player.stats.transport === 'whep' ? 'Playing live.' : 'Playing, a few seconds behind.'),
+  ended: 'The stream has ended.',
+  idle: 'Stopped.',
+};
 
 function say(text, isProblem = false) {
   find('#state').textContent = text;
   find('#state').classList.toggle('problem', isProblem);
 }
 
-function onMetadata(text) {
-  const { s, p } = JSON.parse(text);
-  if (s <= newest) return;
-  newest = s;
-  meters.show(Object.fromEntries(Object.entries(p).map(([identity, { v }]) => [identity, v])));
+function onState(state) {
+  const text = STATES[state];
+  if (text) say(typeof text === 'function' ? text() : text);
+  const isOn = state === 'buffering' || state === 'playing';
+  find('#play').textContent = isOn ? 'Stop' : 'Play';
+  if (!isOn) meters.show({});
+  if (state === 'ended') player = undefined;
 }
 
-async function playWhep() {
-  const pc = new RTCPeerConnection();
-  pc.addTransceiver('audio', { direction: 'recvonly' });
-  const channel = pc.createDataChannel('timed-metadata');
-  channel.onmessage = ({ data }) => onMetadata(data);
-  channel.onclose = () => stop && end('The stream has ended.');
-  const connected = new Promise((resolve, reject) => {
-    setTimeout(() => reject(new Error('no connection')), CONNECTING);
-    pc.onconnectionstatechange = () => {
-      if (pc.connectionState === 'connected') resolve();
-      if (['failed', 'closed'].includes(pc.connectionState)) {
-        reject(new Error('no connection'));
-        if (stop) end('The stream has ended.');
-      }
-    };
-  });
-  pc.ontrack = ({ track }) => (audio.srcObject = new MediaStream([track]));
+function onMetadata({ metadata }) {
   try {
-    const disconnect = await connect(pc, `/whep/${sid}`);
-    await connected;
-    await audio.play();
-    say('Playing live.');
-    return disconnect;
-  } catch (error) {
-    pc.close();
-    throw error;
+    const { p } = JSON.parse(metadata);
+    meters.show(Object.fromEntries(Object.entries(p).map(([identity, { v }]) => [identity, v])));
+  } catch {
+    // A payload of an application's own.
   }
 }
 
-async function playHls() {
-  if (!audio.canPlayType('application/vnd.apple.mpegurl')) {
-    throw new Error('WebRTC does not get through, and this browser does not play HLS.');
-  }
-  audio.srcObject = null;
-  audio.src = hls;
-  const events = new EventSource(`/v1/PlayerStreamers/${sid}/TimedMetadata`);
-  events.onmessage = ({ data }) => onMetadata(data);
-  events.onerror = () => end('The stream has ended.');
-  const disconnect = () => {
-    events.close();
-    audio.removeAttribute('src');
-    audio.load();
-  };
-  try {
-    await audio.play();
-  } catch (error) {
-    disconnect();
-    throw error;
-  }
-  say('Playing, a few seconds behind.');
-  return disconnect;
+function explain(error) {
+  if (error.code === PlayerError.Code.AUTHORIZATION) return token ? `${error.message}.` : 'This stream needs an invitation: a link that ends in #token=…';
+  if (error.code === PlayerError.Code.NOT_AVAILABLE) return 'There is no such stream.';
+  return error.message;
 }
 
 async function play() {
-  say('Connecting…');
   find('#play').disabled = true;
   try {
-    const want = new URLSearchParams(location.search).get('transport');
-    stop = want === 'hls' ? await playHls() : await playWhep().catch(playHls);
-    find('#play').textContent = 'Stop';
+    if (!player) {
+      const connected = await (token ? Player.connect(token, { transport }) : Player.connectTo(openUrl, { transport }));
+      let problem;
+      connected.on('error', (error) => (problem = error));
+      connected.on('timedMetadataReceived', onMetadata);
+      connected.on('stateChanged', (state) => {
+        onState(state);
+        if (state === 'ended' && problem) say(explain(problem), true);
+      });
+      connected.attach(find('#audio'));
+      player = connected;
+    }
+    player.play();
   } catch (error) {
-    say(error.message, true);
+    say(explain(error), true);
   }
   find('#play').disabled = false;
 }
 
-function end(text) {
-  stop?.();
-  stop = undefined;
-  newest = -1;
-  meters.show({});
-  find('#play').textContent = 'Play';
-  say(text);
-}
-
-find('#play').addEventListener('click', () => (stop ? end('Stopped.') : play()));
-find('#volume').addEventListener('input', ({ target }) => (audio.volume = target.value));
-addEventListener('pagehide', () => stop?.());
+find('#play').addEventListener('click', () => (['buffering', 'playing'].includes(player?.state) ? player.pause() : play()));
+find('#volume').addEventListener('input', ({ target }) => (player ? player.setVolume(Number(target.value)) : (find('#audio').volume = target.value)));
+addEventListener('pagehide', () => player?.disconnect());

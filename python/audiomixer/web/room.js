@@ -3,12 +3,14 @@
 import { Meters } from './meters.js';
 import { connect } from './webrtc.js';
 
-const AGAIN = 2000; // ms until the next try when the server does not answer
+const AGAIN = 1000; // ms until the next try when the server does not answer
 
 const find = (selector) => document.querySelector(selector);
 const room = decodeURIComponent(location.pathname.split('/').pop());
+const root = new URL('..', import.meta.url);
 const token = new URLSearchParams(location.hash.slice(1)).get('token');
 const meters = new Meters(find('#meters'));
+let identity;
 let microphone;
 let disconnect;
 
@@ -21,10 +23,16 @@ function say(text, isProblem = false) {
   find('#state').classList.toggle('problem', isProblem);
 }
 
-async function join(identity) {
+async function join(name) {
   say('Joining…');
   find('#join button').disabled = true;
+  identity = name;
   microphone = await navigator.mediaDevices.getUserMedia({ audio: true });
+  await enter();
+  present(true);
+}
+
+async function enter() {
   const pc = new RTCPeerConnection();
   pc.addTrack(microphone.getAudioTracks()[0], microphone);
   pc.ontrack = ({ streams, track }) => (find('#audio').srcObject = streams[0] ?? new MediaStream([track]));
@@ -34,9 +42,18 @@ async function join(identity) {
       leave('The connection was lost, or somebody joined by your name.', true);
     }
   };
-  disconnect = async () => pc.close();
-  disconnect = await connect(pc, `/whip/${encodeURIComponent(room)}?${new URLSearchParams({ identity })}`, token);
-  present(true);
+  disconnect = async () => {
+    pc.onconnectionstatechange = null;
+    pc.close();
+  };
+  disconnect = await connect(pc, new URL(`whip/${encodeURIComponent(room)}?${new URLSearchParams({ identity })}`, root), token);
+}
+
+/** The server was gone, and is back. */
+async function comeBack() {
+  disconnect?.();
+  say('Coming back…');
+  await enter().catch((error) => leave(error.message, true));
 }
 
 function present(isPresent) {
@@ -66,14 +83,26 @@ function toggleMute() {
   say(track.enabled ? 'You are in the room.' : 'You are in the room, muted.');
 }
 
-function watch() {
-  const events = new EventSource(`/rooms/${encodeURIComponent(room)}/volumes`);
+function watch(isBack = false) {
+  const url = new URL(`rooms/${encodeURIComponent(room)}/volumes`, root);
+  if (token) url.searchParams.set('token', token);
+  const events = new EventSource(url);
+  events.onopen = () => isBack && microphone && comeBack();
   events.onmessage = ({ data }) => meters.show(JSON.parse(data));
-  events.onerror = () => {
+  events.onerror = async () => {
     events.close();
     meters.show({});
-    setTimeout(watch, AGAIN);
+    if ((await statusOf(url)) === 401) return say('This room needs an invitation: a link that ends in #token=…', true);
+    setTimeout(watch, AGAIN, true);
   };
+}
+
+/** What the server says of a stream of events, which an EventSource does not tell. */
+async function statusOf(url) {
+  const asking = new AbortController();
+  const { status } = await fetch(url, { signal: asking.signal }).catch(() => ({}));
+  asking.abort();
+  return status;
 }
 
 find('#join').addEventListener('submit', async (event) => {
@@ -93,7 +122,3 @@ addEventListener('keydown', (event) => {
 });
 addEventListener('pagehide', () => disconnect?.());
 watch();
-fetch('/overview.json').then(async (response) => {
-  const { open } = await response.json();
-  if (!open && !token) say('This room needs an invitation: a link that ends in #token=…', true);
-});

@@ -12,7 +12,7 @@ export async function connect(pc, endpoint, token) {
   const headers = { 'Content-Type': 'application/sdp' };
   if (token) headers.Authorization = `Bearer ${token}`;
   const response = await fetch(endpoint, { method: 'POST', headers, body: pc.localDescription.sdp });
-  if (!response.ok) throw new Error(await problem(response));
+  if (!response.ok) throw Object.assign(new Error(await problem(response)), { status: response.status });
   await pc.setRemoteDescription({ type: 'answer', sdp: await response.text() });
   const resource = new URL(response.headers.get('Location'), response.url);
   return async () => {

@@ -1,0 +1,77 @@
+"""The whole service in this process, and a client of its API."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from audiomixer.service import Settings, create_app
+from audiomixer.service.server import serving
+from audiomixer.service.service import Service
+from audiomixer.tokens import mint
+
+LOOPBACK = "127.0.0.0/8"
+
+
+class Api:
+    """Calls the API with the account's credentials, and expects success unless it is told otherwise."""
+
+    def __init__(self, url: str, service: Service, client: httpx.AsyncClient) -> None:
+        self.url = url
+        self.service = service
+        self.settings = service.settings
+        self.client = client
+
+    async def post(self, path: str, status: int = 201, **form: Any) -> Any:
+        response = await self.client.post(f"{self.url}/v1/{path}", data={n: str(v) for n, v in form.items()})
+        assert response.status_code == status, response.text
+        return response.json()
+
+    async def get(self, path: str, status: int = 200, **query: Any) -> Any:
+        response = await self.client.get(f"{self.url}/v1/{path}", params=query)
+        assert response.status_code == status, response.text
+        return response.json()
+
+    async def streamer(self, **form: Any) -> str:
+        return str((await self.post("PlayerStreamers", **form))["sid"])
+
+    async def processor(self, room: str, *outputs: str, status: int = 201, **form: Any) -> Any:
+        context = {"room": {"name": room}, "outputs": list(outputs)} | form.pop("context", {})
+        given = {"Extension": "audio-mixer-v2", "ExtensionContext": json.dumps(context)} | form
+        return await self.post("MediaProcessors", status, **given)
+
+    async def playback_url(self, streamer: str, **form: Any) -> str:
+        return str((await self.post(f"PlayerStreamers/{streamer}/PlaybackGrant", **form))["grant"]["playbackUrl"])
+
+    def token(self, identity: str, room: str | None = None, **more: Any) -> str:
+        settings = self.settings
+        return mint(
+            settings.api_secret, identity, room, issuer=settings.api_key, account_sid=settings.account_sid, **more
+        )
+
+    def whip(self, room: str) -> str:
+        return f"{self.url}/whip/{room}"
+
+    async def settle(self) -> None:
+        """Waits until what was recorded in the background is on disk."""
+        for _ in range(3):
+            await asyncio.sleep(0.02)
+            await self.service.store.run(lambda session: None)
+
+
+@contextlib.asynccontextmanager
+async def running(data: Path, **settings: Any) -> AsyncIterator[Api]:
+    """A service with its data in a folder; it stops in order when the block is left."""
+    given = {"data": data, "allowed_networks": LOOPBACK, "requests_per_second": 1000} | settings
+    app = create_app(Settings(**given))
+    service: Service = app.state.service
+    await service.start()
+    app.state.streams = service.streams
+    async with serving(app, "127.0.0.1", 0, on_stop=service.close) as url:
+        auth = (service.settings.account_sid, service.settings.auth_token)
+        async with httpx.AsyncClient(auth=auth, timeout=20) as client:
+            yield Api(url, service, client)
