@@ -1,0 +1,190 @@
+"""Where connections are offered, and how they come about behind firewalls: with coturn, Debian's, as TURN server."""
+
+import asyncio
+import contextlib
+import re
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from audiomixer.encoding import FRAME_SIZE, TIME_BASE, EncodedPacket
+from audiomixer.webrtc.ice import LOOPBACK, Ice, IceServer
+from audiomixer.webrtc.peer import Peer
+from tests.e2e.command import free_port
+
+ADDRESS = "127.0.0.2"
+"""An address of this machine that nothing else uses."""
+
+
+def candidates(sdp: str) -> list[tuple[str, str, int]]:
+    """Kind, address and port."""
+    found = re.findall(r"a=candidate:\S+ 1 udp \d+ (\S+) (\d+) typ (\w+)", sdp)
+    return [(kind, address, int(port)) for address, port, kind in found]
+
+
+@contextlib.asynccontextmanager
+async def connected(receiver: Ice, sender: Ice) -> AsyncIterator[tuple[str, float]]:
+    """A connection over which a packet has come; gives the answer and the seconds it took to make."""
+    packets = asyncio.Event()
+    here = Peer(receiver, "recvonly", on_packet=lambda _: packets.set())
+    there = Peer(sender, "sendonly")
+    try:
+        offer = await there.offer()
+        began = time.monotonic()
+        answer = await here.answer(offer)
+        took = time.monotonic() - began
+        await there.accept(answer)
+        async with asyncio.timeout(10):
+            pts = 0
+            while not packets.is_set():
+                pts += FRAME_SIZE
+                there.track.send(EncodedPacket(b"\xf8\xff\xfe", pts, FRAME_SIZE).to_av())
+                await asyncio.sleep(0.02)
+        yield answer, took
+    finally:
+        await here.close()
+        await there.close()
+
+
+@contextlib.asynccontextmanager
+async def coturn(folder: Path) -> AsyncIterator[int]:
+    """A TURN server on loopback; gives its port."""
+    port = free_port()
+    arguments = (
+        f"-n --listening-ip={ADDRESS} --listening-port={port} --relay-ip={ADDRESS} --allow-loopback-peers --no-tls --no-dtls"
+        f" --no-cli --lt-cred-mech --user=audio:mixer --realm=test --log-file=stdout --pidfile={folder / 'pid'}"
+        f" --userdb={folder / 'db'}"
+    ).split()
+    server = await asyncio.create_subprocess_exec("turnserver", *arguments, stdout=asyncio.subprocess.DEVNULL)
+    try:
+        await _until_it_listens(port)
+        yield port
+    finally:
+        server.terminate()
+        await server.wait()
+
+
+async def _until_it_listens(port: int) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection(ADDRESS, port)
+                writer.close()
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_only_the_addresses_that_were_chosen() -> None:
+    async with connected(Ice([ADDRESS]), LOOPBACK) as (answer, _):
+        assert {address for _, address, _ in candidates(answer)} == {ADDRESS}
+
+
+async def test_only_ports_of_the_range() -> None:
+    ice = Ice(["127.0.0.1"], ports=range(41_000, 41_004))
+    async with connected(ice, LOOPBACK) as (first, _), connected(ice, LOOPBACK) as (second, _):
+        ports = [port for _, _, port in candidates(first + second)]
+        assert len(set(ports)) == 2
+        assert all(port in range(41_000, 41_004) for port in ports)
+
+
+async def test_a_range_that_is_used_up_is_an_error_not_another_port() -> None:
+    ice = Ice(["127.0.0.1"], ports=range(41_010, 41_011))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 41_010))
+        sender = Peer(LOOPBACK, "sendonly")
+        with pytest.raises(ValueError, match="^offer: "):
+            await Peer(ice, "recvonly").answer(await sender.offer())
+        await sender.close()
+
+
+async def test_the_announced_address_is_offered_beside_the_own() -> None:
+    """As of a machine behind a router: each port also at the public address. Loopback is not behind a router."""
+    sender = Peer(LOOPBACK, "sendonly")
+    private = next(address for address in _addresses() if not address.startswith("127."))
+    receiver = Peer(Ice(["127.0.0.1", private], announced="203.0.113.7"), "recvonly")
+    offered = candidates(await receiver.answer(await sender.offer()))
+    port = next(port for _, address, port in offered if address == private)
+    assert ("srflx", "203.0.113.7", port) in offered
+    assert len(offered) == 3
+    await receiver.close()
+    await sender.close()
+
+
+def _addresses() -> list[str]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return [str(probe.getsockname()[0])]
+
+
+async def test_turn(tmp_path: Path) -> None:
+    """A participant whose own addresses cannot be reached is heard through the relay."""
+    async with coturn(tmp_path) as port:
+        server = IceServer.parse(f"turn:{ADDRESS}:{port}", "audio", "mixer")
+        relayed = Ice([], servers=[server])
+        async with connected(relayed, LOOPBACK) as (answer, took):
+            assert {kind for kind, _, _ in candidates(answer)} == {"relay"}
+            assert took < 0.5
+
+
+async def test_stun(tmp_path: Path) -> None:
+    async with coturn(tmp_path) as port:
+        ice = Ice(["127.0.0.1"], servers=[IceServer.parse(f"stun:{ADDRESS}:{port}")])
+        async with connected(ice, LOOPBACK) as (answer, _):
+            assert ("srflx", "127.0.0.1") in {(kind, address) for kind, address, _ in candidates(answer)}
+
+
+async def test_servers_that_are_down_cost_nothing(tmp_path: Path) -> None:
+    """Nobody is at these ports, which has been seen before; later one is there, and is used."""
+    ports = [free_port(), free_port()]
+    servers = [
+        IceServer.parse(f"stun:{ADDRESS}:{ports[0]}"),
+        IceServer.parse(f"turn:{ADDRESS}:{ports[1]}", "audio", "mixer"),
+    ]
+    ice = Ice(["127.0.0.1"], servers=servers)
+    watching = asyncio.create_task(ice.watch())
+    await asyncio.sleep(0.2 + 2)
+    async with connected(ice, LOOPBACK) as (answer, took):
+        assert took < 0.3
+        assert {kind for kind, _, _ in candidates(answer)} == {"host"}
+    watching.cancel()
+
+
+async def test_a_server_that_hangs_costs_half_a_second_once() -> None:
+    """It takes packets and says nothing, and nobody has watched it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute:
+        mute.bind((ADDRESS, 0))
+        ice = Ice(["127.0.0.1"], servers=[IceServer.parse(f"turn:{ADDRESS}:{mute.getsockname()[1]}", "a", "b")])
+        async with connected(ice, LOOPBACK) as (_, took):
+            assert took < 1
+        async with connected(ice, LOOPBACK) as (_, took):
+            assert took < 0.3
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("stun:example.org", IceServer("stun", "example.org", 3478)),
+        ("turn:example.org:80?transport=tcp", IceServer("turn", "example.org", 80, "tcp")),
+        ("turns:[2001:db8::1]", IceServer("turn", "2001:db8::1", 5349, "tcp", True)),
+    ],
+)
+def test_urls_of_servers(url: str, server: IceServer) -> None:
+    assert IceServer.parse(url) == server
+
+
+@pytest.mark.parametrize("url", ["", "stun:", "stuns:x", "turn:x:0", "turn:x:99999", "turn:x?transport=sctp", "http://x"])
+def test_urls_that_are_none(url: str) -> None:
+    with pytest.raises(ValueError, match="^expected stun:HOST"):
+        IceServer.parse(url)
+
+
+def test_choices_that_are_none() -> None:
+    for wrong in ({"addresses": ["here"]}, {"addresses": [], "announced": "there"}):
+        with pytest.raises(ValueError, match="does not appear to be an IPv4 or IPv6 address"):
+            Ice(**wrong)  # type: ignore[arg-type]
+    server = IceServer("turn", "x", 1)
+    with pytest.raises(ValueError, match="at most one STUN and one TURN"):
+        Ice([], servers=[server, server])
