@@ -13,6 +13,10 @@ from audiomixer.service.server import serving
 from audiomixer.tokens import Keyring
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=1, help="how often to kill the service in mid-stream")
+
+
 @dataclass
 class Service:
     url: str

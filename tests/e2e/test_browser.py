@@ -1,31 +1,11 @@
 """The pages in Chromium: one that speaks, one that listens, and what they hear."""
 
-import wave
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import numpy as np
-import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, expect
 
 from tests.conftest import Service
+from tests.e2e.conftest import TONE
 from tests.rooms.client import Client, Microphone
-from tests.signals import sine
 
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--autoplay-policy=no-user-gesture-required",
-    "--allow-loopback-in-peer-connection",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-]
-TONE = 1000
 SPECTRUM = """
 async () => {
     const context = new AudioContext({ sampleRate: 48000 });
@@ -43,33 +23,6 @@ async () => {
     return { tone: level(1000), other: level(500), floor: Math.max(level(750), level(1700), level(2300)) };
 }
 """
-
-
-@pytest.fixture
-async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
-    microphone = tmp_path / "microphone.wav"
-    with wave.open(str(microphone), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(48_000)
-        file.writeframes((sine(TONE, 0.3, 10) * 32767).astype(np.int16).tobytes())
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=[*FLAGS, f"--use-file-for-fake-audio-capture={microphone}"]
-        )
-        yield browser
-        await browser.close()
-
-
-@pytest.fixture
-async def page(browser: Browser) -> AsyncIterator[Page]:
-    """A page on which nothing may go wrong."""
-    page = await browser.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    yield page
-    assert errors == []
 
 
 async def test_one_speaks_another_listens_a_third_does_not_hear_itself(

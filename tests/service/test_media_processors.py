@@ -231,4 +231,3 @@ def test_a_job_is_plain_values() -> None:
     job = Job("ZX1", "local:lounge", "mixer", ("VJ1",), 128)
     again = json.loads(json.dumps(asdict(job)))
     assert Job(**again | {"outputs": tuple(again["outputs"])}) == job
-

@@ -45,7 +45,12 @@ async def test_places_that_are_forbidden(url: str) -> None:
 
 async def test_places_that_are_not() -> None:
     outbound = Outbound([ipaddress.IPv4Network("127.0.0.0/8")])
-    for url in ("https://1.1.1.1/hook?x=1", "http://[2606:4700::1111]:8080/", "http://127.0.0.1:9/", "http://localhost/"):
+    for url in (
+        "https://1.1.1.1/hook?x=1",
+        "http://[2606:4700::1111]:8080/",
+        "http://127.0.0.1:9/",
+        "http://localhost/",
+    ):
         assert await outbound.check(url, "StatusCallback", ("http", "https")) == url
     with pytest.raises(ForbiddenError):
         await outbound.check("http://10.0.0.1/", "StatusCallback", ("http", "https"))

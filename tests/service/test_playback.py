@@ -61,7 +61,11 @@ async def test_who_may_not_play(api: Api, token: str) -> None:
     streamer = await playing(api)
     other = (await api.playback_url(await api.streamer())).partition("token=")[2]
     given = {"joins": api.token("alice"), "other": other}.get(token, token)
-    for path in (f"hls/{streamer}/index.m3u8", f"hls/{streamer}/audio.m3u8", f"v1/PlayerStreamers/{streamer}/TimedMetadata"):
+    for path in (
+        f"hls/{streamer}/index.m3u8",
+        f"hls/{streamer}/audio.m3u8",
+        f"v1/PlayerStreamers/{streamer}/TimedMetadata",
+    ):
         assert (await fetch(f"{api.url}/{path}?token={given}")).status_code == 401
     listener = Client(f"{api.url}/whep/{streamer}", token=given)
     with pytest.raises(httpx.HTTPStatusError):
@@ -106,7 +110,7 @@ async def test_an_applications_own_payloads_are_in_the_stream(api: Api) -> None:
             path = f"{api.url}/v1/PlayerStreamers/{streamer}/TimedMetadata"
             async with httpx.AsyncClient() as client, client.stream("GET", path, params={"token": session}) as events:
                 async for line in events.aiter_lines():
-                    seen.append(line.removeprefix("data: "))
+                    seen.append(line.removeprefix("data: "))  # noqa: PERF401 - it is read meanwhile
 
         reading = asyncio.create_task(read())
         await asyncio.sleep(0.2)
@@ -136,6 +140,12 @@ def test_playback_tokens() -> None:
     assert key.verify(key.grant("VJ1", 15), "VJ1").origin is None
     permission = key.verify(key.grant("VJ1", 15, "https://show.example"), "VJ1")
     assert key.verify(key.session(permission), "VJ1") == permission, "who goes on is bound as who started"
-    for token in (None, "x", key.grant("VJ1", -1), key.grant("VJ2", 15), jwt.encode({"sub": "VJ1", "exp": 9e9}, "k" * 32)):
+    for token in (
+        None,
+        "x",
+        key.grant("VJ1", -1),
+        key.grant("VJ2", 15),
+        jwt.encode({"sub": "VJ1", "exp": 9e9}, "k" * 32),
+    ):
         with pytest.raises(TokenError, match="^token: "):
             key.verify(token, "VJ1")

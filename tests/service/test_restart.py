@@ -26,7 +26,9 @@ async def test_streams_go_on_where_they_were(tmp_path: Path) -> None:
             async with Client(api.whip("lounge"), Microphone(500), token=api.token("alice")):
                 after = await payloads(api, streamer, 4)
             assert after[-1]["p"] != {}, "it is in its room again"
-            assert [int(str(p["s"])) for p in after] == list(range(int(str(after[0]["s"])), int(str(after[0]["s"])) + 4))
+            assert [int(str(p["s"])) for p in after] == list(
+                range(int(str(after[0]["s"])), int(str(after[0]["s"])) + 4)
+            )
             assert 0 < int(str(after[0]["s"])) - int(str(before["s"])) <= 12
             playlist = (await api.client.get(f"{api.url}/hls/{streamer}/audio.m3u8?token={session}")).text
             assert "#EXT-X-DISCONTINUITY\n" in playlist
@@ -60,9 +62,8 @@ async def test_who_was_unconnected_stays_so(tmp_path: Path) -> None:
     async with running(tmp_path, room_creation=False) as api:
         streamer = await api.streamer()
         await api.processor("lounge", streamer)
-    async with running(tmp_path) as api:
-        async with Client(api.whip("lounge"), Microphone(500), token=api.token("alice")):
-            assert (await payloads(api, streamer, 3))[-1]["p"] == {}
+    async with running(tmp_path) as api, Client(api.whip("lounge"), Microphone(500), token=api.token("alice")):
+        assert (await payloads(api, streamer, 3))[-1]["p"] == {}
 
 
 async def test_who_has_left_its_room_does_not_return(tmp_path: Path) -> None:
@@ -71,9 +72,8 @@ async def test_who_has_left_its_room_does_not_return(tmp_path: Path) -> None:
         processor = await api.processor("lounge", streamer)
         past = update(MediaProcessor).where(MediaProcessor.sid == processor["sid"]).values(leaves=now() - 1)
         await api.service.store.run(lambda session: session.execute(past))
-    async with running(tmp_path) as api:
-        async with Client(api.whip("lounge"), Microphone(500), token=api.token("alice")):
-            assert (await payloads(api, streamer, 3))[-1]["p"] == {}
+    async with running(tmp_path) as api, Client(api.whip("lounge"), Microphone(500), token=api.token("alice")):
+        assert (await payloads(api, streamer, 3))[-1]["p"] == {}
 
 
 def test_the_schema_is_what_the_migrations_make(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ async def refused(api: Api, room: str, token: str) -> httpx.Response:
 
 async def test_a_room_and_its_participants(api: Api) -> None:
     """Alice joins by the room's name, bob by its SID; bob leaves; the room completes and alice has to leave."""
-    room = await api.post("Rooms", UniqueName="lounge", MaxParticipants=7, EmptyRoomTimeout=9, AudioOnly="true", Type="group")
+    room = await api.post(
+        "Rooms", UniqueName="lounge", MaxParticipants=7, EmptyRoomTimeout=9, AudioOnly="true", Type="group"
+    )
     assert room["status"] == "in-progress"
     assert (room["max_participants"], room["empty_room_timeout"], room["unused_room_timeout"]) == (7, 9, 5)
     assert await api.get("Rooms/lounge") == await api.get(f"Rooms/{room['sid']}") == room

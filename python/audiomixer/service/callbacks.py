@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import httpx
 from sqlalchemy import delete, func, select
@@ -46,6 +46,12 @@ def iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _requested(url: str) -> str:
+    """A URL as it is requested, and signed: with a path, without a fragment."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=parts.path or "/", fragment=""))
+
+
 class Callbacks:
     """The outbox.
 
@@ -71,7 +77,11 @@ class Callbacks:
         self.given_up = 0
 
     def tell(self, session: Session, resource: Resource, event: str, **parameters: str | None) -> None:
-        """Puts a callback into the outbox, within the transaction of the change; `deliver` has to follow."""
+        """Tells the log, and puts a callback into the outbox, within the transaction of the change.
+
+        `deliver` has to follow.
+        """
+        _log.info("%s %s", event, parameters.get("EndedReason") or "", extra={"sid": resource.sid})
         url = resource.status_callback
         if not url:
             return
@@ -161,7 +171,7 @@ class Callbacks:
         self.waiting -= 1
 
     async def _try(self, callback: Callback) -> bool:
-        url, parameters = callback.url.partition("#")[0], callback.parameters
+        url, parameters = _requested(callback.url), callback.parameters
         if callback.method == "GET":
             url += ("&" if "?" in url else "?") + urlencode(parameters)
             parameters = {}

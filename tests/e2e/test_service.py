@@ -1,0 +1,260 @@
+"""`audiomixer serve` as the application of the old service sees it: over HTTP, with `requests`, and in Chromium."""
+
+import asyncio
+import json
+import signal
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+import requests
+from playwright.async_api import Browser, Page
+
+from audiomixer.service.callbacks import signature
+from tests.e2e.command import AUDIOMIXER, free_port
+from tests.rooms.client import Client, Microphone
+from tests.service.receiver import receiving
+
+LISTEN = """
+async ([module, token, options]) => {
+    const { Player } = await import(module);
+    globalThis.log = { states: [], payloads: [], errors: [], rebuffered: 0 };
+    const player = (globalThis.player = await Player.connect(token, options));
+    player.on('stateChanged', (state) => log.states.push(state));
+    player.on('timedMetadataReceived', ({ metadata, time }) => {
+        log.payloads.push({ ...JSON.parse(metadata), time, at: Date.now() });
+    });
+    player.on('error', ({ code, message }) => log.errors.push({ code, message }));
+    player.on('rebuffering', () => (log.rebuffered += 1));
+    player.attach(document.body.appendChild(document.createElement('audio')));
+    player.play();
+    return player.streamerSid;
+}
+"""
+
+
+class App:
+    """An application written for the old service: only the base URL is new."""
+
+    def __init__(self, port: int, data: Path) -> None:
+        self.port = port
+        self.data = data
+        self.url = f"http://127.0.0.1:{port}"
+        self.process: Process
+
+    async def start(self) -> None:
+        environment = {"AUDIOMIXER_ALLOWED_NETWORKS": "127.0.0.0/8", "AUDIOMIXER_DATA": str(self.data), "PATH": ""}
+        command = (AUDIOMIXER, "serve", "--port", str(self.port))
+        self.process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, env=environment)
+        assert self.process.stdout
+        async with asyncio.timeout(20):
+            while b"Serving" not in await self.process.stdout.readline():
+                assert self.process.returncode is None
+        credentials = json.loads((self.data / "credentials.json").read_text())
+        self.account, self.auth_token = credentials["account_sid"], credentials["auth_token"]
+        self.key, self.secret = credentials["api_key"], credentials["api_secret"]
+
+    async def stop(self, number: int = signal.SIGTERM) -> str:
+        """Ends it; gives its log."""
+        self.process.send_signal(number)
+        _, log = await self.process.communicate()
+        return log.decode()
+
+    def call(self, method: str, path: str, **form: Any) -> Any:
+        response = requests.request(
+            method, f"{self.url}/v1/{path}", data=form or None, auth=(self.account, self.auth_token), timeout=10
+        )
+        response.raise_for_status()
+        return response.json()
+
+    async def post(self, path: str, **form: Any) -> Any:
+        return await asyncio.to_thread(self.call, "POST", path, **form)
+
+    async def get(self, path: str) -> Any:
+        return await asyncio.to_thread(self.call, "GET", path)
+
+    def access_token(self, **grants: Any) -> str:
+        """As the vendor's library makes it."""
+        claims = {"jti": f"{self.key}-1", "iss": self.key, "sub": self.account, "exp": 9e9, "grants": grants}
+        return jwt.encode(claims, self.secret, headers={"cty": "twilio-fpa;v=1", "typ": "JWT", "alg": "HS256"})
+
+    async def stream(self, room: str, **form: Any) -> tuple[str, str]:
+        streamer = (await self.post("PlayerStreamers", Video="false", MaxDuration=600, **form))["sid"]
+        context = json.dumps({"identity": "media-processor", "room": {"name": room}, "outputs": [streamer]})
+        processor = await self.post(
+            "MediaProcessors", Extension='"audio-mixer-v2"', ExtensionContext=context, MaxDuration=600, **form
+        )
+        return streamer, processor["sid"]
+
+    async def player_token(self, streamer: str) -> str:
+        grant = (await self.post(f"PlayerStreamers/{streamer}/PlaybackGrant", Ttl=60))["grant"]
+        return self.access_token(identity="listener", player=grant)
+
+
+@pytest.fixture
+async def app(tmp_path: Path) -> AsyncIterator[App]:
+    app = App(free_port(), tmp_path)
+    await app.start()
+    yield app
+    if app.process.returncode is None:
+        await app.stop()
+
+
+async def until(page: Page, condition: str, seconds: float = 10) -> None:
+    await page.wait_for_function(condition, timeout=1000 * seconds)
+
+
+async def listen(page: Page, app: App, streamer: str, options: dict[str, Any] | None = None) -> None:
+    await page.goto(f"{app.url}/web/style.css")
+    arguments = [f"{app.url}/web/player.js", await app.player_token(streamer), options or {}]
+    assert await page.evaluate(LISTEN, arguments) == streamer
+
+
+async def test_the_flow_of_the_old_sample_application(app: App, plain_page: Page) -> None:
+    """Room, streamer, processor, grant, token; a participant; a player; the end; and every callback of it."""
+    page = plain_page
+    async with receiving() as receiver:
+        room = await app.post("Rooms", UniqueName="show", Type="group", StatusCallback=receiver.url)
+        streamer, processor = await app.stream("show", StatusCallback=receiver.url)
+        token = app.access_token(identity="alice", video={"room": "show"})
+        async with Client(f"{app.url}/whip/show", Microphone(1000), token=token):
+            await listen(page, app, streamer)
+            await until(page, "log.payloads.some(({ p }) => p.alice?.v > 1000)")
+            assert await page.evaluate("player.state") == "playing"
+            assert await page.evaluate("player.stats.transport") == "whep"
+            assert 0 < await page.evaluate("player.liveLatency") < 0.5
+            await app.post(f"PlayerStreamers/{streamer}/TimedMetadata", Metadata='{"poll": 7}')
+            await until(page, "log.payloads.some(({ poll }) => poll === 7)")
+        assert (await app.post(f"MediaProcessors/{processor}", Status="ENDED"))["ended_reason"] == "ended-via-api"
+        await app.post(f"PlayerStreamers/{streamer}", Status="ENDED")
+        await app.post(f"Rooms/{room['sid']}", Status="completed")
+        await until(page, "player.state === 'ended'")
+        log = await page.evaluate("log")
+        assert log["states"] == ["buffering", "playing", "buffering", "ended"]
+        assert log["errors"] == []
+        numbers = [payload["s"] for payload in log["payloads"] if "s" in payload]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        await receiver.until(11)
+    by_resource: dict[str, list[str]] = {}
+    for told in receiver.told:
+        sid = next(
+            told.parameters[f"{kind}Sid"]
+            for kind in ("MediaProcessor", "PlayerStreamer", "Room")
+            if f"{kind}Sid" in told.parameters
+        )
+        assert told.parameters["SequenceNumber"] == str(len(by_resource.setdefault(sid, [])))
+        assert told.signature == signature(app.auth_token, told.url, told.parameters)
+        by_resource[sid].append(told.event)
+    assert by_resource[processor] == ["media-processor-started", "media-processor-ended"]
+    assert by_resource[streamer] == ["player-streamer-created", "player-streamer-started", "player-streamer-ended"]
+    assert by_resource[room["sid"]][0] == "room-created"
+    assert by_resource[room["sid"]][-1] == "room-ended"
+    assert sorted(by_resource[room["sid"]][1:-1]) == ["participant-connected"] * 2 + ["participant-disconnected"] * 2
+
+
+async def test_a_player_survives_kill_9(app: App, plain_page: Page, pytestconfig: pytest.Config) -> None:
+    """Killed in mid-stream and started again: the player comes back by itself, and `s` only rises."""
+    page = plain_page
+    streamer, _ = await app.stream("show")
+    await listen(page, app, streamer)
+    await until(page, "log.payloads.length > 4")
+    for times in range(1, 1 + pytestconfig.getoption("--kills")):
+        await app.stop(signal.SIGKILL)
+        await app.start()
+        began = await page.evaluate("Date.now()")
+        await until(page, f"log.rebuffered === {times} && log.payloads.at(-1).at > {began}")
+    log = await page.evaluate("log")
+    numbers = [payload["s"] for payload in log["payloads"]]
+    assert numbers == sorted(set(numbers))
+    assert log["errors"] == []
+    assert log["states"][-1] == "playing"
+    assert (await app.get(f"PlayerStreamers/{streamer}"))["status"] == "started"
+
+
+async def test_hls_with_a_player_given_by_the_page(app: App, plain_page: Page, npm: Callable[[str], Path]) -> None:
+    """hls.js, where WebRTC is not wanted: it plays, and its payloads come in step."""
+    page = plain_page
+    streamer, _ = await app.stream("show")
+    await page.goto(f"{app.url}/web/style.css")
+    await page.add_script_tag(path=npm("hls.js@1.7") / "dist" / "hls.min.js")
+    arguments = [f"{app.url}/web/player.js", await app.player_token(streamer), {"transport": "hls"}]
+    await page.evaluate(
+        LISTEN.replace("connect(token, options)", "connect(token, { ...options, hls: Hls })"), arguments
+    )
+    await until(page, "log.payloads.length > 6", 30)
+    assert await page.evaluate("player.stats.transport") == "hls.js"
+    assert await page.evaluate("player.position") > 2
+    payloads = await page.evaluate("log.payloads")
+    apart = [later["time"] - payloads[0]["time"] - (later["s"] - payloads[0]["s"]) / 2 for later in payloads]
+    assert max(map(abs, apart)) < 0.05
+    # Each is delivered when its audio is heard.
+    late = [p["at"] / 1000 - p["time"] for p in payloads]
+    assert max(late) - min(late) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("token", "code"),
+    [("x", 20101), ("x.e30.x", 20101), ("expired", 56001), ("gone", 56007)],
+)
+async def test_errors_of_the_player(app: App, browser: Browser, token: str, code: int) -> None:
+    page = await browser.new_page()
+    await page.goto(f"{app.url}/web/style.css")
+    streamer = "VJ" + "0" * 32
+    if token == "gone":
+        streamer, _ = await app.stream("show")
+        token = await app.player_token(streamer)
+        await app.stop()
+        (app.data / "audiomixer.db").unlink()
+        await app.start()
+    elif token == "expired":
+        url = f"{app.url}/hls/{streamer}/index.m3u8?token=x"
+        token = app.access_token(player={"playbackUrl": url, "playerStreamerSid": streamer})
+    failing = "async ([module, token]) => (await import(module)).Player.connect(token).catch(({ code }) => code)"
+    assert await page.evaluate(failing, [f"{app.url}/web/player.js", token]) == code
+
+
+async def test_the_pages_need_an_invitation(app: App, browser: Browser) -> None:
+    """The listen page plays with a token at the end of its link, and says so without; the room page alike."""
+    streamer, _ = await app.stream("show")
+    page = await browser.new_page()
+    await page.goto(f"{app.url}/listen/{streamer}")
+    await page.get_by_role("button", name="Play").click()
+    await page.get_by_text("needs an invitation").wait_for()
+    await page.goto(f"{app.url}/listen/{streamer}#token={await app.player_token(streamer)}")
+    await page.reload()
+    await page.get_by_role("button", name="Play").click()
+    await page.get_by_text("Playing live.").wait_for()
+    await page.goto(f"{app.url}/rooms/show")
+    await page.get_by_text("needs an invitation").wait_for()
+    token = app.access_token(identity="chromium", video={"room": "show"})
+    await page.goto(f"{app.url}/rooms/show#token={token}")
+    await page.reload()
+    await page.get_by_role("button", name="Join with microphone").click()
+    await page.get_by_text("You are in the room.").wait_for()
+    await app.stop(signal.SIGKILL)
+    await app.start()
+    await page.get_by_text("Coming back…").wait_for()
+    await page.get_by_text("You are in the room.").wait_for()
+    here = (await app.get("Rooms/show/Participants?Status=connected"))["participants"]
+    assert {participant["identity"] for participant in here} == {"chromium", "media-processor"}
+
+
+async def test_it_stops_in_order_and_logs_no_secret(app: App) -> None:
+    """SIGTERM with a stream running and a reader of its payloads: it ends within seconds, with code 0."""
+    streamer, processor = await app.stream("show")
+    token = app.access_token(identity="alice", video={})
+    async with Client(f"{app.url}/whip/show?token=hunter2", Microphone(500), token=token):
+        url = f"{app.url}/v1/PlayerStreamers/{streamer}/TimedMetadata"
+        auth = (app.account, app.auth_token)
+        async with httpx.AsyncClient(auth=auth) as client, client.stream("GET", url), asyncio.timeout(5):
+            log = await app.stop()
+    assert app.process.returncode == 0
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert {"time", "level", "logger", "message"} <= set(lines[0])
+    assert any(line.get("sid") == processor for line in lines)
+    for secret in (token, app.auth_token, app.secret, "hunter2"):
+        assert secret not in log
