@@ -6,7 +6,7 @@ PYTHON ?= python3
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
 ARGS ?=
 
-.PHONY: demo test test-rust test-python lint bench quality fuzz setup build clean
+.PHONY: demo test test-rust test-python soak lint bench quality fuzz setup build clean
 
 demo: build ## three speakers in a room, mixed and playable: make demo ARGS="--duration 20 --json"
 	@$(BIN)/audiomixer demo $(ARGS)
@@ -41,6 +41,11 @@ test-rust:
 test-python: build $(VENV)/.test
 	@tests/system-packages
 	$(BIN)/python -m pytest $(ARGS)
+
+soak: build $(VENV)/.test ## half an hour of garbage, kills, and MediaProcessors that come and go
+	@tests/system-packages
+	$(BIN)/python -m pytest --timeout 1500 --kills 5 --garbage 10000 --examples 200 --churn 300 -s $(ARGS) \
+	    tests/service/test_churn.py tests/service/test_robustness.py tests/e2e/test_service.py
 
 lint: build $(VENV)/.test $(VENV)/.lint
 	cargo fmt --check

@@ -56,7 +56,8 @@ async def coturn(folder: Path) -> AsyncIterator[int]:
     port = free_port()
     arguments = (
         f"-n --listening-ip={ADDRESS} --listening-port={port} --relay-ip={ADDRESS} --allow-loopback-peers"
-        f" --no-tls --no-dtls --no-cli --lt-cred-mech --user=audio:mixer --realm=test --log-file=stdout --pidfile={folder / 'pid'}"
+        " --no-tls --no-dtls --no-cli --lt-cred-mech"
+        f" --user=audio:mixer --realm=test --log-file=stdout --pidfile={folder / 'pid'}"
         f" --userdb={folder / 'db'}"
     ).split()
     server = await asyncio.create_subprocess_exec("turnserver", *arguments, stdout=asyncio.subprocess.DEVNULL)

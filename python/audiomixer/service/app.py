@@ -5,7 +5,6 @@ import binascii
 import contextlib
 from collections.abc import AsyncIterator
 
-from fastapi import FastAPI
 from fastapi.security import HTTPBasicCredentials
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -18,7 +17,7 @@ from audiomixer.service.errors import HANDLERS
 from audiomixer.service.limits import RequestLimits
 from audiomixer.service.media import CORS, media_routes
 from audiomixer.service.metrics import render
-from audiomixer.service.rest import media_processors, player_streamers, rooms
+from audiomixer.service.rest.api import create_api
 from audiomixer.service.rest.common import check_credentials, service_of
 from audiomixer.service.service import Service
 from audiomixer.service.settings import Settings, load
@@ -49,9 +48,8 @@ def create_app(settings: Settings | None = None, host: str = "127.0.0.1") -> Sta
         finally:
             await service.close()
 
-    api = _api(service)
     app = Starlette(
-        routes=[Mount("/v1", api), Route("/metrics", _metrics), *media_routes()],
+        routes=[Mount("/v1", create_api(service)), Route("/metrics", _metrics), *media_routes()],
         middleware=[
             CORS,
             Middleware(RequestLimits, rate=settings.requests_per_second, proxies=settings.proxies),
@@ -81,40 +79,6 @@ class _Started:
         if scope["type"] == "http":
             await _start(scope["app"].state, self._service)
         await self._app(scope, receive, send)
-
-
-def _api(service: Service) -> FastAPI:
-    api = FastAPI(
-        title="audiomixer",
-        version="1",
-        description="Rooms, mixers and streams, as the API of the retired Twilio Live had them.",
-        exception_handlers=HANDLERS,
-        docs_url=None,
-        redoc_url=None,
-        servers=[{"url": "/v1"}],
-        root_path_in_servers=False,
-    )
-    for router in (media_processors.router, player_streamers.router, player_streamers.open_router, rooms.router):
-        api.include_router(router)
-    api.state.service = service
-    _without_422(api)
-    return api
-
-
-def _without_422(api: FastAPI) -> None:
-    """Bad input is answered with 400, which FastAPI's description does not know."""
-    describe = api.openapi
-
-    def openapi() -> dict[str, object]:
-        description = describe()
-        for path in description["paths"].values():
-            for operation in path.values():
-                operation["responses"].pop("422", None)
-        for name in ("HTTPValidationError", "ValidationError"):
-            description["components"]["schemas"].pop(name, None)
-        return description
-
-    api.openapi = openapi  # type: ignore[method-assign]
 
 
 def _guard(request: Request) -> None:

@@ -10,6 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from audiomixer.service.store import StoreClosedError
+
 _CODES: Final = {400: 20001, 401: 20003, 403: 20003, 404: 20404, 405: 20004, 429: 20429}
 """By status; any other is 20000 more than the status."""
 _MORE: Final = "https://www.twilio.com/docs/errors/"
@@ -67,6 +69,10 @@ async def _no_database(request: Request, error: Exception) -> Response:
     return error_response(503, "The database does not answer", 20503, {"Retry-After": "5"})
 
 
+async def _stopping(request: Request, error: Exception) -> Response:
+    return error_response(503, "The service is stopping", 20503, {"Retry-After": "5"})
+
+
 async def _unexpected(request: Request, error: Exception) -> Response:
     return error_response(500, "Internal server error", 20500)
 
@@ -76,6 +82,7 @@ HANDLERS: Final[dict[Any, Callable[[Request, Any], Coroutine[Any, Any, Response]
     RequestValidationError: _invalid,
     OperationalError: _no_database,
     InterfaceError: _no_database,
+    StoreClosedError: _stopping,
     Exception: _unexpected,
 }
 """To be given to an application."""

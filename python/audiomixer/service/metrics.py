@@ -31,10 +31,10 @@ class ServiceCollector(Collector):
         yield _gauge("media_processors", "MediaProcessors at work.", service.processors.running)
         yield _gauge("player_streamers", "PlayerStreamers that are fed.", len(streams))
         yield _gauge("listeners", "WebRTC listeners.", sum(stream.whep.listeners for stream in streams))
-        packets = CounterMetricFamily(
-            "audiomixer_packets", "Packets of participants, and frames made up for them.", labels=["fate"]
-        )
-        for fate, number in service.rooms.packets().items():
+        happened = service.rooms.packets()
+        yield _counter("concealed_seconds", "Audio made up for missing packets.", happened.pop("concealed"))
+        packets = CounterMetricFamily("audiomixer_packets", "Packets of participants.", labels=["fate"])
+        for fate, number in happened.items():
             packets.add_metric([fate], number)
         yield packets
         yield _counter("ticks", "Rounds of 20 ms.", pacer.rounds)

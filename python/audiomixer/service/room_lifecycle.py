@@ -19,7 +19,7 @@ from audiomixer.tokens import Keyring
 
 ROOM_EXISTS: Final = 53113
 _MINUTE: Final = 60.0
-_COUNTED: Final = ("received", "lost", "recovered", "concealed", "late")
+_COUNTED: Final[tuple[str, ...]] = ("received", "lost", "recovered", "concealed", "late")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +223,8 @@ class RoomLifecycle:
         if found:
             self._drop(*found)
 
-    def packets(self) -> dict[str, int]:
-        """What happened to packets, of everybody so far."""
+    def packets(self) -> dict[str, float]:
+        """What happened to packets, of everybody so far; `concealed` is in seconds."""
         totals = Counter(self.totals)
         for room in self.local:
             for stats in room.stats().values():

@@ -48,7 +48,17 @@ async def serving(
         number = error.errno if isinstance(error, OSError) else None
         reason = os.strerror(number) if number and number > 0 else "no such address"
         raise PortError(f"port: cannot listen on {host}:{port}: {reason}") from error
-    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    # Connections inherit it. asyncio sets it for sockets of a protocol number only, and these have none.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        # The service has a setting of its own for the proxies it believes.
+        proxy_headers=False,
+        timeout_graceful_shutdown=1,
+    )
     server = _Server(config)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104

@@ -133,6 +133,10 @@ def now() -> float:
     return time.time()
 
 
+class StoreClosedError(Exception):
+    """The service is stopping."""
+
+
 class Store:
     """The database. Work is done in one thread, off the event loop, a transaction after the other.
 
@@ -152,6 +156,7 @@ class Store:
             event.listen(self._engine, "connect", _set_up_sqlite)
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._closed = False
 
     async def migrate(self) -> None:
         """Brings the schema up to date."""
@@ -164,10 +169,13 @@ class Store:
             with self._sessions.begin() as session:
                 return work(session)
 
+        if self._closed:
+            raise StoreClosedError
         return await asyncio.get_running_loop().run_in_executor(self._thread, transaction)
 
     async def close(self) -> None:
         """Finishes what is under way."""
+        self._closed = True
         await asyncio.to_thread(self._thread.shutdown)
         self._engine.dispose()
 
