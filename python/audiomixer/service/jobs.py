@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from audiomixer.mixer import AudioMixer
-from audiomixer.outputs.base import Output
+from audiomixer.outputs.base import Output, OutputError
 from audiomixer.outputs.push import PushOutput
 from audiomixer.rooms.local import LocalRoom
+from audiomixer.service.outbound import ForbiddenError, Outbound
 from audiomixer.service.streams import Stream, Streams
 
+PUSHED: Final = ("rtmp", "rtmps")
+"""Schemes of URLs that outputs may have."""
 PLAYER_STREAMER: Final = "VJ"
 """What outputs begin with that are PlayerStreamers; others are URLs."""
 
@@ -72,18 +75,31 @@ class LocalEngine:
 
     Args:
         streams: Where their streams are served, and whose rooms they mix.
+        outbound: Where they may push to.
         prefix: Gives what the names of a stream's segments begin with.
     """
 
-    def __init__(self, streams: Streams, prefix: Callable[[str], str]) -> None:
+    def __init__(self, streams: Streams, outbound: Outbound, prefix: Callable[[str], str]) -> None:
         self._streams = streams
+        self._outbound = outbound
         self._prefix = prefix
         self._mixers: dict[str, AudioMixer] = {}
         self._outputs: dict[str, dict[str, list[Output]]] = {}
         self._leaving: dict[str, asyncio.TimerHandle] = {}
 
     async def start(self, job: Job) -> None:
-        """Joins the room and begins to stream."""
+        """Joins the room and begins to stream.
+
+        Raises:
+            OutputError: An output cannot be opened, or leads to where it may not.
+        """
+        for output in job.outputs:
+            if not output.startswith(PLAYER_STREAMER):
+                # What its host's name means may have changed since the job was made.
+                try:
+                    await self._outbound.check(output, "outputs", PUSHED)
+                except ForbiddenError as error:
+                    raise OutputError(str(error)) from error
         streams = [
             Stream(
                 sid,

@@ -55,7 +55,7 @@ class Service:
         self.rooms.local.ice = self.ice
         self.turnstile = Turnstile(self.playback_key, settings.keyring())
         self.streams = Streams(self.rooms.local, self.turnstile, settings.max_listeners)
-        self.engine = LocalEngine(self.streams, self._prefix)
+        self.engine = LocalEngine(self.streams, self.outbound, self._prefix)
         self.streamers = StreamerLifecycle(office)
         self.processors = ProcessorLifecycle(office, self.engine, self.rooms, self.streamers)
         self._watching = asyncio.create_task(self.ice.watch()) if self.ice.servers else None

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from audiomixer.encoding import BITRATES
 from audiomixer.rooms.local import check_identity, check_name
 from audiomixer.service.errors import ApiError
-from audiomixer.service.jobs import PLAYER_STREAMER
+from audiomixer.service.jobs import PLAYER_STREAMER, PUSHED
 from audiomixer.service.lifecycles import DURATION, LONGEST_DURATION
 from audiomixer.service.processor_lifecycle import ProcessorOrder
 from audiomixer.service.rest.common import (
@@ -40,7 +40,6 @@ router = APIRouter(tags=["MediaProcessors"], responses=ERRORS, dependencies=[Aut
 
 _EXTENSIONS: Final = ("audio-mixer-v2", "audio-mixer-v1")
 _MOST_OUTPUTS: Final = 20
-_PUSHED: Final = ("rtmp", "rtmps")
 Status = Literal["started", "ended", "failed"]
 
 
@@ -232,7 +231,7 @@ async def _outputs(service: Service, context: dict[str, Any]) -> tuple[str, ...]
         raise ValueError(f"outputs: expected at most {_MOST_OUTPUTS}, all different")
     for output in outputs:
         if re.match("[a-z]+://", output):
-            await service.outbound.check(output, "outputs", _PUSHED)
+            await service.outbound.check(output, "outputs", PUSHED)
         elif not is_sid(PLAYER_STREAMER, output):
             raise ValueError(f"outputs: expected SIDs of PlayerStreamers, or URLs of rtmp(s)://, got {output!r}")
     return tuple(outputs)
