@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import socket
 from pathlib import Path
 
@@ -40,6 +41,32 @@ async def test_a_room_is_hosted_recorded_and_described(tmp_path: Path) -> None:
     assert max(payload["p"].get("alice", {"v": 0})["v"] for payload in payloads) > 4000
 
 
+@pytest.mark.timeout(400)
+async def test_recordings_survive_kill_9(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """Killed at a random moment: every file plays, to within 1 s of it."""
+    rng = random.Random(7)
+    for number in range(2 * pytestconfig.getoption("--kills")):
+        files = [tmp_path / f"{number}.{suffix}" for suffix in ("m4a", "mp3", "ogg", "wav", "mka")]
+        outputs = [argument for file in files for argument in ("--output", str(file))]
+        async with running("mix", "--room", "local:show", "--port", "0", "--metadata", "-", *outputs) as process:
+            assert process.stdout
+            await process.stdout.readline()
+            await asyncio.sleep(rng.uniform(1, 4))
+            process.kill()
+            out, _ = await process.communicate()
+        lived = 0.5 * (2 + json.loads(out.splitlines()[-1])["s"]) - 0.25
+        assert {file.suffix: decoded(file) for file in files} == {
+            file.suffix: pytest.approx(lived, abs=1) for file in files
+        }
+
+
+def decoded(path: Path) -> float:
+    """Seconds of what can be played of a file."""
+    with av.open(str(path)) as container:
+        frames = [frame for packet in container.demux(audio=0) for frame in packet.decode()]
+    return sum(frame.samples / frame.sample_rate for frame in frames)
+
+
 async def test_a_room_with_a_secret_takes_tokens_made_by_the_command(tmp_path: Path) -> None:
     port = free_port()
     code, token, _ = await run("token", "--identity", "alice", "--room", "show", "--secret", SECRET)
@@ -57,7 +84,7 @@ async def test_a_room_with_a_secret_takes_tokens_made_by_the_command(tmp_path: P
     ("arguments", "problem"),
     [
         (["mix", "--room", "zoom:1"], "room: expected local:NAME"),
-        (["mix", "--room", "local:a b"], "room: expected up to 128 letters"),
+        (["mix", "--room", "local:a/b"], "room: expected up to 128 printable"),
         (["mix", "--room", "local:a", "--output", "a.flac"], "output: expected *.m4a"),
         (["mix", "--room", "local:a", "--output", "/nowhere/a.wav"], "output: cannot write /nowhere/a.wav"),
         (["mix", "--room", "local:a", "--metadata", "/nowhere/a.jsonl"], "metadata: cannot write /nowhere/a.jsonl"),

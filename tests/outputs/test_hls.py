@@ -1,5 +1,6 @@
 """HLS as ffprobe sees it, without a clock."""
 
+import asyncio
 import json
 import re
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from audiomixer import TimedMetadata
 from audiomixer.encoding import FRAME_SIZE, Encoder, to_av_frame
 from audiomixer.metadata import id3
-from audiomixer.outputs.hls import HlsOutput
+from audiomixer.outputs.hls import HlsOutput, TooFarError
 from tests.signals import frames, speech, stereo
 
 BEGAN = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -60,7 +61,7 @@ def packets(path: Path, stream_index: int) -> list[Any]:
 
 
 async def test_nothing_can_be_played_before_there_are_segments() -> None:
-    output = await stream(1.5)
+    output = await stream(0.9)
     assert output.media_playlist() is None
     assert "audio.m3u8" in output.master_playlist()
     await output.stop()
@@ -74,9 +75,9 @@ async def test_what_is_in_the_segments(tmp_path: Path, bitrate: int) -> None:
     assert playlist is not None
     assert playlist.endswith("#EXT-X-ENDLIST\n")
     numbers = [int(number) for number in re.findall(r"(\d+)\.ts", playlist)]
-    assert durations(playlist)[2:-1] == pytest.approx([2] * 3, abs=0.05)
+    assert durations(playlist)[4:-1] == pytest.approx([1.92] * 4, abs=0.01)
     whole = tmp_path / "whole.ts"
-    whole.write_bytes(b"".join(output.segment(f"{n}.ts") or b"" for n in range(numbers[-1] + 1)))
+    whole.write_bytes(b"".join([await output.media(f"{n}.ts") or b"" for n in range(numbers[-1] + 1)]))
     with av.open(str(whole)) as container:
         audio = container.streams.audio[0]
         assert (audio.codec_context.name, audio.codec_context.profile) == ("aac", "LC")
@@ -98,21 +99,68 @@ async def test_what_is_in_the_segments(tmp_path: Path, bitrate: int) -> None:
 
 
 async def test_the_window_slides_and_dates_follow_the_durations() -> None:
-    output = await stream(26)
+    output = await stream(36)
     playlist = output.media_playlist() or ""
-    assert len(durations(playlist)) == 6
-    assert max(durations(playlist)) < 2.5
+    assert len(durations(playlist)) == 10
+    assert max(durations(playlist)) < 2
     first = int(re.findall(r"#EXT-X-MEDIA-SEQUENCE:(\d+)", playlist)[0])
-    assert re.findall(r"(\d+)\.ts", playlist) == [str(first + n) for n in range(6)]
+    assert re.findall(r"^(\d+)\.ts", playlist, re.M) == [str(first + n) for n in range(10)]
     dates = [datetime.fromisoformat(date) for date in re.findall(r"#EXT-X-PROGRAM-DATE-TIME:(\S+)", playlist)]
     for (earlier, later), duration in zip(pairwise(dates), durations(playlist), strict=False):
         assert later - earlier == pytest.approx(timedelta(seconds=duration), abs=timedelta(milliseconds=2))
-    # The first four segments are of half a second.
-    began = timedelta(seconds=4 * 0.5 + (first - 4) * 2)
+    # The first four segments are of a third of a second.
+    began = timedelta(seconds=4 * 0.32 + (first - 4) * 1.92)
     assert dates[0] - BEGAN == pytest.approx(began, abs=timedelta(seconds=0.2))
-    assert output.segment(f"{first - 1}.ts") is not None, "who is late still gets what has left the playlist"
-    assert output.segment("0.ts") is None or first <= 6
+    assert await output.media(f"{first - 1}.ts"), "who is late still gets what has left the playlist"
+    assert await output.media("0.ts") is None
     await output.stop()
+
+
+async def test_parts_are_a_third_of_a_second_and_join_to_segments() -> None:
+    output = await stream(12)
+    playlist = output.media_playlist() or ""
+    parts = re.findall(r'#EXT-X-PART:DURATION=([\d.]+),URI="(\d+)\.(\d+)\.ts",INDEPENDENT=YES', playlist)
+    assert [float(duration) for duration, _, _ in parts] == pytest.approx([0.32] * len(parts), abs=1e-3)
+    segment = parts[0][1]
+    joined = [await output.media(f"{segment}.{n}.ts") or b"" for n in range(6)]
+    assert b"".join(joined) == await output.media(f"{segment}.ts")
+    assert all(part[0] == ord("G") and part[1:3] == b"\x40\x11" for part in joined), "each begins with tables"
+    assert float(re.findall(r"PART-HOLD-BACK=([\d.]+)", playlist)[0]) >= 3 * 0.35
+
+
+async def test_updates_leave_out_what_is_known() -> None:
+    """A delta update of a playlist of 10 segments has those that begin less than 12 s before its end."""
+    output = await stream(36)
+    whole, update = output.media_playlist() or "", output.media_playlist(skip=True) or ""
+    skipped = int(re.findall(r"#EXT-X-SKIP:SKIPPED-SEGMENTS=(\d+)", update)[0])
+    assert 3 <= skipped <= 4
+    assert durations(update) == durations(whole)[skipped:]
+    assert "#EXT-X-SKIP" not in whole
+
+
+async def test_requests_wait_for_what_is_to_come() -> None:
+    """The stream is at 3 s; what is asked for comes at 0.1 s; then the stream ends."""
+    output = await stream(3)
+    playlist = output.media_playlist() or ""
+    hinted = re.findall(r'#EXT-X-PRELOAD-HINT:TYPE=PART,URI="((\d+)\.(\d+)\.ts)"', playlist)[0]
+    waiting = asyncio.create_task(output.media(hinted[0]))
+    reloading = asyncio.create_task(output.until(int(hinted[1]), int(hinted[2])))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    assert not reloading.done()
+    encoder = Encoder(output.encoding)
+    for n in range(150, 190):
+        output.write(encoder.encode(to_av_frame(np.zeros((FRAME_SIZE, 2), np.float32), n * FRAME_SIZE)))
+    assert await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(reloading, 1)
+    assert hinted[0] in (output.media_playlist() or "")
+    with pytest.raises(TooFarError, match="^_HLS_msn: expected at most"):
+        await output.until(int(hinted[1]) + 4)
+    last = asyncio.create_task(output.until(int(hinted[1]) + 2))
+    await asyncio.sleep(0.05)
+    await output.stop()
+    await asyncio.wait_for(last, 1)
+    assert (output.media_playlist() or "").endswith("#EXT-X-ENDLIST\n")
 
 
 async def test_a_stream_goes_on_after_interruptions_with_a_discontinuity() -> None:
@@ -121,11 +169,11 @@ async def test_a_stream_goes_on_after_interruptions_with_a_discontinuity() -> No
     playlist = (output.media_playlist() or "").splitlines()
     assert "#EXT-X-MEDIA-SEQUENCE:70" in playlist
     assert "#EXT-X-DISCONTINUITY-SEQUENCE:1" in playlist, "the second is still in the list"
-    assert playlist[playlist.index("#EXT-X-DISCONTINUITY") + 3] == "f00d-70.ts"
-    assert output.segment("f00d-70.ts")
-    assert output.segment("70.ts") is None
+    assert "f00d-70.ts" in playlist[playlist.index("#EXT-X-DISCONTINUITY") :][:5]
+    assert await output.media("f00d-70.ts")
+    assert await output.media("70.ts") is None
 
-    output = await stream(15, prefix="f00d-", first=70, interruptions=2)
+    output = await stream(25, prefix="f00d-", first=70, interruptions=2)
     later = (output.media_playlist() or "").splitlines()
     assert "#EXT-X-DISCONTINUITY" not in later
     assert "#EXT-X-DISCONTINUITY-SEQUENCE:2" in later, "it has left the list"

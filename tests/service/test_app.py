@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 
 import httpx
@@ -81,6 +82,31 @@ async def test_hls_is_served_to_other_sites_and_ends(service: Service) -> None:
         ended = await client.get(f"{service.url}/hls/{stream.sid}/audio.m3u8")
         assert ended.text.endswith("#EXT-X-ENDLIST\n"), "players get the end"
         assert (await client.get(f"{service.url}/overview.json")).json()["streams"] == []
+
+
+async def test_low_latency_hls_over_http(service: Service) -> None:
+    """A reload that waits for the next part, and that part by its hint; a delta update; gzip; what is nonsense."""
+    stream = await service.streams.start("lounge")
+    media = f"{service.url}/hls/{stream.sid}/audio.m3u8"
+    await asyncio.sleep(2.2)
+    async with httpx.AsyncClient() as client:
+        plain = await client.get(media, headers={"Accept-Encoding": "identity"})
+        zipped = await client.get(media, headers={"Accept-Encoding": "gzip"})
+        assert zipped.headers["Content-Encoding"] == "gzip"
+        assert int(zipped.headers["Content-Length"]) < int(plain.headers["Content-Length"]) / 2
+        assert plain.headers["Cache-Control"] == "no-cache"
+        hint = re.findall(r'PRELOAD-HINT:TYPE=PART,URI="((\d+)\.(\d+)\.ts)"', zipped.text)[0]
+        part, reload = await asyncio.gather(
+            client.get(f"{service.url}/hls/{stream.sid}/{hint[0]}"),
+            client.get(media, params={"_HLS_msn": hint[1], "_HLS_part": hint[2], "_HLS_skip": "YES"}),
+        )
+        assert part.content[:1] == b"G"
+        assert f'URI="{hint[0]}",INDEPENDENT' in reload.text
+        assert reload.headers["Cache-Control"] == "public, max-age=12"
+        for wrong in ({"_HLS_msn": "x"}, {"_HLS_msn": "99999"}, {"_HLS_part": "1"}, {"_HLS_msn": "9" * 400}):
+            refused = await client.get(media, params=wrong)
+            assert refused.status_code == 400
+            assert refused.json()["message"].startswith(next(iter(wrong)))
 
 
 async def test_browsers_of_other_sites_may_publish_and_listen(service: Service) -> None:

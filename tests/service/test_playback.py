@@ -122,7 +122,7 @@ async def test_an_applications_own_payloads_are_in_the_stream(api: Api) -> None:
     stream = api.service.streams.get(streamer)
     assert stream
     playlist = (stream.hls.media_playlist() or "").splitlines()
-    segments = [stream.hls.segment(line) or b"" for line in playlist if line.endswith(".ts")]
+    segments = [await stream.hls.media(line) or b"" for line in playlist if line.endswith(".ts")]
     assert any(b"Which song?" in segment for segment in segments)
 
 

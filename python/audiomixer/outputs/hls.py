@@ -1,14 +1,14 @@
-"""HLS (RFC 8216) from memory: AAC in MPEG-TS, with the metadata as timed ID3.
+"""Low-latency HLS from memory: AAC in MPEG-TS, with the metadata as timed ID3.
 
-The muxer cuts the stream into pieces of half a second, each of which begins with the tables that a player needs; four
-of them make a segment.
+The muxer cuts the stream into parts of a third of a second, each of which begins with the tables that a player needs;
+six of them, joined, make a segment.
 """
 
+import asyncio
 import io
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -16,36 +16,34 @@ import av
 
 from audiomixer.encoding import SAMPLE_RATE, TIME_BASE, EncodedPacket, Encoding
 from audiomixer.metadata import id3
+from audiomixer.outputs.playlist import TARGET, Part, Segment, master_playlist, media_playlist, part_name, segment_name
 
 PLAYLIST_TYPE: Final = "application/vnd.apple.mpegurl"
 SEGMENT_TYPE: Final = "video/mp2t"
 
-_PIECE: Final = 0.5
-_PIECES_PER_SEGMENT: Final = 4
+_PART: Final = 0.32
+"""Seconds of a part: 15 frames of AAC."""
+_MOST_TEXTS: Final = 100
+"""Payloads that may wait for their audio; then the oldest are dropped."""
+_PARTS_PER_SEGMENT: Final = 6
 _SHORT_SEGMENTS: Final = 4
-"""The first segments are of one piece only: a new stream can be played sooner."""
+"""The first segments are of one part only: a new stream can be played sooner."""
 _LEAST: Final = 3
 """Segments before there is a playlist: Chromium's own HLS player fails on a live playlist of one."""
-_WINDOW: Final = 6
+_WINDOW: Final = 10
 """Segments in the playlist."""
-_KEPT: Final = 12
+_KEPT: Final = 16
 """Segments in memory: who is late still gets those that have left the playlist."""
+_PATIENCE: Final = 3 * TARGET
+"""Seconds for which a request may wait for what is still to come."""
 
 
-@dataclass
-class _Segment:
-    number: int
-    started: datetime
-    duration: float = 0.0
-    pieces: list[bytes] = field(default_factory=list)
-
-    @property
-    def data(self) -> bytes:
-        return b"".join(self.pieces)
+class TooFarError(ValueError):
+    """What is asked for is further in the future than anyone has been told of."""
 
 
 class HlsOutput:
-    """The playlists and segments of one stream, to be served by whoever serves.
+    """The playlists, segments and parts of one stream, to be served by whoever serves.
 
     Args:
         bitrate: In kbit/s.
@@ -65,24 +63,32 @@ class HlsOutput:
         self._first = first
         self._interruptions = interruptions
         self._muxing = threading.Lock()
-        self._segments: deque[_Segment] = deque(maxlen=_KEPT)
-        self._next: _Segment | None = None
+        self._segments: deque[Segment] = deque(maxlen=_KEPT)
+        self._current: Segment | None = None
+        """The segment that is being made."""
         self._ended = False
         self._written = 0
         """Timestamp after the last packet."""
         self._cut: int | None = None
+        self._texts: deque[tuple[int, str]] = deque(maxlen=_MOST_TEXTS)
+        self._news = asyncio.Event()
+        """Set, and replaced, when a part has come."""
+        self._rendered: dict[bool, str] = {}
 
     async def start(self) -> None:
         """Opens the muxer."""
+        self._loop = asyncio.get_running_loop()
         self._piece = _Unclosed()
         self._container = av.open(
             "index.m3u8",
             "w",
             format="hls",
             options={
-                "hls_time": str(_PIECE),
+                "hls_time": str(_PART),
                 "hls_flags": "split_by_time",
                 "hls_list_size": "1",
+                # Or else audio waits for the next payload, to be in order with it.
+                "max_interleave_delta": "1",
             },
             io_open=self._open,
         )
@@ -97,11 +103,11 @@ class HlsOutput:
         self._began = began.astimezone(UTC)
 
     def _open(self, url: str, flags: int, options: Any) -> io.BytesIO:
-        """Called by the muxer when a piece has ended, to write it and then its own playlist, which nobody needs."""
+        """Called by the muxer when a part has ended, to write it and then its own playlist, which nobody needs."""
         if url.endswith(".ts"):
             self._piece = _Unclosed()
             return self._piece
-        self._end_piece()
+        self._end_part()
         return io.BytesIO()
 
     def write(self, packets: Sequence[EncodedPacket]) -> None:
@@ -111,9 +117,10 @@ class HlsOutput:
 
     def _mux(self, packets: Sequence[EncodedPacket]) -> None:
         for encoded in packets:
+            self._mux_texts(encoded.pts)
             packet = encoded.to_av()
             packet.stream = self._audio
-            # The packet may end a piece: it is not in it.
+            # The packet may end a part: it is not in it.
             self._written = encoded.pts
             if self._cut is None:
                 self._cut = encoded.pts
@@ -122,87 +129,116 @@ class HlsOutput:
 
     def write_metadata(self, text: str, time: float) -> None:
         """Takes a payload, which becomes an ID3 tag at its own time."""
-        packet = av.Packet(id3(text))
-        packet.pts = packet.dts = round(time * SAMPLE_RATE)
-        packet.time_base = TIME_BASE
-        packet.stream = self._text
-        with self._muxing:
-            if not self._ended:
-                self._container.mux_one(packet)
+        self._texts.append((round(time * SAMPLE_RATE), text))
 
-    def _end_piece(self) -> None:
+    def _mux_texts(self, until: int) -> None:
+        """Puts payloads before the audio that follows them: sooner, and they would cut parts short."""
+        while self._texts and self._texts[0][0] <= until:
+            pts, text = self._texts.popleft()
+            packet = av.Packet(id3(text))
+            packet.pts = packet.dts = pts
+            packet.time_base = TIME_BASE
+            packet.stream = self._text
+            self._container.mux_one(packet)
+
+    def _end_part(self) -> None:
         cut = self._cut or 0
-        segment = self._next
+        segment = self._current
         if segment is None:
             number = self._segments[-1].number + 1 if self._segments else self._first
-            segment = self._next = _Segment(number, self._time(cut))
-        segment.pieces.append(self._piece.getvalue())
-        segment.duration += (self._written - cut) / SAMPLE_RATE
+            started = self._began + timedelta(seconds=cut / SAMPLE_RATE)
+            discontinuity = number == self._first and self._interruptions > 0
+            segment = self._current = Segment(number, started, discontinuity=discontinuity)
+        segment.parts.append(Part(self._piece.getvalue(), (self._written - cut) / SAMPLE_RATE))
         self._cut = self._written
-        if len(segment.pieces) == (1 if segment.number < self._first + _SHORT_SEGMENTS else _PIECES_PER_SEGMENT):
+        if len(segment.parts) == (1 if segment.number < self._first + _SHORT_SEGMENTS else _PARTS_PER_SEGMENT):
             self._end_segment()
+        self._loop.call_soon_threadsafe(self._tell)
 
     def _end_segment(self) -> None:
-        if self._next:
-            self._segments.append(self._next)
-            self._next = None
+        if self._current:
+            self._segments.append(self._current)
+            self._current = None
 
-    def _time(self, pts: int) -> datetime:
-        return self._began + timedelta(seconds=pts / SAMPLE_RATE)
+    def _tell(self) -> None:
+        """Whoever waits for something may look again."""
+        self._rendered.clear()
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
     async def stop(self) -> None:
         """Ends the stream: players play what is there, and stop."""
         with self._muxing:
+            self._mux_texts(self._written + SAMPLE_RATE)
             self._container.close()
             self._end_segment()
             self._ended = True
+        self._tell()
 
     def master_playlist(self, query: str = "") -> str:
-        """The playlist that players are given; it names `audio.m3u8`, followed by `query`.
+        """The playlist that players are given; it names `audio.m3u8`, followed by `query`."""
+        return master_playlist(self.encoding.bitrate, query)
 
-        The audio-only group is what Amazon's IVS players look for.
+    def media_playlist(self, *, skip: bool = False) -> str | None:
+        """The playlist `audio.m3u8` as of now; None until there is enough to play.
+
+        Args:
+            skip: To leave out older segments, for a client that knows them (a delta update).
         """
-        return (
-            "#EXTM3U\n#EXT-X-VERSION:6\n"
-            '#EXT-X-MEDIA:TYPE=VIDEO,GROUP-ID="audio_only",NAME="audio_only",AUTOSELECT=NO,DEFAULT=NO\n'
-            f"#EXT-X-STREAM-INF:BANDWIDTH={round(self.encoding.bitrate * 1150)},"
-            f'AVERAGE-BANDWIDTH={round(self.encoding.bitrate * 1100)},CODECS="mp4a.40.2",VIDEO="audio_only"\n'
-            f"audio.m3u8{query}\n"
-        )
-
-    def media_playlist(self) -> str | None:
-        """The playlist `audio.m3u8` as of now; None until there is enough to play."""
-        segments = list(self._segments)[-_WINDOW:]
-        if not segments or (len(segments) < _LEAST and not self._ended):
+        if len(self._segments) < _LEAST and not (self._ended and self._segments):
             return None
-        lines = [
-            "#EXTM3U",
-            "#EXT-X-VERSION:6",
-            f"#EXT-X-TARGETDURATION:{round(_PIECE * _PIECES_PER_SEGMENT)}",
-            f"#EXT-X-MEDIA-SEQUENCE:{segments[0].number}",
-            "#EXT-X-INDEPENDENT-SEGMENTS",
-        ]
-        if self._interruptions:
-            lines.append(f"#EXT-X-DISCONTINUITY-SEQUENCE:{self._interruptions - (segments[0].number == self._first)}")
-        for segment in segments:
-            time = segment.started.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            if self._interruptions and segment.number == self._first:
-                lines.append("#EXT-X-DISCONTINUITY")
-            lines += [
-                f"#EXT-X-PROGRAM-DATE-TIME:{time}",
-                f"#EXTINF:{segment.duration:.5f},",
-                self._name(segment),
-            ]
-        if self._ended:
-            lines.append("#EXT-X-ENDLIST")
-        return "\n".join(lines) + "\n"
+        if skip not in self._rendered:
+            with self._muxing:
+                segments = list(self._segments)[-_WINDOW:]
+                self._rendered[skip] = media_playlist(
+                    segments,
+                    self._current,
+                    prefix=self._prefix,
+                    discontinuities=max(0, self._interruptions - (segments[0].number == self._first)),
+                    ended=self._ended,
+                    skip=skip,
+                )
+        return self._rendered[skip]
 
-    def _name(self, segment: _Segment) -> str:
-        return f"{self._prefix}{segment.number}.ts"
+    async def until(self, number: int, part: int | None = None) -> None:
+        """Waits until a segment is complete, or a part of it is there; in vain if the stream ends, or stops flowing.
 
-    def segment(self, name: str) -> bytes | None:
-        """The segment of this name, if it is still there."""
-        return next((segment.data for segment in list(self._segments) if self._name(segment) == name), None)
+        Raises:
+            TooFarError: It is further off than two segments.
+        """
+        if number > self._newest[0] + 2:
+            raise TooFarError(f"_HLS_msn: expected at most {self._newest[0] + 2}, got {number}")
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                while not self._has(number, part) and not self._ended:
+                    await self._news.wait()
+        except TimeoutError:
+            return
+
+    @property
+    def _newest(self) -> tuple[int, int]:
+        """The segment that is being made, and how many parts of it there are."""
+        current = self._current
+        if current:
+            return current.number, len(current.parts)
+        return (self._segments[-1].number + 1 if self._segments else self._first), 0
+
+    def _has(self, number: int, part: int | None) -> bool:
+        newest, parts = self._newest
+        return number < newest or (number == newest and part is not None and part < parts)
+
+    async def media(self, name: str) -> bytes | None:
+        """The segment or part of this name, once it is there; None if it is not, or not any more."""
+        number, parts = self._newest
+        if name == part_name(self._prefix, number, parts):
+            await self.until(number, parts)
+        for segment in [*self._segments, *([self._current] if self._current else [])]:
+            if name == segment_name(self._prefix, segment.number) and segment is not self._current:
+                return segment.data
+            for index, part in enumerate(segment.parts):
+                if name == part_name(self._prefix, segment.number, index):
+                    return part.data
+        return None
 
 
 class _Unclosed(io.BytesIO):

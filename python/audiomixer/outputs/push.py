@@ -6,7 +6,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -18,29 +19,45 @@ from av.container import OutputContainer
 from audiomixer.encoding import SAMPLE_RATE, Codec, EncodedPacket, Encoding
 from audiomixer.outputs.base import OutputError
 
-_FILES: Final[dict[str, tuple[str, Codec]]] = {
-    ".m4a": ("ipod", "aac"),
-    ".mp3": ("mp3", "mp3"),
-    ".ogg": ("ogg", "opus"),
-    ".wav": ("wav", "pcm"),
-    ".mka": ("matroska", "opus"),
+_NETWORK_TIMEOUT: Final = 5.0
+"""Seconds for a server to accept the connection, or data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How to write to a kind of target."""
+
+    container: str
+    """FFmpeg's name."""
+    codec: Codec
+    options: Mapping[str, str]
+
+
+_AT_ONCE: Final = {"flush_packets": "1"}
+"""What is muxed is on its way to the disk: a recording is as long as the process lived, however it died."""
+_TIMEOUT: Final = {"rw_timeout": str(round(_NETWORK_TIMEOUT * 1_000_000))}
+_FILES: Final = {
+    # Fragments, clusters and pages of half a second or less: what was written can be played without what was not.
+    ".m4a": Format("mp4", "aac", _AT_ONCE | {"movflags": "empty_moov+default_base_moof", "frag_duration": "500000"}),
+    ".mp3": Format("mp3", "mp3", _AT_ONCE | {"write_xing": "0"}),
+    ".ogg": Format("ogg", "opus", _AT_ONCE | {"page_duration": "200000"}),
+    ".wav": Format("wav", "pcm", _AT_ONCE),
+    ".mka": Format("matroska", "opus", _AT_ONCE | {"cluster_time_limit": "500"}),
 }
-_SCHEMES: Final[dict[str, tuple[str, Codec]]] = {
-    "rtmp": ("flv", "aac"),
-    "rtmps": ("flv", "aac"),
+_SCHEMES: Final = {
+    "rtmp": Format("flv", "aac", _TIMEOUT),
+    "rtmps": Format("flv", "aac", _TIMEOUT),
 }
 _LIMIT: Final = 1000
 """Packets that may wait for a slow disk or server, 20 s of them; then new ones are dropped."""
-_NETWORK_TIMEOUT: Final = 5.0
-"""Seconds for a server to accept the connection, or data."""
 _FINISH_TIMEOUT: Final = 10.0
 """Seconds for what is queued to be written in the end."""
 
 _log = logging.getLogger(__name__)
 
 
-def format_of(target: str) -> tuple[str, Codec]:
-    """FFmpeg's container format for a path or URL, and the codec that goes into it.
+def format_of(target: str) -> Format:
+    """How to write to a path or URL.
 
     Raises:
         ValueError: There is none.
@@ -69,10 +86,10 @@ class PushOutput:
     def __init__(self, target: str, bitrate: int) -> None:
         self.target = target
         self._is_url = "://" in target
-        self._format, codec = format_of(target)
-        self.encoding = Encoding(codec, bitrate)
+        self._format = format_of(target)
+        self.encoding = Encoding(self._format.codec, bitrate)
         self._queue: queue.Queue[EncodedPacket | None] = queue.Queue(_LIMIT)
-        self._thread = threading.Thread(target=self._run, name=f"push {self._format}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"push {self._format.container}", daemon=True)
         self._container: OutputContainer | None = None
         self._abandoned = False
         self.written = 0
@@ -106,8 +123,9 @@ class PushOutput:
         return f"{parts.scheme}://{parts.hostname}"
 
     def _open(self) -> OutputContainer:
-        options = {"rw_timeout": str(round(_NETWORK_TIMEOUT * 1_000_000))} if self._is_url else {}
-        self._container = av.open(self.target, "w", format=self._format, options=options)
+        self._container = av.open(
+            self.target, "w", format=self._format.container, options=dict(self._format.options)
+        )
         self._stream = self._container.add_stream(self.encoding.library, rate=SAMPLE_RATE)
         self.encoding.configure(self._stream.codec_context)
         self._container.start_encoding()

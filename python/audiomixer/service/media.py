@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gzip
 import json
 from collections.abc import AsyncIterator, Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +18,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from audiomixer.outputs.base import OutputError
-from audiomixer.outputs.hls import PLAYLIST_TYPE, SEGMENT_TYPE
+from audiomixer.outputs.hls import PLAYLIST_TYPE, SEGMENT_TYPE, TooFarError
+from audiomixer.outputs.playlist import TARGET
 from audiomixer.rooms.base import FullError, NoRoomError, RoomError
 from audiomixer.service.errors import HANDLERS, ApiError
 from audiomixer.service.streams import Stream, Streams
@@ -27,6 +30,7 @@ from audiomixer.webrtc.peer import OfferError
 _WEB: Final = Path(__file__).parent.parent / "web"
 _SDP: Final = "application/sdp"
 _LARGEST_BODY: Final = 64 * 1024
+_LONGEST_NUMBER: Final = 12
 _LOOK_AGAIN: Final = 1.0
 """Seconds until the next look for a room that is not there."""
 
@@ -225,26 +229,55 @@ async def _whep_leave(request: Request) -> Response:
 
 async def _hls_master(request: Request) -> Response:
     session = _admit(request, request.query_params.get("token"))
-    return _playlist(_stream(request).hls.master_playlist(f"?token={session}" if session else ""))
+    return _playlist(request, _stream(request).hls.master_playlist(f"?token={session}" if session else ""), "no-cache")
 
 
 async def _hls_media(request: Request) -> Response:
+    """The playlist; with `_HLS_msn` and `_HLS_part` not before it has that segment, or that part of it."""
     _admit(request, request.query_params.get("token"))
-    playlist = _stream(request).hls.media_playlist()
+    hls = _stream(request).hls
+    number, part = _number(request, "_HLS_msn"), _number(request, "_HLS_part")
+    if number is None and part is not None:
+        raise ApiError(400, "_HLS_part: expected _HLS_msn as well")
+    if number is not None:
+        try:
+            await hls.until(number, part)
+        except TooFarError as error:
+            raise ApiError(400, str(error)) from error
+    playlist = hls.media_playlist(skip=request.query_params.get("_HLS_skip") in {"YES", "v2"})
     if playlist is None:
         raise ApiError(404, "stream: nothing to play yet", headers={"Retry-After": "2"})
-    return _playlist(playlist)
+    # What was waited for is the same for everybody who asks for it; the newest is not, a moment later.
+    return _playlist(request, playlist, "no-cache" if number is None else f"public, max-age={6 * TARGET}")
 
 
-def _playlist(text: str) -> Response:
-    return Response(text, headers={"Cache-Control": "no-cache"}, media_type=PLAYLIST_TYPE)
+def _number(request: Request, name: str) -> int | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if not text.isdecimal() or len(text) > _LONGEST_NUMBER:
+        raise ApiError(400, f"{name}: expected a number")
+    return int(text)
+
+
+def _playlist(request: Request, text: str, caching: str) -> Response:
+    body, headers = text.encode(), {"Cache-Control": caching, "Vary": "Accept-Encoding"}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        body, headers["Content-Encoding"] = _zipped(text), "gzip"
+    return Response(body, headers=headers, media_type=PLAYLIST_TYPE)
+
+
+@lru_cache(maxsize=256)
+def _zipped(text: str) -> bytes:
+    """Many ask for the same playlist."""
+    return gzip.compress(text.encode(), 5, mtime=0)
 
 
 async def _hls_segment(request: Request) -> Response:
-    segment = _stream(request).hls.segment(request.path_params["segment"])
+    segment = await _stream(request).hls.media(request.path_params["segment"])
     if segment is None:
         raise ApiError(404, "segment: not there, or not any more")
-    return Response(segment, headers={"Cache-Control": "public, max-age=60"}, media_type=SEGMENT_TYPE)
+    return Response(segment, headers={"Cache-Control": "public, max-age=3600, immutable"}, media_type=SEGMENT_TYPE)
 
 
 def events(items: AsyncIterator[str]) -> Response:
