@@ -57,7 +57,7 @@ async def test_a_room_with_a_secret_takes_tokens_made_by_the_command(tmp_path: P
     ("arguments", "problem"),
     [
         (["mix", "--room", "zoom:1"], "room: expected local:NAME"),
-        (["mix", "--room", "local:a b"], "room: expected up to 128 letters"),
+        (["mix", "--room", "local:a/b"], "room: expected up to 128 printable"),
         (["mix", "--room", "local:a", "--output", "a.flac"], "output: expected *.m4a"),
         (["mix", "--room", "local:a", "--output", "/nowhere/a.wav"], "output: cannot write /nowhere/a.wav"),
         (["mix", "--room", "local:a", "--metadata", "/nowhere/a.jsonl"], "metadata: cannot write /nowhere/a.jsonl"),
