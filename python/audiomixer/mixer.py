@@ -119,6 +119,8 @@ class AudioMixer:
         self._phase = next(_phases) % _BLOCK
         self._frames = 0
         self._sequence = first_sequence
+        self.sequence_limit: int | None = None
+        """No payload gets this sequence number or a later one; those that would are left out."""
         self._fade: NDArray[np.float32] | None = None
         """What the mix is multiplied with, once the mixer has left the room."""
 
@@ -218,12 +220,11 @@ class AudioMixer:
             await self.room.detach()
 
     async def _stop_outputs(self) -> None:
-        for output in self._started:
-            try:
-                await output.stop()
-            except Exception:
-                _log.exception("%r did not stop in order", output)
-        self._started.clear()
+        started, self._started = self._started, []
+        problems = await asyncio.gather(*(output.stop() for output in started), return_exceptions=True)
+        for output, problem in zip(started, problems, strict=True):
+            if problem:
+                _log.error("%r did not stop in order: %r", output, problem)
 
     def timed_metadata(self) -> AsyncIterator[TimedMetadata]:
         """The payloads from now on, every 500 ms. A reader that falls a minute behind loses the oldest."""
@@ -263,6 +264,8 @@ class AudioMixer:
 
     def on_volumes(self, volumes: Mapping[str, int]) -> None:
         """Makes a payload; called by the bus."""
+        if self.sequence_limit is not None and self._sequence >= self.sequence_limit:
+            return
         payload = TimedMetadata.of(self._sequence, volumes if self._fade is None else {}, self.time)
         self._sequence += 1
         text = payload.to_json()

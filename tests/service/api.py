@@ -58,9 +58,8 @@ class Api:
 
     async def settle(self) -> None:
         """Waits until what was recorded in the background is on disk."""
-        for _ in range(3):
-            await asyncio.sleep(0.02)
-            await self.service.store.run(lambda session: None)
+        await asyncio.sleep(0.02)
+        await self.service.rooms.recorded()
 
 
 @contextlib.asynccontextmanager

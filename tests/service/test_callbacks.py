@@ -72,8 +72,8 @@ async def test_a_receiver_that_is_slow_then_down_then_up(api: Api, monkeypatch: 
         receiver.delay = 0.3
         room = await api.post("Rooms", UniqueName="lounge", StatusCallback=receiver.url)
         for identity in ("a", "b", "c"):
-            async with Client(api.whip("lounge"), Microphone(500), token=api.token(identity)):
-                await api.settle()
+            async with Client(api.whip("lounge"), Microphone(500), token=api.token(identity)) as client:
+                await client.delete()
         receiver.status = 500
         streamer = await api.streamer(StatusCallback=other.url)
         await other.until(1, seconds=1)  # A slow receiver delays its own resources only.

@@ -129,10 +129,12 @@ async def test_what_is_wrong_is_said(api: Api, form: dict[str, object], field: s
 
 async def test_volumes_are_for_who_may_join(api: Api) -> None:
     await api.post("Rooms", UniqueName="lounge")
-    for token in ("", api.token("alice", "kitchen")):
-        assert (await api.client.get(f"{api.url}/rooms/lounge/volumes", params={"token": token})).status_code == 401
-    query = {"token": api.token("alice", "lounge")}
-    async with api.client.stream("GET", f"{api.url}/rooms/lounge/volumes", params=query) as response:
+    for token in ("x", api.token("alice", "kitchen")):
+        headers = {"Authorization": f"Bearer {token}"}
+        assert (await api.client.get(f"{api.url}/rooms/lounge/volumes", headers=headers, auth=None)).status_code == 401
+    headers = {"Authorization": f"Bearer {api.token('alice', 'lounge')}"}
+    url = f"{api.url}/rooms/lounge/volumes"
+    async with httpx.AsyncClient() as client, client.stream("GET", url, headers=headers) as response:
         assert response.status_code == 200
 
 

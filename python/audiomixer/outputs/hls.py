@@ -71,6 +71,7 @@ class HlsOutput:
         """Timestamp after the last packet."""
         self._cut: int | None = None
         self._texts: deque[tuple[int, str]] = deque(maxlen=_MOST_TEXTS)
+        self._newest_text = 0
         self._news = asyncio.Event()
         """Set, and replaced, when a part has come."""
         self._rendered: dict[bool, str] = {}
@@ -135,6 +136,8 @@ class HlsOutput:
         """Puts payloads before the audio that follows them: sooner, and they would cut parts short."""
         while self._texts and self._texts[0][0] <= until:
             pts, text = self._texts.popleft()
+            # An application's payload may have been made just before one that came first.
+            pts = self._newest_text = max(pts, self._newest_text)
             packet = av.Packet(id3(text))
             packet.pts = packet.dts = pts
             packet.time_base = TIME_BASE

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import av
 from av.container import OutputContainer
@@ -76,6 +76,7 @@ class PushOutput:
     Args:
         target: A path ending in .m4a, .mp3, .ogg, .wav or .mka, or a URL: rtmp(s)://.
         bitrate: In kbit/s.
+        address: Where the host of an `rtmp:` URL is, if that shall not be looked up again. (TLS needs the name.)
 
     Raises:
         ValueError: The target is neither.
@@ -83,8 +84,9 @@ class PushOutput:
 
     active = True
 
-    def __init__(self, target: str, bitrate: int) -> None:
+    def __init__(self, target: str, bitrate: int, address: str | None = None) -> None:
         self.target = target
+        self._address = address
         self._is_url = "://" in target
         self._format = format_of(target)
         self.encoding = Encoding(self._format.codec, bitrate)
@@ -123,9 +125,10 @@ class PushOutput:
         return f"{parts.scheme}://{parts.hostname}"
 
     def _open(self) -> OutputContainer:
-        self._container = av.open(
-            self.target, "w", format=self._format.container, options=dict(self._format.options)
-        )
+        url, options = self.target, dict(self._format.options)
+        if self._address and url.startswith("rtmp:"):
+            url, options["rtmp_tcurl"] = _at(url, self._address)
+        self._container = av.open(url, "w", format=self._format.container, options=options)
         self._stream = self._container.add_stream(self.encoding.library, rate=SAMPLE_RATE)
         self.encoding.configure(self._stream.codec_context)
         self._container.start_encoding()
@@ -182,6 +185,15 @@ class PushOutput:
             self._abandoned = True
             self.error = self.error or "it did not take everything in time"
             _log.error("output %s was not finished: %s", self.name, self.error)
+
+
+def _at(url: str, address: str) -> tuple[str, str]:
+    """An RTMP URL with an address for its host, and what the server is to be told it is (tcUrl)."""
+    parts = urlsplit(url)
+    host = f"[{address}]" if ":" in address else address
+    port = f":{parts.port}" if parts.port else ""
+    application = parts.path.lstrip("/").partition("/")[0]
+    return urlunsplit(parts._replace(netloc=host + port)), f"{parts.scheme}://{parts.hostname}{port}/{application}"
 
 
 def check_writable(path: str) -> None:

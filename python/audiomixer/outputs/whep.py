@@ -50,6 +50,7 @@ class WhepOutput:
         self.encoding = Encoding("opus", bitrate)
         self._ice = ice
         self._listeners: dict[str, _Listener] = {}
+        self._joining = 0
         self._lost = 0
         self._stopped = False
 
@@ -62,6 +63,11 @@ class WhepOutput:
     def listeners(self) -> int:
         """How many there are."""
         return len(self._listeners)
+
+    @property
+    def taken(self) -> int:
+        """How many there are, and how many are just joining."""
+        return len(self._listeners) + self._joining
 
     @property
     def dropped(self) -> int:
@@ -86,7 +92,11 @@ class WhepOutput:
             OutputError: The stream has ended.
         """
         listener = _Listener(self, self._ice)
-        answer = await listener.peer.answer(offer)
+        self._joining += 1
+        try:
+            answer = await listener.peer.answer(offer)
+        finally:
+            self._joining -= 1
         if self._stopped:
             await listener.peer.close()
             raise OutputError("stream: it has ended")

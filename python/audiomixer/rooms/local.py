@@ -1,10 +1,11 @@
 """The embedded room: participants join by WHIP, and each hears everybody but themselves."""
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Final, Protocol
 
 import numpy as np
@@ -54,8 +55,12 @@ def check_identity(identity: str | None) -> str:
 class Doorkeeper(Protocol):
     """Decides who may join which local room, and is told who came and went; on the event loop."""
 
-    async def admit(self, room: str, token: str | None, identity: str | None) -> tuple[str, str]:
-        """Somebody wants to join a room; gives the room's name and the identity to join under.
+    def admit(
+        self, room: str, token: str | None, identity: str | None
+    ) -> contextlib.AbstractAsyncContextManager[tuple[str, str]]:
+        """Somebody wants to join a room, and does within the block, if at all.
+
+        Gives the room's name and the identity to join under.
 
         Raises:
             TokenError: A token is needed, and this is none or not good for the room.
@@ -87,14 +92,15 @@ class OpenDoor:
     def __init__(self, keyring: Keyring | None = None) -> None:
         self._keyring = keyring
 
-    async def admit(self, room: str, token: str | None, identity: str | None) -> tuple[str, str]:
+    @contextlib.asynccontextmanager
+    async def admit(self, room: str, token: str | None, identity: str | None) -> AsyncGenerator[tuple[str, str]]:
         """Sees that the token is good for the room."""
         check_name(room)
         if self._keyring:
             access = self._keyring.verify(token)
             access.check_room(room)
             identity = access.identity
-        return room, check_identity(identity)
+        yield room, check_identity(identity)
 
     async def check(self, room: str, token: str | None) -> str:
         """Sees that the token is good for the room."""
@@ -338,8 +344,8 @@ class LocalRooms:
             ValueError: The room's name or the identity is none, or the offer cannot be answered (`OfferError`).
             RoomError: The room cannot be joined.
         """
-        name, identity = await self.door.admit(name, token, identity)
-        return await self.open(name).join(offer, identity)
+        async with self.door.admit(name, token, identity) as (room, admitted):
+            return await self.open(room).join(offer, admitted)
 
     async def leave(self, resource: str) -> bool:
         """The participant leaves that joined as `resource`, whatever room it is in; False if there is none."""

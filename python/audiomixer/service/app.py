@@ -3,6 +3,7 @@
 import base64
 import binascii
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 
 from fastapi.security import HTTPBasicCredentials
@@ -13,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from audiomixer.service.errors import HANDLERS
+from audiomixer.service.errors import HANDLERS, error_response
 from audiomixer.service.limits import RequestLimits
 from audiomixer.service.media import CORS, media_routes
 from audiomixer.service.metrics import render
@@ -21,9 +22,12 @@ from audiomixer.service.rest.api import create_api
 from audiomixer.service.rest.common import check_credentials, service_of
 from audiomixer.service.service import Service
 from audiomixer.service.settings import Settings, load
+from audiomixer.service.store import StoreClosedError
+
+_log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings | None = None, host: str = "127.0.0.1") -> Starlette:
+def create_app(settings: Settings | None = None, host: str = "0.0.0.0") -> Starlette:  # noqa: S104
     """The whole service, for any ASGI server, or to be mounted into another application.
 
     It starts with the server's lifespan, or else with the first request. Its `lifespan_context` starts it sooner where
@@ -31,13 +35,15 @@ def create_app(settings: Settings | None = None, host: str = "127.0.0.1") -> Sta
 
     Args:
         settings: From the environment and the file if None; what they leave out is made up and kept in `settings.data`.
-        host: The address that the server listens on, where media is offered unless settings say otherwise.
+        host: The address that the server listens on, where media is offered unless settings say otherwise; all of this
+            machine's by default.
 
     Raises:
         ValueError: A setting is none; the message begins with its name.
     """
     settings = settings or load()
-    settings.complete()
+    if settings.complete():
+        _log.warning("credentials were made, and are kept in %s", settings.data / "credentials.json")
     service = Service(settings, host)
 
     @contextlib.asynccontextmanager
@@ -77,7 +83,11 @@ class _Started:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await _start(scope["app"].state, self._service)
+            try:
+                await _start(scope["app"].state, self._service)
+            except StoreClosedError:
+                await error_response(503, "The service is stopping", 20503)(scope, receive, send)
+                return
         await self._app(scope, receive, send)
 
 

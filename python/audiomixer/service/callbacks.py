@@ -12,14 +12,13 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import httpx
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from audiomixer.service.outbound import Outbound, OutboundTransport
-from audiomixer.service.store import Callback, Resource, Store, now
+from audiomixer.service.store import Callback, Resource, Store, StoreClosedError, now
 from audiomixer.tasks import spawn
 
 _TIMEOUT: Final = 10.0
@@ -31,6 +30,8 @@ _GIVEN_UP: Final = 24 * 3600.0
 """Seconds after which a callback is given up."""
 _MOST_WAITING: Final = 1000
 """Callbacks of one resource; then new ones are given up at once, and counted."""
+_MOST_IN_ALL: Final = 100_000
+"""The same, of all resources."""
 
 _log = logging.getLogger(__name__)
 
@@ -46,10 +47,10 @@ def iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _requested(url: str) -> str:
-    """A URL as it is requested, and signed: with a path, without a fragment."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(path=parts.path or "/", fragment=""))
+def _requested(url: str, query: Mapping[str, str] | None = None) -> str:
+    """A URL as it is requested, and signed: normalised, without a fragment."""
+    parts = httpx.URL(url).copy_with(fragment=None)
+    return str(parts.copy_merge_params(query) if query else parts.copy_with(path=parts.path or "/"))
 
 
 class Callbacks:
@@ -69,12 +70,19 @@ class Callbacks:
         self._delivering: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._client = httpx.AsyncClient(transport=OutboundTransport(outbound), timeout=_TIMEOUT)
-        self.waiting = 0
-        """Callbacks not delivered yet."""
+        self._told = 0
+        """Put into the outbox; counted in the store's thread only."""
+        self._done = 0
+        """Taken out of it; counted on the event loop only."""
         self.delivered = 0
         self.failed = 0
         """Tries without success."""
         self.given_up = 0
+
+    @property
+    def waiting(self) -> int:
+        """Callbacks not delivered yet."""
+        return self._told - self._done
 
     def tell(self, session: Session, resource: Resource, event: str, **parameters: str | None) -> None:
         """Tells the log, and puts a callback into the outbox, within the transaction of the change.
@@ -87,7 +95,7 @@ class Callbacks:
             return
         waiting = session.scalar(select(func.count(Callback.id)).where(Callback.resource_sid == resource.sid)) or 0
         number, resource.callbacks_made = resource.callbacks_made, resource.callbacks_made + 1
-        if waiting >= _MOST_WAITING:
+        if waiting >= _MOST_WAITING or self.waiting >= _MOST_IN_ALL:
             self.given_up += 1
             return
         told = {
@@ -106,7 +114,7 @@ class Callbacks:
                 created=now(),
             )
         )
-        self.waiting += 1
+        self._told += 1
 
     def deliver(self, sid: str) -> None:
         """Begins to deliver what waits for a resource, if anything does."""
@@ -124,7 +132,7 @@ class Callbacks:
                 list(session.scalars(select(Callback.resource_sid).distinct())),
             )
 
-        self.waiting, sids = await self._store.run(left)
+        self._told, sids = await self._store.run(left)
         for sid in sids:
             self.deliver(sid)
 
@@ -137,21 +145,22 @@ class Callbacks:
         await self._client.aclose()
 
     async def _deliver(self, sid: str) -> None:
+        oldest = select(Callback).where(Callback.resource_sid == sid).order_by(Callback.id).limit(1)
         try:
             while True:
                 self._again.discard(sid)
-                callback = await self._store.run(
-                    lambda session: session.scalars(
-                        select(Callback).where(Callback.resource_sid == sid).order_by(Callback.id).limit(1)
-                    ).first()
-                )
-                if callback is not None:
-                    await self._until_delivered(callback)
-                elif sid not in self._again:
+                try:
+                    callback = await self._store.run(lambda session: session.scalars(oldest).first())
+                    if callback is not None:
+                        await self._until_delivered(callback)
+                except StoreClosedError:
                     return
-        except Exception:
-            # The database is gone, say: what waits is delivered after the next change, or the next start.
-            _log.exception("callbacks of %s have to wait", sid)
+                except Exception:
+                    _log.exception("callbacks have to wait", extra={"sid": sid})
+                    await asyncio.sleep(_LONGEST_PAUSE / 10)
+                    continue
+                if callback is None and sid not in self._again:
+                    return
         finally:
             del self._delivering[sid]
 
@@ -168,15 +177,14 @@ class Callbacks:
         else:
             self.delivered += 1
         await self._store.run(lambda session: session.execute(delete(Callback).where(Callback.id == callback.id)))
-        self.waiting -= 1
+        self._done += 1
 
     async def _try(self, callback: Callback) -> bool:
-        url, parameters = _requested(callback.url), callback.parameters
-        if callback.method == "GET":
-            url += ("&" if "?" in url else "?") + urlencode(parameters)
-            parameters = {}
-        headers = {"X-Twilio-Signature": signature(self._secret, url, parameters)}
         try:
+            url, parameters = _requested(callback.url), callback.parameters
+            if callback.method == "GET":
+                url, parameters = _requested(callback.url, parameters), {}
+            headers = {"X-Twilio-Signature": signature(self._secret, url, parameters)}
             async with asyncio.timeout(_TIMEOUT):
                 # What a receiver has to say is not read.
                 async with self._client.stream(

@@ -3,10 +3,11 @@
 What the service asks of an engine is narrow on purpose: start a job, end an output of it, end it, tell how far it is.
 """
 
-import asyncio
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
+from urllib.parse import urlsplit
 
 from audiomixer.mixer import AudioMixer
 from audiomixer.outputs.base import Output, OutputError
@@ -14,6 +15,8 @@ from audiomixer.outputs.push import PushOutput
 from audiomixer.rooms.local import LocalRoom
 from audiomixer.service.outbound import ForbiddenError, Outbound
 from audiomixer.service.streams import Stream, Streams
+
+_log = logging.getLogger(__name__)
 
 PUSHED: Final = ("rtmp", "rtmps")
 """Schemes of URLs that outputs may have."""
@@ -35,8 +38,8 @@ class Job:
     audio_bitrate: int
     first_sequence: int = 0
     interruptions: int = 0
-    leave_after: float | None = None
-    """Seconds until it has to leave the room."""
+    sequence_limit: int | None = None
+    """Sequence numbers from here on may not be used before they are reserved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,12 @@ class Engine(Protocol):
     async def stop(self, sid: str, *, to_resume: bool = False) -> None:
         """Ends a job and its outputs; players are not told of an end if it is to be resumed."""
 
+    def reserve(self, sid: str, limit: int) -> None:
+        """Lets a job give sequence numbers below `limit`, and none from there on."""
+
+    def leave_room(self, sid: str) -> None:
+        """Has a job leave its room for good; its stream goes on with silence."""
+
     def progress(self) -> dict[str, Progress]:
         """How far each job is."""
 
@@ -85,7 +94,6 @@ class LocalEngine:
         self._prefix = prefix
         self._mixers: dict[str, AudioMixer] = {}
         self._outputs: dict[str, dict[str, list[Output]]] = {}
-        self._leaving: dict[str, asyncio.TimerHandle] = {}
 
     async def start(self, job: Job) -> None:
         """Joins the room and begins to stream.
@@ -93,13 +101,25 @@ class LocalEngine:
         Raises:
             OutputError: An output cannot be opened, or leads to where it may not.
         """
-        for output in job.outputs:
-            if not output.startswith(PLAYER_STREAMER):
-                # What its host's name means may have changed since the job was made.
-                try:
-                    await self._outbound.check(output, "outputs", PUSHED)
-                except ForbiddenError as error:
-                    raise OutputError(str(error)) from error
+        try:
+            await self._start(job)
+        except OutputError as error:
+            players = tuple(output for output in job.outputs if output.startswith(PLAYER_STREAMER))
+            if not job.interruptions or not players or players == job.outputs:
+                raise
+            # What is played goes on, whatever has become of a server that was pushed to.
+            _log.warning("resumed without its pushes: %s", error, extra={"sid": job.sid})
+            await self._start(replace(job, outputs=players))
+
+    async def _push(self, url: str, bitrate: int) -> PushOutput:
+        """An output that connects to the address that its host has now, and may have."""
+        try:
+            await self._outbound.check(url, "outputs", PUSHED)
+            return PushOutput(url, bitrate, await self._outbound.resolve(urlsplit(url).hostname or ""))
+        except ForbiddenError as error:
+            raise OutputError(str(error)) from error
+
+    async def _start(self, job: Job) -> None:
         streams = [
             Stream(
                 sid,
@@ -113,7 +133,7 @@ class LocalEngine:
             if sid.startswith(PLAYER_STREAMER)
         ]
         outputs: dict[str, list[Output]] = {stream.sid: stream.outputs for stream in streams}
-        outputs |= {url: [PushOutput(url, job.audio_bitrate)] for url in job.outputs if url not in outputs}
+        outputs |= {url: [await self._push(url, job.audio_bitrate)] for url in job.outputs if url not in outputs}
         mixer = AudioMixer(
             # A room of its own, where nobody can come, if there is none to join.
             job.room or LocalRoom("none"),
@@ -123,12 +143,10 @@ class LocalEngine:
             rooms=self._streams.rooms,
             first_sequence=job.first_sequence,
         )
+        mixer.sequence_limit = job.sequence_limit
         await mixer.start()
         self._mixers[job.sid] = mixer
         self._outputs[job.sid] = outputs
-        if job.leave_after is not None:
-            loop = asyncio.get_running_loop()
-            self._leaving[job.sid] = loop.call_later(max(0.0, job.leave_after), mixer.leave_room)
         for stream in streams:
             stream.feed(mixer)
             self._streams.add(stream)
@@ -146,12 +164,19 @@ class LocalEngine:
         mixer = self._mixers.pop(sid, None)
         if mixer is None:
             return
-        leaving = self._leaving.pop(sid, None)
-        if leaving:
-            leaving.cancel()
         for output in self._outputs.pop(sid):
             (self._streams.forget if to_resume else self._streams.retire)(output)
         await mixer.stop()
+
+    def reserve(self, sid: str, limit: int) -> None:
+        """Lets a job's payloads go on."""
+        if sid in self._mixers:
+            self._mixers[sid].sequence_limit = limit
+
+    def leave_room(self, sid: str) -> None:
+        """Has a job's mixer leave its room."""
+        if sid in self._mixers:
+            self._mixers[sid].leave_room()
 
     def progress(self) -> dict[str, Progress]:
         """How far each job is."""

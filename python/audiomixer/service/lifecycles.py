@@ -1,6 +1,7 @@
 """What the lifecycles of all resources share."""
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from audiomixer.tasks import spawn
 DURATION: Final = 300
 """Seconds that a resource lasts unless it is said otherwise."""
 LONGEST_DURATION: Final = 90_000
+_AGAIN: Final = 5.0
+"""Seconds until what could not be done, since the database is away, say, is tried again."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,11 @@ class Alarms:
 
     async def _ring(self, sid: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._handles.pop(sid, None)
-        await work()
+        try:
+            await work()
+        except Exception:
+            _log.exception("an alarm has to ring again", extra={"sid": sid})
+            self.set(sid, _AGAIN, work)
 
     def clear(self, sid: str) -> None:
         """Never mind."""

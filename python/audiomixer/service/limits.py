@@ -1,5 +1,6 @@
 """Limits on requests: their size, and how many of them an address may send."""
 
+import ipaddress
 import math
 import time
 from collections import OrderedDict
@@ -71,8 +72,8 @@ class RequestLimits:
         address = client[0] if client else ""
         if address in self._proxies:
             forwarded = dict(scope["headers"]).get(b"x-forwarded-for", b"").decode("latin-1")
-            return forwarded.rpartition(",")[2].strip() or address
-        return address
+            address = forwarded.rpartition(",")[2].strip() or address
+        return _network(address)
 
 
 class _Bounded:
@@ -88,6 +89,15 @@ class _Bounded:
         if self._size > LARGEST_BODY:
             raise ApiError(413, _TOO_LONG)
         return message
+
+
+def _network(address: str) -> str:
+    """What one client has: an IPv4 address, or a network of 2^64 of IPv6."""
+    try:
+        parsed = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return str(parsed.ipv4_mapped or ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
 
 
 async def _too_long(scope: Scope, receive: Receive, send: Send) -> None:

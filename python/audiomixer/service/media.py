@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +32,8 @@ _WEB: Final = Path(__file__).parent.parent / "web"
 _SDP: Final = "application/sdp"
 _LARGEST_BODY: Final = 64 * 1024
 _LONGEST_NUMBER: Final = 12
+_LINES: Final = re.compile(r"\r\n|\r|\n")
+"""What ends a line of a server-sent event, and nothing else does."""
 _LOOK_AGAIN: Final = 1.0
 """Seconds until the next look for a room that is not there."""
 
@@ -39,7 +42,7 @@ CORS: Final = Middleware(
     allow_origins=["*"],
     allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
     allow_headers=["Authorization", "Content-Type"],
-    expose_headers=["Location", SESSION_HEADER],
+    expose_headers=["Location", "Retry-After", SESSION_HEADER],
 )
 """Pages of other sites may use everything here, with a token where one is needed."""
 
@@ -280,26 +283,40 @@ async def _hls_segment(request: Request) -> Response:
     return Response(segment, headers={"Cache-Control": "public, max-age=3600, immutable"}, media_type=SEGMENT_TYPE)
 
 
-def events(items: AsyncIterator[str]) -> Response:
-    """Server-sent events."""
+def events(streams: Streams, items: AsyncIterator[str]) -> Response:
+    """Server-sent events.
+
+    Raises:
+        ApiError: As many read some as there may be listeners.
+    """
+    if streams.readers >= streams.max_listeners:
+        raise ApiError(429, f"listeners: expected at most {streams.max_listeners}")
 
     async def lines() -> AsyncIterator[str]:
+        streams.readers += 1
+        try:
+            async for line in each():
+                yield line
+        finally:
+            streams.readers -= 1
+
+    async def each() -> AsyncIterator[str]:
         async for item in items:
-            yield "".join(f"data: {line}\n" for line in item.splitlines() or [""]) + "\n"
+            yield "".join(f"data: {line}\n" for line in _LINES.split(item)) + "\n"
 
     return StreamingResponse(lines(), headers={"Cache-Control": "no-cache"}, media_type="text/event-stream")
 
 
 async def _timed_metadata(request: Request) -> Response:
     _admit(request, request.query_params.get("token"))
-    return events(_stream(request).events.read())
+    return events(_streams(request), _stream(request).events.read())
 
 
 async def _room_volumes(request: Request) -> Response:
     """The volumes of a room, whenever there is one of this name."""
     streams, name = _streams(request), request.path_params["name"]
     try:
-        room_name = await streams.rooms.door.check(name, request.query_params.get("token"))
+        room_name = await streams.rooms.door.check(name, _token(request))
     except TokenError as error:
         raise _unauthorized(error) from error
 
@@ -313,7 +330,7 @@ async def _room_volumes(request: Request) -> Response:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(streams.closed.wait(), _LOOK_AGAIN)
 
-    return events(volumes())
+    return events(streams, volumes())
 
 
 async def _healthz(request: Request) -> Response:

@@ -39,7 +39,9 @@ class ServiceCollector(Collector):
         yield packets
         yield _counter("ticks", "Rounds of 20 ms.", pacer.rounds)
         yield _counter("ticks_late", "Rounds that ended after the next should have begun.", pacer.late)
-        yield _counter("output_dropped", "Packets that slow outputs lost.", sum(output.dropped for output in outputs))
+        dropped = service.streams.dropped + sum(output.dropped for output in outputs)
+        yield _counter("output_dropped", "Packets that slow listeners and servers lost.", dropped)
+        yield _gauge("event_readers", "Readers of server-sent events.", service.streams.readers)
         queued = sum(output.queued for output in outputs if isinstance(output, PushOutput))
         yield _gauge("output_queued", "Packets that wait for files and servers.", queued)
         yield _gauge("callbacks_waiting", "Status callbacks not delivered yet.", service.callbacks.waiting)

@@ -4,6 +4,8 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -13,8 +15,17 @@ from audiomixer.service.settings import Address
 
 _RESOLVE_TIMEOUT: Final = 5.0
 _LONGEST: Final = 2048
-_TRANSLATED: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("2002::/16"))
-"""NAT64 and 6to4: what they lead to cannot be told."""
+_DENIED: Final = [
+    ipaddress.ip_network(network)
+    for network in (
+        # NAT64, 6to4 and IPv4-compatible addresses: what they lead to cannot be told.
+        *("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "::/96", "192.88.99.0/24"),
+        # Site-local, and of the IETF: not public either, though older Pythons say so.
+        *("fec0::/10", "192.0.0.0/24"),
+    )
+]
+_LOOKUPS: Final = ThreadPoolExecutor(16, thread_name_prefix="lookup")
+"""Names that hang take threads of these only."""
 
 
 class ForbiddenError(ValueError):
@@ -66,7 +77,8 @@ class Outbound:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_RESOLVE_TIMEOUT):
-                found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+                look_up = partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
+                found = await loop.run_in_executor(_LOOKUPS, look_up)
         except (OSError, UnicodeError):
             raise ForbiddenError(f"expected a host that can be found, got {host!r}") from None
         addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
@@ -80,7 +92,7 @@ class Outbound:
             address = address.ipv4_mapped
         if any(address in network for network in self._allowed if network.version == address.version):
             return True
-        if address.version == 6 and any(address in network for network in _TRANSLATED):
+        if any(address in network for network in _DENIED if network.version == address.version):
             return False
         return address.is_global and not address.is_multicast
 
@@ -89,7 +101,8 @@ class OutboundTransport(httpx.AsyncHTTPTransport):
     """Looks up the host itself, and connects to the address that was checked and to no other."""
 
     def __init__(self, outbound: Outbound) -> None:
-        super().__init__(limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=5))
+        # Connections are not kept: one that was verified for a host would be used for another at the same address.
+        super().__init__(limits=httpx.Limits(max_connections=None, max_keepalive_connections=0))
         self._outbound = outbound
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from audiomixer.outputs.base import OutputError
@@ -15,8 +16,9 @@ from audiomixer.service.errors import ApiError
 from audiomixer.service.jobs import PLAYER_STREAMER, Engine, Job, Progress
 from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, make_sid
 from audiomixer.service.room_lifecycle import RoomLifecycle
-from audiomixer.service.store import MediaProcessor, PlayerStreamer, Room, now
+from audiomixer.service.store import Heartbeat, MediaProcessor, PlayerStreamer, Room, now
 from audiomixer.service.streamer_lifecycle import OPEN, StreamerLifecycle
+from audiomixer.tasks import spawn
 
 _CHECKPOINT: Final = 5.0
 """Seconds between two checkpoints."""
@@ -25,6 +27,10 @@ _RESERVE: Final = 40
 after those, so that none comes twice."""
 _LAST_RESERVE: Final = 10
 """The same, when the process ends in order."""
+_FIRST_FRAME: Final = 0.01
+"""Seconds until the next look for a mixer's first frame."""
+_AGAIN: Final = 5.0
+"""Seconds until what could not be done, since the database is away, is tried again."""
 _FAILED: Final = {"error-streaming-media", "internal-service-error", "error-loading-extension"}
 
 _log = logging.getLogger(__name__)
@@ -77,6 +83,9 @@ class ProcessorLifecycle:
         self._rooms = rooms
         self._streamers = streamers
         self._alarms = Alarms()
+        self._stays = Alarms()
+        """When each has to leave its room."""
+        self._ending: set[asyncio.Task[None]] = set()
         self._runs: dict[str, _Run] = {}
         self._checking: asyncio.Task[None] | None = None
         streamers.on_ended = self._lose_output
@@ -89,22 +98,34 @@ class ProcessorLifecycle:
     async def start(self) -> None:
         """Goes on with those of the last process, in the same PlayerStreamers."""
         running = select(MediaProcessor).where(MediaProcessor.status == "started")
-        for processor in await self._office.store.run(lambda session: list(session.scalars(running))):
+        processors = await self._office.store.run(lambda session: list(session.scalars(running)))
+        self._checking = asyncio.create_task(self._check_for_ever())
+        await asyncio.gather(*(self._go_on(processor) for processor in processors))
+        await self._end_orphans()
+
+    async def _go_on(self, processor: MediaProcessor) -> None:
+        try:
             if processor.created + processor.max_duration <= now():
                 await self.end(processor.sid, "max-duration-exceeded")
             else:
                 await self._resume(processor)
-        await self._end_orphans()
-        self._checking = asyncio.create_task(self._check_for_ever())
+        except Exception as error:
+            _log.exception("a MediaProcessor cannot be resumed", extra={"sid": processor.sid})
+            self._end_soon(processor.sid, "internal-service-error", repr(error))
 
     async def close(self) -> None:
         """Stops work, to be resumed by the next process."""
         self._alarms.close()
+        self._stays.close()
         if self._checking:
             self._checking.cancel()
             await asyncio.gather(self._checking, return_exceptions=True)
-            await self._checkpoint(_LAST_RESERVE)
+            try:
+                await self._checkpoint(_LAST_RESERVE)
+            except Exception:
+                _log.exception("the last checkpoint failed")
         await asyncio.gather(*(self._engine.stop(sid, to_resume=True) for sid in list(self._runs)))
+        await self._tasks_done()
 
     async def create(self, order: ProcessorOrder) -> MediaProcessor:
         """Makes a MediaProcessor, and has it begin.
@@ -141,18 +162,22 @@ class ProcessorLifecycle:
             return processor
 
         run = self._runs[sid] = _Run(asyncio.Lock(), set(order.outputs))
-        try:
-            async with run.lock:
+        async with run.lock:
+            try:
                 processor = await self._office.store.run(add)
-                self._office.callbacks.deliver(sid)
-                problem = await self._begin(processor, run, order.room)
-        except BaseException:
-            self._runs.pop(sid, None)
-            raise
-        if problem:
-            await self.end(sid, problem[0], problem[1])
-        else:
+            except BaseException:
+                del self._runs[sid]
+                raise
+            self._office.callbacks.deliver(sid)
             self._limit(processor)
+            try:
+                problem = await self._begin(processor, run, order.room)
+            except Exception as error:
+                _log.exception("a MediaProcessor cannot begin", extra={"sid": sid})
+                problem = "internal-service-error", repr(error)
+        if problem:
+            self._end_soon(sid, *problem)
+            await self._tasks_done()
         return await self._office.store.run(lambda session: session.get_one(MediaProcessor, sid))
 
     def _claim(self, session: Session, outputs: Sequence[str], source: str) -> None:
@@ -204,12 +229,13 @@ class ProcessorLifecycle:
 
         room, outputs = await self._office.store.run(claim)
         run = self._runs[processor.sid] = _Run(asyncio.Lock(), set(outputs), processor.streamed)
-        in_time = processor.leaves is not None and processor.leaves > now()
-        entered = await self._rooms.enter(room.sid, processor.identity) if room and in_time else None
-        if entered:
-            run.room, run.participant = entered[0].sid, entered[1]
-        problem = ("error-streaming-media", "no output is left") if not outputs else None
-        problem = problem or await self._work(processor, run, entered[0] if entered else None)
+        async with run.lock:
+            in_time = processor.leaves is not None and processor.leaves > now()
+            entered = await self._rooms.enter(room.sid, processor.identity) if room and in_time else None
+            if entered:
+                run.room, run.participant = entered[0].sid, entered[1]
+            problem = ("error-streaming-media", "no output is left") if not outputs else None
+            problem = problem or await self._work(processor, run, entered[0] if entered else None)
         if problem:
             await self.end(processor.sid, *problem)
         else:
@@ -225,7 +251,7 @@ class ProcessorLifecycle:
             processor.audio_bitrate,
             processor.reserved if processor.interruptions else 0,
             processor.interruptions,
-            processor.leaves - now() if room and processor.leaves else None,
+            processor.reserved + _RESERVE if processor.interruptions else _RESERVE,
         )
         try:
             await self._engine.start(job)
@@ -234,13 +260,16 @@ class ProcessorLifecycle:
         except Exception as error:
             _log.exception("the mixer cannot be started", extra={"sid": processor.sid})
             return "internal-service-error", repr(error)
+        if room and processor.leaves:
+            self._stays.set(processor.sid, processor.leaves - now(), lambda: self._leave_room(processor.sid, run))
+        while (progress := self._engine.progress().get(processor.sid)) and not progress.seconds:
+            await asyncio.sleep(_FIRST_FRAME)
         await self._streamers.started([sid for sid in job.outputs if sid.startswith(PLAYER_STREAMER)])
-        if job.leave_after is not None:
-            self._alarms.set(f"{processor.sid} leaves", job.leave_after, lambda: self._left_room(run))
         return None
 
-    async def _left_room(self, run: _Run) -> None:
+    async def _leave_room(self, sid: str, run: _Run) -> None:
         """It is in its room no more, at the latest when it ends."""
+        self._engine.leave_room(sid)
         if run.room:
             self._rooms.exit(run.room, run.participant)
             run.room = None
@@ -270,13 +299,33 @@ class ProcessorLifecycle:
             if ended is None:
                 return
             self._alarms.clear(sid)
-            self._alarms.clear(f"{sid} leaves")
+            self._stays.clear(sid)
             self._office.callbacks.deliver(sid)
             for output in ended:
                 self._streamers.ended(output)
-            await self._left_room(run)
+            await self._leave_room(sid, run)
             self._runs.pop(sid, None)
             await self._engine.stop(sid)
+
+    def _end_soon(self, sid: str, reason: str, problem: str) -> None:
+        """Ends one without waiting for it, and tries again while the database is away."""
+
+        async def end() -> None:
+            while True:
+                try:
+                    await self.end(sid, reason, problem)
+                    return
+                except OperationalError:
+                    _log.exception("a MediaProcessor has to be ended later", extra={"sid": sid})
+                    await asyncio.sleep(_AGAIN)
+
+        task = asyncio.create_task(end())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _tasks_done(self) -> None:
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=_AGAIN)
 
     async def _lose_output(self, streamer: PlayerStreamer) -> None:
         """A PlayerStreamer has ended; without any output there is nothing left to do."""
@@ -310,7 +359,7 @@ class ProcessorLifecycle:
             await asyncio.sleep(_CHECKPOINT)
             try:
                 for sid, progress in (await self._checkpoint(_RESERVE)).items():
-                    await self._check(sid, progress)
+                    self._check(sid, progress)
             except Exception:
                 _log.exception("a checkpoint failed")
 
@@ -319,6 +368,7 @@ class ProcessorLifecycle:
         all_progress = {sid: p for sid, p in self._engine.progress().items() if sid in self._runs}
 
         def note(session: Session) -> None:
+            session.merge(Heartbeat(id=1, at=now()))
             for sid, progress in all_progress.items():
                 processor = session.get_one(MediaProcessor, sid)
                 if processor.status != "started":
@@ -329,29 +379,35 @@ class ProcessorLifecycle:
                     if output.startswith(PLAYER_STREAMER):
                         session.get_one(PlayerStreamer, output).streamed = processor.streamed
 
-        if all_progress:
-            await self._office.store.run(note)
+        await self._office.store.run(note)
+        for sid, progress in all_progress.items():
+            self._engine.reserve(sid, progress.next_sequence + reserve)
         return all_progress
 
     def _streamed(self, sid: str, progress: Progress) -> float:
         run = self._runs.get(sid)
         return (run.streamed if run else 0.0) + progress.seconds
 
-    async def _check(self, sid: str, progress: Progress) -> None:
+    def _check(self, sid: str, progress: Progress) -> None:
         """Ends what does not get on, and outputs that have failed."""
         run = self._runs.get(sid)
-        if run is None:
+        if run is None or run.lock.locked():
             return
         if progress.seconds <= run.seconds:
-            await self.end(sid, "internal-service-error", "the mixer does not get on")
+            self._end_soon(sid, "internal-service-error", "the mixer does not get on")
             return
         run.seconds = progress.seconds
         for output in run.outputs - progress.working:
-            if output.startswith(PLAYER_STREAMER):
-                await self._streamers.end(output, "unexpected-failure", "the stream could not be written")
-            else:
-                run.outputs.discard(output)
-                await self._engine.drop(sid, output)
+            _log.warning("an output has failed", extra={"sid": sid})
+            spawn(self._lose_failed(sid, run, output))
+
+    async def _lose_failed(self, sid: str, run: _Run, output: str) -> None:
+        if output.startswith(PLAYER_STREAMER):
+            await self._streamers.end(output, "unexpected-failure", "the stream could not be written")
+            return
+        async with run.lock:
+            run.outputs.discard(output)
+            await self._engine.drop(sid, output)
         if not run.outputs:
             await self.end(sid, "error-streaming-media", "every output has failed")
 

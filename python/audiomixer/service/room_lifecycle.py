@@ -1,11 +1,15 @@
 """Rooms as resources: made by the API or by who joins first, over when told to or when nobody is there."""
 
+import asyncio
+import contextlib
+import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from audiomixer._core import Stats
@@ -13,12 +17,19 @@ from audiomixer.rooms.base import FullError, NoRoomError
 from audiomixer.rooms.local import LocalRoom, LocalRooms, check_identity, check_name
 from audiomixer.service.errors import ApiError
 from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, make_sid
-from audiomixer.service.store import Participant, Room, now
+from audiomixer.service.store import Heartbeat, Participant, Room, now
 from audiomixer.tasks import spawn
 from audiomixer.tokens import Keyring
 
+_log = logging.getLogger(__name__)
+
 ROOM_EXISTS: Final = 53113
 _MINUTE: Final = 60.0
+_MOST_RECORDS: Final = 10_000
+"""Joins and leaves that may wait for the database; then they are not accounted for."""
+_LAST_RECORDS: Final = 5.0
+"""Seconds for which they may wait in the end."""
+_AGAIN: Final = 1.0
 _COUNTED: Final[tuple[str, ...]] = ("received", "lost", "recovered", "concealed", "late")
 
 
@@ -46,6 +57,13 @@ class _Live:
 
     room: Room
     present: set[str] = field(default_factory=set)
+    joining: int = 0
+    """Those who have been admitted, and are not present yet."""
+
+    @property
+    def taken(self) -> int:
+        """Places that are not free."""
+        return len(self.present) + self.joining
 
 
 class RoomLifecycle:
@@ -66,6 +84,8 @@ class RoomLifecycle:
         self._participants: dict[str, tuple[str, str]] = {}
         """Room and participant by WHIP resource."""
         self._alarms = Alarms()
+        self._records: asyncio.Queue[tuple[str, Callable[[Session], None]]] = asyncio.Queue(_MOST_RECORDS)
+        self._recording: asyncio.Task[None] | None = None
 
     @property
     def in_progress(self) -> int:
@@ -82,10 +102,12 @@ class RoomLifecycle:
 
         def load(session: Session) -> list[Room]:
             rooms = list(session.scalars(select(Room).where(Room.status == "in-progress")))
+            heartbeat = session.get(Heartbeat, 1)
             for room in rooms:
-                self._everybody_left(session, room)
+                self._everybody_left(session, room, heartbeat.at if heartbeat else now())
             return rooms
 
+        self._recording = asyncio.create_task(self._record_for_ever())
         for room in await self._office.store.run(load):
             self._live[room.sid] = _Live(room)
             self._office.callbacks.deliver(room.sid)
@@ -95,6 +117,12 @@ class RoomLifecycle:
         """Everybody has to leave; the rooms stay in progress."""
         self._alarms.close()
         await self.local.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_RECORDS):
+                await self._records.join()
+        if self._recording:
+            self._recording.cancel()
+            await asyncio.gather(self._recording, return_exceptions=True)
 
     async def create(self, order: RoomOrder) -> Room:
         """Makes a room.
@@ -106,6 +134,8 @@ class RoomLifecycle:
         sid, made = make_sid("RM"), now()
         if order.unique_name:
             check_name(order.unique_name)
+            if _is_sid(order.unique_name):
+                raise ValueError("expected a name that is no SID")
 
         def add(session: Session) -> Room:
             if order.unique_name and _find(session, order.unique_name):
@@ -149,7 +179,7 @@ class RoomLifecycle:
             room = session.get(Room, sid)
             if room is None or room.status != "in-progress":
                 return False
-            self._everybody_left(session, room)
+            self._everybody_left(session, room, now())
             room.status, room.ended, room.updated = "completed", now(), now()
             self._tell(session, room, "room-ended", RoomDuration=str(round(room.ended - room.created)))
             return True
@@ -176,7 +206,8 @@ class RoomLifecycle:
         """A mixer leaves, unless it has left."""
         self._drop(room_sid, participant)
 
-    async def admit(self, room: str, token: str | None, identity: str | None) -> tuple[str, str]:
+    @contextlib.asynccontextmanager
+    async def admit(self, room: str, token: str | None, identity: str | None) -> AsyncGenerator[tuple[str, str]]:
         """Somebody wants to join a room, with an access token."""
         access = self._keyring.verify(token)
         found = await self.find(room)
@@ -186,13 +217,18 @@ class RoomLifecycle:
             found = await self._find_or_create(room)
         if found is None or found.sid not in self._live:
             raise NoRoomError(f"room: there is no {room!r}")
+        live, most = self._live[found.sid], self._office.settings.max_participants
         local = self.local.get(found.unique_name)
         if local is None or identity not in local.identities:
-            if len(self._live[found.sid].present) >= found.max_participants:
+            if live.taken >= found.max_participants:
                 raise FullError(f"room: expected at most {found.max_participants} participants")
-            if self.participants >= self._office.settings.max_participants:
-                raise FullError(f"server: expected at most {self._office.settings.max_participants} participants")
-        return found.unique_name, identity
+            if sum(other.taken for other in self._live.values()) >= most:
+                raise FullError(f"server: expected at most {most} participants")
+        live.joining += 1
+        try:
+            yield found.unique_name, identity
+        finally:
+            live.joining -= 1
 
     async def check(self, room: str, token: str | None) -> str:
         """Somebody wants to know who is in a room, with an access token."""
@@ -248,13 +284,15 @@ class RoomLifecycle:
         self._alarms.clear(room.sid)
 
         def add(session: Session) -> None:
+            stored = session.get_one(Room, room.sid)
+            if stored.status != "in-progress":
+                return  # It has ended meanwhile, which has been told.
             participant = Participant(sid=sid, room_sid=room.sid, identity=identity, status="connected", started=joined)
             session.add(participant)
-            stored = session.get_one(Room, room.sid)
             stored.used = joined
             self._tell_of(session, stored, participant, "participant-connected")
 
-        spawn(self._record(room.sid, add))
+        self._record(room.sid, add)
         return sid
 
     def _drop(self, room_sid: str, sid: str) -> None:
@@ -265,34 +303,61 @@ class RoomLifecycle:
             if not live.present:
                 self._await_somebody(live.room)
 
+        left = now()
+
         def end(session: Session) -> None:
             participant = session.get(Participant, sid)
             room = session.get_one(Room, room_sid)
             if participant and participant.status == "connected":
-                self._end(session, room, participant)
+                self._end(session, room, participant, left)
 
-        spawn(self._record(room_sid, end))
+        self._record(room_sid, end)
 
-    async def _record(self, sid: str, work: Callable[[Session], None]) -> None:
-        await self._office.store.run(work)
-        self._office.callbacks.deliver(sid)
+    def _record(self, sid: str, work: Callable[[Session], None]) -> None:
+        """Has something stored that has happened already, in the order in which it did."""
+        try:
+            self._records.put_nowait((sid, work))
+        except asyncio.QueueFull:
+            _log.error("the database is away for too long: a participant is not accounted for", extra={"sid": sid})
+
+    async def _record_for_ever(self) -> None:
+        while True:
+            sid, work = await self._records.get()
+            while True:
+                try:
+                    await self._office.store.run(work)
+                    break
+                except OperationalError:
+                    _log.exception("a participant has to be accounted for later", extra={"sid": sid})
+                    await asyncio.sleep(_AGAIN)
+                except Exception:
+                    _log.exception("a participant cannot be accounted for", extra={"sid": sid})
+                    break
+            self._office.callbacks.deliver(sid)
+            self._records.task_done()
+
+    async def recorded(self) -> None:
+        """Waits until everything that has happened is stored."""
+        await self._records.join()
 
     def _await_somebody(self, room: Room) -> None:
         """The room ends if nobody comes."""
         minutes = room.unused_room_timeout if room.used is None else room.empty_room_timeout
 
         async def nobody_came() -> None:
-            await self.complete(room.sid)
+            live = self._live.get(room.sid)
+            if live and not live.taken:
+                await self.complete(room.sid)
 
         self._alarms.set(room.sid, _MINUTE * minutes, nobody_came)
 
-    def _everybody_left(self, session: Session, room: Room) -> None:
+    def _everybody_left(self, session: Session, room: Room, when: float) -> None:
         connected = Participant.room_sid == room.sid, Participant.status == "connected"
         for participant in session.scalars(select(Participant).where(*connected).order_by(Participant.started)):
-            self._end(session, room, participant)
+            self._end(session, room, participant, when)
 
-    def _end(self, session: Session, room: Room, participant: Participant) -> None:
-        participant.status, participant.ended = "disconnected", now()
+    def _end(self, session: Session, room: Room, participant: Participant, when: float) -> None:
+        participant.status, participant.ended = "disconnected", max(when, participant.started)
         room.used = now()
         self._tell_of(session, room, participant, "participant-disconnected")
 

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import hmac
 import logging
+from typing import Literal
 
 from audiomixer.service.callbacks import Callbacks
 from audiomixer.service.jobs import LocalEngine
@@ -13,7 +14,7 @@ from audiomixer.service.outbound import Outbound
 from audiomixer.service.processor_lifecycle import ProcessorLifecycle
 from audiomixer.service.room_lifecycle import RoomLifecycle
 from audiomixer.service.settings import Settings
-from audiomixer.service.store import Store
+from audiomixer.service.store import Store, StoreClosedError
 from audiomixer.service.streamer_lifecycle import StreamerLifecycle
 from audiomixer.service.streams import Streams
 from audiomixer.service.turnstile import Turnstile
@@ -36,15 +37,23 @@ class Service:
         self.store = Store(settings.database_url)
         self.ice = settings.ice(host)
         self._starting = asyncio.Lock()
-        self._started = False
+        self._state: Literal["new", "started", "closed"] = "new"
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Goes on where the last process stopped. Once is enough."""
+        """Goes on where the last process stopped. Once is enough.
+
+        Raises:
+            StoreClosedError: It has been closed.
+        """
+        if self._state == "started":
+            return
         async with self._starting:
-            if not self._started:
+            if self._state == "closed":
+                raise StoreClosedError
+            if self._state == "new":
                 await self._start()
-                self._started = True
+                self._state = "started"
 
     async def _start(self) -> None:
         settings = self.settings
@@ -70,10 +79,10 @@ class Service:
 
     async def close(self) -> None:
         """Stops everything, to be resumed by the next process."""
-        if not self._started:
+        state, self._state = self._state, "closed"
+        if state != "started":
             await self.store.close()
             return
-        self._started = False
         self.streams.closed.set()
         if self._watching:
             self._watching.cancel()
@@ -82,8 +91,6 @@ class Service:
         await self.processors.close()
         self.streamers.close()
         await self.rooms.close()
-        # What has just been recorded by tasks of their own comes before this.
-        await self.store.run(lambda session: None)
         await self.callbacks.close()
         await self.store.close()
         _log.info("stopped")

@@ -69,10 +69,14 @@ class Settings(BaseSettings):
 
     data: Path = Field(Path("audiomixer-data"), description="folder for the database and generated credentials")
     account_sid: Annotated[str, _sid("AC")] = Field("", description="account: AC and 32 hexadecimal digits")
-    auth_token: str = Field("", min_length=32, description="the account's secret; signs callbacks and playback URLs")
+    auth_token: str = Field(
+        "", min_length=32, repr=False, description="the account's secret; signs callbacks and playback URLs"
+    )
     api_key: Annotated[str, _sid("SK")] = Field("", description="API key: SK and 32 hexadecimal digits")
-    api_secret: str = Field("", min_length=32, description="the key's secret; signs access tokens")
-    database_url: str = Field("", description="sqlite:///FILE or postgresql://…; default: a file in the data folder")
+    api_secret: str = Field("", min_length=32, repr=False, description="the key's secret; signs access tokens")
+    database_url: str = Field(
+        "", repr=False, description="sqlite:///FILE or postgresql://…; default: a file in the data folder"
+    )
     rooms: str = Field("local:", description="where rooms are; local: is this server")
     room_creation: bool = Field(True, description="rooms that do not exist are created when somebody joins them")
     public_url: str = Field("", description="the service's URL as clients see it; default: that of each request")
@@ -85,7 +89,7 @@ class Settings(BaseSettings):
     stun_url: str = Field("", description="stun:HOST[:PORT]")
     turn_url: str = Field("", description="turn(s):HOST[:PORT][?transport=udp|tcp]")
     turn_username: str = Field("", description="for the TURN server")
-    turn_password: str = Field("", description="for the TURN server")
+    turn_password: str = Field("", repr=False, description="for the TURN server")
 
     allowed_networks: Networks = Field(
         default_factory=list, description="private networks that callbacks and outputs may go to: 10.0.0.0/8,…"
@@ -110,9 +114,9 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments come first, then the environment, then the file."""
-        file = settings_cls.model_config.get("toml_file")
-        return init_settings, env_settings, *([TomlConfigSettingsSource(settings_cls)] if file else [])
+        """Arguments come first, then the environment, then the file that AUDIOMIXER_CONFIG names."""
+        file = settings_cls.model_config.get("toml_file") or os.environ.get("AUDIOMIXER_CONFIG")
+        return init_settings, env_settings, *([TomlConfigSettingsSource(settings_cls, Path(str(file)))] if file else [])
 
     @model_validator(mode="after")
     def _check(self) -> "Settings":
@@ -143,8 +147,10 @@ class Settings(BaseSettings):
         kept |= {name: _make(name) for name in made}
         if made:
             file = self.data / _CREDENTIALS
-            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
+            new = file.with_suffix(".new")
+            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
                 json.dump(kept, opened, indent=2)
+            new.replace(file)
         self._take(kept)
         return made
 

@@ -41,7 +41,10 @@ class MediaProcessor(Resource, Base):
     """A mixer at work, or its record."""
 
     __tablename__ = "media_processors"
-    __table_args__ = (Index("media_processors_page", "created", "sid"),)
+    __table_args__ = (
+        Index("media_processors_page", "created", "sid"),
+        Index("media_processors_by_status", "status"),
+    )
 
     extension: Mapped[str] = mapped_column(String(64))
     extension_context: Mapped[str] = mapped_column(Text)
@@ -66,7 +69,10 @@ class PlayerStreamer(Resource, Base):
     """A stream that can be played, or its record."""
 
     __tablename__ = "player_streamers"
-    __table_args__ = (Index("player_streamers_page", "created", "sid"),)
+    __table_args__ = (
+        Index("player_streamers_page", "created", "sid"),
+        Index("player_streamers_by_status", "status"),
+    )
 
     video: Mapped[bool]
     max_duration: Mapped[int] = mapped_column(Integer)
@@ -88,6 +94,7 @@ class Room(Resource, Base):
     __table_args__ = (
         Index("rooms_page", "created", "sid"),
         Index("rooms_by_name", "unique_name", "status"),
+        Index("rooms_by_status", "status"),
     )
 
     unique_name: Mapped[str] = mapped_column(Text)
@@ -112,6 +119,15 @@ class Participant(Base):
     status: Mapped[str] = mapped_column(String(16))
     started: Mapped[float] = mapped_column(Float)
     ended: Mapped[float | None] = mapped_column(Float)
+
+
+class Heartbeat(Base):
+    """When the service was last known to be alive."""
+
+    __tablename__ = "heartbeats"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[float] = mapped_column(Float)
 
 
 class Callback(Base):
@@ -149,7 +165,9 @@ class Store:
 
     def __init__(self, url: str) -> None:
         try:
-            self._engine = create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True)
+            self._engine = create_engine(
+                url, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args=_limits(url)
+            )
         except (ArgumentError, ImportError) as error:
             raise ValueError(f"database_url: expected sqlite:///FILE or postgresql://…: {error}") from None
         if self._engine.dialect.name == "sqlite":
@@ -187,6 +205,13 @@ def migrate(engine: Engine) -> None:
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, "head")
+
+
+def _limits(url: str) -> dict[str, Any]:
+    """A server that hangs is an error within seconds."""
+    if not url.startswith("postgresql"):
+        return {}
+    return {"connect_timeout": 5, "tcp_user_timeout": 10_000, "options": "-c statement_timeout=10000"}
 
 
 def _set_up_sqlite(connection: Any, record: Any) -> None:

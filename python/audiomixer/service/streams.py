@@ -66,8 +66,9 @@ class Stream:
         """
         if not 0 < len(text.encode()) <= _LONGEST_TEXT:
             raise ValueError(f"Metadata: expected 1 to {_LONGEST_TEXT} bytes of text, got {len(text.encode())}")
+        time = self.mixer.time
         for output in self.outputs:
-            output.write_metadata(text, self.mixer.time)
+            output.write_metadata(text, time)
 
 
 class Streams:
@@ -84,6 +85,12 @@ class Streams:
         self.turnstile = turnstile
         self.max_listeners = max_listeners
         self.closed = asyncio.Event()
+        self._changed = asyncio.Event()
+        """Set, and replaced, when a stream comes or goes."""
+        self.readers = 0
+        """Of server-sent events."""
+        self.dropped = 0
+        """Packets that outputs of streams lost that are gone."""
         self._streams: dict[str, Stream] = {}
         self._ended: dict[str, Stream] = {}
 
@@ -94,7 +101,21 @@ class Streams:
     @property
     def full(self) -> bool:
         """Whether there are as many listeners as there may be."""
-        return sum(stream.whep.listeners for stream in self._streams.values()) >= self.max_listeners
+        return sum(stream.whep.taken for stream in self._streams.values()) >= self.max_listeners
+
+    async def until_changed(self, seconds: float) -> None:
+        """Waits until a stream comes or goes, or everything ends; not for longer than so many seconds."""
+        changed = asyncio.ensure_future(self._changed.wait())
+        closed = asyncio.ensure_future(self.closed.wait())
+        try:
+            await asyncio.wait([changed, closed], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
+            closed.cancel()
+
+    def _change(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     def get(self, sid: str) -> Stream | None:
         """The stream with this SID, if there is one, or was until just now."""
@@ -119,12 +140,15 @@ class Streams:
     def add(self, stream: Stream) -> None:
         """Begins to serve a stream."""
         self._streams[stream.sid] = stream
+        self._change()
 
     def retire(self, sid: str) -> None:
         """A stream has ended; what players have not got yet is served for a while."""
         stream = self._streams.pop(sid, None)
         if stream:
+            self.dropped += sum(output.dropped for output in stream.outputs)
             self._ended[sid] = stream
+            self._change()
             asyncio.get_running_loop().call_later(_LINGER, self._ended.pop, sid, None)
 
     def forget(self, sid: str) -> None:

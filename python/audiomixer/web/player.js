@@ -6,6 +6,7 @@
 import { connect as whep } from './webrtc.js';
 
 const CONNECTING = 6000; // ms until HLS is tried instead
+const ANSWERING = 8000; // ms for a server to answer
 const SILENT = 2500; // ms without a payload, of which there are two a second: the connection is lost
 const FIRST_PAUSE = 250; // ms until the next try, twice as long each time
 const LONGEST_PAUSE = 2000;
@@ -98,6 +99,7 @@ export class Player {
   #transport; // what plays: { name, stop(), position, latency, stats() }
   #attempt = 0; // stale work sees by this that it is
   #newest = -1;
+  #played = 0; // s, by transports that are gone
 
   /** @private Use `Player.connect`. */
   constructor(base, sid, hlsUrl, options) {
@@ -129,7 +131,7 @@ export class Player {
 
   /** Seconds played. */
   get position() {
-    return this.#transport?.position ?? 0;
+    return this.#played + (this.#transport?.position ?? 0);
   }
 
   /** Seconds from the mix to the ear, as far as the browser tells. */
@@ -196,7 +198,13 @@ export class Player {
   }
 
   #emit(event, payload) {
-    for (const handler of [...(this.#handlers.get(event) ?? [])]) handler(payload);
+    for (const handler of [...(this.#handlers.get(event) ?? [])]) {
+      try {
+        handler(payload);
+      } catch (error) {
+        reportError(error);
+      }
+    }
   }
 
   #become(state) {
@@ -207,6 +215,11 @@ export class Player {
 
   #stop() {
     this.#attempt += 1;
+    this.#drop();
+  }
+
+  #drop() {
+    this.#played = this.position;
     this.#transport?.stop();
     this.#transport = undefined;
   }
@@ -229,15 +242,18 @@ export class Player {
         this.#transport = transport;
         this.#become(State.Playing);
         await transport.lost;
-        transport.stop();
         if (isStale()) return;
-        this.#transport = undefined;
+        this.#drop();
         [pause, lostAt] = [FIRST_PAUSE, performance.now()];
         this.#become(State.Buffering);
         this.#emit(EventName.Rebuffering);
       } catch (error) {
         if (isStale()) return;
         if (error.code === Code.NOT_AVAILABLE) return this.#finish();
+        if (error.code === Code.INVALID_STATE) {
+          this.#emit(EventName.Error, error);
+          return this.pause();
+        }
         if (!mayPass(error)) return this.#finish(error);
         if (performance.now() - lostAt > PATIENCE) return this.#finish(new PlayerError(Code.TIMEOUT, error.message));
       }
@@ -257,8 +273,9 @@ export class Player {
       try {
         return await this.#openWhep();
       } catch (error) {
-        // That the media does not get through is what HLS is for; whatever else it is, HLS would have it too.
-        if (wanted === 'whep' || error.code !== Code.NETWORK) throw error;
+        // That the media does not get through is what HLS is for, or that there is no room for one more listener.
+        const isFinal = [Code.AUTHORIZATION, Code.NOT_AVAILABLE, Code.INVALID_STATE, Code.NETWORK_IO].includes(error.code);
+        if (wanted === 'whep' || isFinal) throw error;
       }
     }
     return this.#openHls();
@@ -271,6 +288,7 @@ export class Player {
     const channel = pc.createDataChannel('timed-metadata');
     const began = performance.now();
     let heardAt = Infinity;
+    const delay = new JitterBufferDelay(pc);
     let latency = 0.1;
     channel.onmessage = ({ data }) => {
       heardAt = performance.now();
@@ -297,7 +315,7 @@ export class Player {
     };
     const watching = setInterval(async () => {
       if (performance.now() - heardAt > SILENT) lost.give();
-      latency = await jitterBufferDelay(pc, latency);
+      latency = (await delay.measure()) ?? latency;
     }, 500);
     const transport = {
       name: 'whep',
@@ -336,7 +354,7 @@ export class Player {
     const Hls = this.#options.hls;
     if (Hls?.isSupported()) return this.#openHlsJs(Hls);
     if (!canPlayHls()) throw new PlayerError(Code.NOT_SUPPORTED, 'WebRTC does not get through, and this browser does not play HLS.');
-    await get(this.#hlsUrl);
+    await this.#untilPlayable();
     const element = this.#element;
     const lost = signal();
     element.srcObject = null;
@@ -383,7 +401,7 @@ export class Player {
   }
 
   async #openHlsJs(Hls) {
-    await get(this.#hlsUrl);
+    await this.#untilPlayable();
     const element = this.#element;
     const lost = signal();
     const cues = [];
@@ -430,6 +448,12 @@ export class Player {
     }
   }
 
+  /** Sees that the playlist is there, and not that of a stream that has ended, which is there for a while. */
+  async #untilPlayable() {
+    const playlist = await get(this.#hlsUrl);
+    if (playlist.includes('#EXT-X-ENDLIST')) throw new PlayerError(Code.NOT_AVAILABLE, 'The stream has ended.');
+  }
+
   async #start(element) {
     element.volume = this.#volume;
     element.muted = this.#muted;
@@ -449,7 +473,7 @@ export class Player {
       if (s <= this.#newest) return;
       this.#newest = s;
     }
-    this.#emit(EventName.TimedMetadataReceived, { metadata, time });
+    this.#emit(EventName.TimedMetadataReceived, { metadata, time: this.#played + time });
   }
 }
 
@@ -468,7 +492,7 @@ function granted(accessToken) {
 async function get(url) {
   let response;
   try {
-    response = await fetch(url);
+    response = await fetch(url, { signal: AbortSignal.timeout(ANSWERING) });
   } catch (error) {
     throw new PlayerError(Code.NETWORK_IO, error.message);
   }
@@ -488,7 +512,8 @@ function toPlayerError(error) {
   const byStatus = { 401: Code.AUTHORIZATION, 403: Code.AUTHORIZATION, 404: Code.NOT_AVAILABLE, 429: Code.TOO_MANY_REQUESTS };
   if (error.status) return new PlayerError(byStatus[error.status] ?? Code.NETWORK_IO, error.message);
   if (error.name === 'NotAllowedError') return new PlayerError(Code.INVALID_STATE, 'The browser wants a click first.');
-  return new PlayerError(error instanceof TypeError ? Code.NETWORK_IO : Code.MEDIA, error.message);
+  const isNetwork = error instanceof TypeError || error.name === 'TimeoutError';
+  return new PlayerError(isNetwork ? Code.NETWORK_IO : Code.MEDIA, error.message);
 }
 
 /** Whether trying again may help. */
@@ -498,8 +523,8 @@ function mayPass(error) {
 
 function sequenceNumber(text) {
   try {
-    const { s } = JSON.parse(text);
-    return Number.isInteger(s) ? s : null;
+    const { s, p } = JSON.parse(text);
+    return Number.isInteger(s) && p instanceof Object ? s : null;
   } catch {
     return null;
   }
@@ -518,13 +543,25 @@ function* privateTexts(tag) {
   }
 }
 
-async function jitterBufferDelay(pc, otherwise) {
-  for (const report of (await pc.getStats()).values()) {
-    if (report.type === 'inbound-rtp' && report.jitterBufferEmittedCount) {
-      return report.jitterBufferDelay / report.jitterBufferEmittedCount;
-    }
+/** How long audio has lately waited in a connection's jitter buffer, in seconds. */
+class JitterBufferDelay {
+  #pc;
+  #delay = 0;
+  #emitted = 0;
+
+  constructor(pc) {
+    this.#pc = pc;
   }
-  return otherwise;
+
+  async measure() {
+    for (const { type, jitterBufferDelay, jitterBufferEmittedCount } of (await this.#pc.getStats()).values()) {
+      if (type !== 'inbound-rtp' || !(jitterBufferEmittedCount > this.#emitted)) continue;
+      const lately = (jitterBufferDelay - this.#delay) / (jitterBufferEmittedCount - this.#emitted);
+      [this.#delay, this.#emitted] = [jitterBufferDelay, jitterBufferEmittedCount];
+      return lately;
+    }
+    return undefined;
+  }
 }
 
 function canPlayHls() {

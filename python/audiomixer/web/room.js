@@ -1,5 +1,6 @@
 // A room: join with the microphone by WHIP, hear everybody else, see who is how loud.
 
+import { readEvents } from './events.js';
 import { Meters } from './meters.js';
 import { connect } from './webrtc.js';
 
@@ -38,9 +39,7 @@ async function enter() {
   pc.ontrack = ({ streams, track }) => (find('#audio').srcObject = streams[0] ?? new MediaStream([track]));
   pc.onconnectionstatechange = () => {
     if (pc.connectionState === 'connected') say('You are in the room.');
-    if (['failed', 'closed'].includes(pc.connectionState)) {
-      leave('The connection was lost, or somebody joined by your name.', true);
-    }
+    if (['failed', 'closed'].includes(pc.connectionState)) lose();
   };
   disconnect = async () => {
     pc.onconnectionstatechange = null;
@@ -49,11 +48,19 @@ async function enter() {
   disconnect = await connect(pc, new URL(`whip/${encodeURIComponent(room)}?${new URLSearchParams({ identity })}`, root), token);
 }
 
+/** The connection is lost: because the server is gone, which will be back, or for good. */
+async function lose() {
+  const isThere = await fetch(new URL('healthz', root)).then(({ ok }) => ok, () => false);
+  if (isThere) leave('The connection was lost, or somebody joined by your name.', true);
+  else say('The server is gone; waiting for it…', true);
+}
+
 /** The server was gone, and is back. */
 async function comeBack() {
   disconnect?.();
+  disconnect = undefined;
   say('Coming back…');
-  await enter().catch((error) => leave(error.message, true));
+  await enter().catch((error) => (error.status ? leave(error.message, true) : say(error.message, true)));
 }
 
 function present(isPresent) {
@@ -83,26 +90,18 @@ function toggleMute() {
   say(track.enabled ? 'You are in the room.' : 'You are in the room, muted.');
 }
 
-function watch(isBack = false) {
+/** Shows who is here; when the server was gone and is back, comes back. */
+async function watch() {
   const url = new URL(`rooms/${encodeURIComponent(room)}/volumes`, root);
-  if (token) url.searchParams.set('token', token);
-  const events = new EventSource(url);
-  events.onopen = () => isBack && microphone && comeBack();
-  events.onmessage = ({ data }) => meters.show(JSON.parse(data));
-  events.onerror = async () => {
-    events.close();
+  for (let isBack = false; ; isBack = true) {
+    try {
+      await readEvents(url, token, () => isBack && microphone && comeBack(), (data) => meters.show(JSON.parse(data)));
+    } catch (error) {
+      if (error.status === 401) return say('This room needs an invitation: a link that ends in #token=…', true);
+    }
     meters.show({});
-    if ((await statusOf(url)) === 401) return say('This room needs an invitation: a link that ends in #token=…', true);
-    setTimeout(watch, AGAIN, true);
-  };
-}
-
-/** What the server says of a stream of events, which an EventSource does not tell. */
-async function statusOf(url) {
-  const asking = new AbortController();
-  const { status } = await fetch(url, { signal: asking.signal }).catch(() => ({}));
-  asking.abort();
-  return status;
+    await new Promise((resolve) => setTimeout(resolve, AGAIN));
+  }
 }
 
 find('#join').addEventListener('submit', async (event) => {

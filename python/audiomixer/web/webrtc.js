@@ -1,5 +1,6 @@
 // WHIP and WHEP (RFC 9725 and its draft twin): one POST with an offer, one answer back.
 
+const ANSWERING = 8000; // ms for a server to answer
 const GATHERING = 1000; // ms to wait for candidates; a server finds the others by itself
 
 /** Connects `pc` to a WHIP or WHEP endpoint. @returns {Promise<() => Promise<void>>} what disconnects it again */
@@ -11,7 +12,8 @@ export async function connect(pc, endpoint, token) {
   await gathered(pc);
   const headers = { 'Content-Type': 'application/sdp' };
   if (token) headers.Authorization = `Bearer ${token}`;
-  const response = await fetch(endpoint, { method: 'POST', headers, body: pc.localDescription.sdp });
+  const signal = AbortSignal.timeout(ANSWERING);
+  const response = await fetch(endpoint, { method: 'POST', headers, body: pc.localDescription.sdp, signal });
   if (!response.ok) throw Object.assign(new Error(await problem(response)), { status: response.status });
   await pc.setRemoteDescription({ type: 'answer', sdp: await response.text() });
   const resource = new URL(response.headers.get('Location'), response.url);

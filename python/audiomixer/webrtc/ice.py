@@ -17,10 +17,14 @@ import aioice.ice
 import aioice.stun
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 
+from audiomixer.pacer import clock
+
 _PATIENCE: Final = 0.5
 """Seconds that a connection waits for STUN and TURN servers."""
 _PROBE_INTERVAL: Final = 10.0
 _PROBE_TIMEOUT: Final = 2.0
+_AVOIDED: Final = 60.0
+"""Seconds for which a server is left out that refuses, or is too slow, though it answers probes."""
 _URL: Final = re.compile(
     r"(?P<scheme>stuns?|turns?):(?P<host>\[[0-9a-fA-F:]+\]|[^:/?\[\]]+)(:(?P<port>\d{1,5}))?(\?transport=(?P<transport>udp|tcp))?"
 )
@@ -94,6 +98,8 @@ class Ice:
         self.ports = ports
         self.servers = list(servers)
         self._down: set[IceServer] = set()
+        self._failed: dict[IceServer, float] = {}
+        """When a server that answers has refused a connection, or was too slow for it."""
 
     def restrict(self, connection: aioice.Connection) -> None:
         """Has a connection gather here, instead of everywhere."""
@@ -116,14 +122,20 @@ class Ice:
         except Exception as error:
             self._mark_down(server, error)
         else:
+            if clock() - self._failed.get(server, -_AVOIDED) < _AVOIDED:
+                return
             if server in self._down:
                 _log.info("%s server %s is back", server.kind, server.host)
             self._down.discard(server)
 
     def _mark_down(self, server: IceServer, error: BaseException | None) -> None:
         if server not in self._down:
-            _log.warning("%s server %s does not answer, and is left out: %r", server.kind, server.host, error)
+            _log.warning("%s server %s is of no use, and left out: %r", server.kind, server.host, error)
         self._down.add(server)
+
+    def _fail(self, server: IceServer, error: BaseException) -> None:
+        self._failed[server] = clock()
+        self._mark_down(server, error)
 
     async def _gather(self, connection: Any, component: int) -> list[Candidate]:
         protocols = [p for address in self.addresses if (p := await self._bind(connection, component, address))]
@@ -141,10 +153,10 @@ class Ice:
         done, pending = await asyncio.wait(asked, timeout=_PATIENCE)
         for task in pending:
             task.cancel()
-            self._mark_down(asked[task], TimeoutError())
+            self._fail(asked[task], TimeoutError())
         for task in done:
             if error := task.exception():
-                self._mark_down(asked[task], error)
+                self._fail(asked[task], error)
                 continue
             candidate, relay = task.result()
             candidates.append(candidate)

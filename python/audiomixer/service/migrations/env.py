@@ -1,4 +1,4 @@
-"""Runs migrations on the connection that `store.migrate` gives; for a new one, `make migration NAME=…`."""
+"""Runs migrations on the connection that `store.migrate` gives."""
 
 from alembic import context
 

@@ -62,6 +62,17 @@ def authenticate(
         ApiError: It has not.
     """
     check_credentials(service_of(request), credentials)
+    _check_site(request)
+
+
+def _check_site(request: Request) -> None:
+    """Refuses forms that pages of other sites send: browsers keep credentials, and would send them along."""
+    if request.method in {"GET", "HEAD"}:
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    own = {f"{request.url.scheme}://{request.url.netloc}", "/".join(base_url(request).split("/")[:3])}
+    if site not in {None, "same-origin", "none"} or (origin is not None and origin not in own):
+        raise ApiError(403, "Origin: expected no other site's")
 
 
 def check_credentials(service: Service, credentials: HTTPBasicCredentials | None) -> None:

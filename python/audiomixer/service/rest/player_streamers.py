@@ -1,7 +1,5 @@
 """`/v1/PlayerStreamers`, their playback grants, and their timed metadata."""
 
-import asyncio
-import contextlib
 import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final, Literal
@@ -47,8 +45,8 @@ open_router = APIRouter(tags=["PlayerStreamers"], responses=ERRORS)
 """Of what players may do as well, with a playback token."""
 
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:]+\](:\d{1,5})?")
-_LOOK_AGAIN: Final = 0.5
-"""Seconds until the next look for a stream that has not started."""
+_LOOK_AGAIN: Final = 10.0
+"""Seconds until the next look whether a stream may still start."""
 Status = Literal["created", "started", "ended", "failed"]
 
 
@@ -289,10 +287,9 @@ async def timed_metadata(
                     yield text
             if (await _find(request, service, sid)).status not in OPEN:
                 return
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(service.streams.closed.wait(), _LOOK_AGAIN)
+            await service.streams.until_changed(_LOOK_AGAIN)
 
-    return events(payloads())
+    return events(service.streams, payloads())
 
 
 def _resource(request: Request, service: Service, row: PlayerStreamer) -> Resource:

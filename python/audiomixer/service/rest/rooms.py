@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 import fastapi
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, Field
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from audiomixer.service.errors import ApiError
@@ -220,8 +220,8 @@ async def usage(service: TheService, room: Found) -> Usage:
     """How long participants have been in a Room, all together."""
 
     def seconds(session: Session) -> float:
-        stays = session.execute(select(Participant.started, Participant.ended).where(Participant.room_sid == room.sid))
-        return sum((ended or now()) - started for started, ended in stays)
+        stay = func.coalesce(Participant.ended, now()) - Participant.started
+        return session.scalar(select(func.sum(stay)).where(Participant.room_sid == room.sid)) or 0.0
 
     return Usage(sid=room.sid, participant_minutes=round(await service.store.run(seconds) / 60, 3))
 

@@ -24,6 +24,12 @@ def upgrade() -> None:
         batch_op.create_index("callbacks_by_resource", ["resource_sid", "id"], unique=False)
 
     op.create_table(
+        "heartbeats",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
         "media_processors",
         sa.Column("extension", sa.String(length=64), nullable=False),
         sa.Column("extension_context", sa.Text(), nullable=False),
@@ -48,6 +54,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("sid"),
     )
     with op.batch_alter_table("media_processors", schema=None) as batch_op:
+        batch_op.create_index("media_processors_by_status", ["status"], unique=False)
         batch_op.create_index("media_processors_page", ["created", "sid"], unique=False)
 
     op.create_table(
@@ -70,6 +77,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("sid"),
     )
     with op.batch_alter_table("player_streamers", schema=None) as batch_op:
+        batch_op.create_index("player_streamers_by_status", ["status"], unique=False)
         batch_op.create_index("player_streamers_page", ["created", "sid"], unique=False)
 
     op.create_table(
@@ -93,6 +101,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("rooms", schema=None) as batch_op:
         batch_op.create_index("rooms_by_name", ["unique_name", "status"], unique=False)
+        batch_op.create_index("rooms_by_status", ["status"], unique=False)
         batch_op.create_index("rooms_page", ["created", "sid"], unique=False)
 
     op.create_table(
