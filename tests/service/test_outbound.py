@@ -1,10 +1,12 @@
 """Where the service may connect to on a client's word."""
 
 import ipaddress
+import socket
 
 import pytest
 
 from audiomixer.service.outbound import ForbiddenError, Outbound
+from tests.service.api import Api
 
 
 @pytest.mark.parametrize(
@@ -54,3 +56,18 @@ async def test_places_that_are_not() -> None:
         assert await outbound.check(url, "StatusCallback", ("http", "https")) == url
     with pytest.raises(ForbiddenError):
         await outbound.check("http://10.0.0.1/", "StatusCallback", ("http", "https"))
+
+
+async def test_an_output_whose_name_has_come_to_mean_another_address(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Public when it is given, private when it is connected to: the MediaProcessor fails, and connects to nothing."""
+    answers = iter(["203.0.113.7", "203.0.113.7", "127.0.0.1"])
+
+    def look_up(host: str, port: object, **_: object) -> list[tuple[object, ...]]:
+        address = next(answers) if host == "push.example" else host
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0))]
+
+    api.service.outbound._allowed.clear()
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(ipaddress.IPv4Address, "is_global", property(lambda self: not self.is_loopback))
+    processor = await api.processor("lounge", "rtmp://push.example/live/key")
+    assert (processor["status"], processor["ended_reason"]) == ("failed", "error-streaming-media")

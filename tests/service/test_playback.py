@@ -101,7 +101,7 @@ async def test_an_applications_own_payloads_are_in_the_stream(api: Api) -> None:
     """Sent once: the server-sent events, a WebRTC listener and the ID3 of HLS have it."""
     streamer = await playing(api)
     session = (await fetch(await api.playback_url(streamer))).text.splitlines()[-1].partition("token=")[2]
-    text = json.dumps({"poll": "Which song?\nTwo lines"})
+    text = json.dumps({"s": 10**9, "poll": "Which song?\u2028Two lines"}, ensure_ascii=False)
     async with Client(f"{api.url}/whep/{streamer}", token=session) as listener:
         await asyncio.sleep(0.8)
         seen: list[str] = []
@@ -109,15 +109,15 @@ async def test_an_applications_own_payloads_are_in_the_stream(api: Api) -> None:
         async def read() -> None:
             path = f"{api.url}/v1/PlayerStreamers/{streamer}/TimedMetadata"
             async with httpx.AsyncClient() as client, client.stream("GET", path, params={"token": session}) as events:
-                async for line in events.aiter_lines():
-                    seen.append(line.removeprefix("data: "))  # noqa: PERF401 - it is read meanwhile
+                async for line in events.aiter_text():
+                    seen.append(line)  # noqa: PERF401 - it is read meanwhile
 
         reading = asyncio.create_task(read())
         await asyncio.sleep(0.2)
         assert (await api.post(f"PlayerStreamers/{streamer}/TimedMetadata", Metadata=text))["metadata"] == text
         await asyncio.sleep(1.5)
         reading.cancel()
-        assert text in seen
+        assert f"data: {text}\n\n" in "".join(seen)
         assert json.loads(text) in listener.payloads
     stream = api.service.streams.get(streamer)
     assert stream

@@ -10,8 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
+from audiomixer.service.store import MediaProcessor
 from tests.service.api import Api, running
 from tests.service.test_media_processors import payloads
 
@@ -112,7 +115,7 @@ async def test_the_description_is_true(tmp_path: Path, pytestconfig: pytest.Conf
         arguments = [
             *("run", f"{api.url}/v1/openapi.json", "--url", f"{api.url}/v1"),
             *("--auth", f"{settings.account_sid}:{settings.auth_token}", "--phases", "examples,coverage,fuzzing"),
-            # What a schema cannot say, such as that a host has to exist, may be refused; unknown parameters are ignored.
+            # What a schema cannot say, such as that a host has to exist, may be refused; what is unknown is ignored.
             *("--checks", "all", "--exclude-checks", "positive_data_acceptance,negative_data_rejection", "--seed", "1"),
             *("--max-examples", str(pytestconfig.getoption("--examples")), "--continue-on-failure", "--no-color"),
         ]
@@ -162,6 +165,47 @@ async def test_metrics(api: Api) -> None:
     assert (after["audiomixer_rooms"], after["audiomixer_participants"]) == (1, 1)
     assert after["audiomixer_ticks_total"] - before["audiomixer_ticks_total"] > 15
     assert 'audiomixer_packets_total{fate="lost"}' in after
+
+
+async def test_forms_of_other_sites_are_refused(api: Api) -> None:
+    """A browser that knows the credentials sends them with any page's form."""
+    url = f"{api.url}/v1/PlayerStreamers"
+    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
+        assert (await api.client.post(url, headers=headers)).status_code == 403
+    for headers in ({"Sec-Fetch-Site": "same-origin", "Origin": api.url}, {}):
+        assert (await api.client.post(url, headers=headers)).status_code == 201
+
+
+async def test_a_database_that_goes_away_in_the_middle_leaves_nothing_running(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is away while a MediaProcessor begins; when it is back, that has failed, and the stream with it."""
+    monkeypatch.setattr("audiomixer.service.processor_lifecycle._AGAIN", 0.2)
+    streamer, store = await api.streamer(), api.service.store
+    run, calls = store.run, 0
+
+    async def sometimes(work: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if 3 <= calls <= 12:
+            raise OperationalError("select", {}, Exception("away"))
+        return await run(work)
+
+    monkeypatch.setattr(store, "run", sometimes)
+    context = json.dumps({"room": {"name": "lounge"}, "outputs": [streamer]})
+    form = {"Extension": "audio-mixer-v2", "ExtensionContext": context}
+    assert (await api.client.post(f"{api.url}/v1/MediaProcessors", data=form)).status_code in {201, 503}
+    async with asyncio.timeout(10):
+        while (found := (await run(_processors))) and found[0].status == "started":
+            await asyncio.sleep(0.1)
+    monkeypatch.setattr(store, "run", run)
+    assert (await api.get("MediaProcessors"))["media_processors"][0]["ended_reason"] == "internal-service-error"
+    assert api.service.processors.running == 0
+    assert (await api.get(f"PlayerStreamers/{streamer}"))["status"] in {"ended", "created"}
+
+
+def _processors(session: Session) -> list[MediaProcessor]:
+    return list(session.scalars(select(MediaProcessor)))
 
 
 async def test_the_database_is_away(api: Api) -> None:

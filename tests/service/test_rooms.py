@@ -87,6 +87,16 @@ async def test_a_full_room(api: Api) -> None:
             assert sorted(p["identity"] for p in here) == ["alice", "audio-mixer-v2"]
 
 
+async def test_places_are_counted_while_people_join(api: Api) -> None:
+    """Five at the same moment, for one place."""
+    await api.post("Rooms", UniqueName="lounge", MaxParticipants=1)
+    clients = [Client(api.whip("lounge"), Microphone(500), token=api.token(name)) for name in "abcde"]
+    joined = await asyncio.gather(*(client.__aenter__() for client in clients), return_exceptions=True)
+    assert sum(isinstance(outcome, Client) for outcome in joined) == 1
+    for client in clients:
+        await client.__aexit__()
+
+
 async def test_a_full_server(api: Api) -> None:
     api.settings.max_participants, api.settings.max_rooms = 1, 1
     async with Client(api.whip("lounge"), Microphone(500), token=api.token("alice")):
@@ -116,6 +126,7 @@ async def test_rooms_end_when_nobody_is_there(api: Api, monkeypatch: pytest.Monk
         ({"UniqueName": "a/b"}, "UniqueName: "),
         ({"UniqueName": "x" * 129}, "UniqueName: "),
         ({"UniqueName": "\x00"}, "UniqueName: "),
+        ({"UniqueName": "RM" + "0" * 32}, "UniqueName: "),
         ({"MaxParticipants": 0}, "MaxParticipants: "),
         ({"MaxParticipantDuration": 599}, "MaxParticipantDuration: "),
         ({"EmptyRoomTimeout": "x"}, "EmptyRoomTimeout: "),
