@@ -109,7 +109,8 @@ async def until(page: Page, condition: str, seconds: float = 10) -> None:
 
 
 async def listen(page: Page, app: App, streamer: str, options: dict[str, Any] | None = None) -> None:
-    await page.goto(f"{app.url}/web/style.css")
+    # A page of another site.
+    await page.goto(f"http://localhost:{app.port}/web/style.css")
     arguments = [f"{app.url}/web/player.js", await app.player_token(streamer), options or {}]
     assert await page.evaluate(LISTEN, arguments) == streamer
 
