@@ -43,6 +43,8 @@ class Pacer:
         """Rounds of all that is paced."""
         self.late = 0
         """Rounds that ended after the next should have begun."""
+        self.lateness = 0.0
+        """Seconds by which they did, all together."""
 
     def add(self, paced: Paced) -> None:
         """Begins to pace."""
@@ -77,7 +79,10 @@ class Pacer:
                 advancing = [pool.submit(_advance, share) for share in others]
                 _advance(first)
                 wait(advancing)
-                self.late += clock() > tick + FRAME
+                lateness = clock() - (tick + FRAME)
+                if lateness > 0:
+                    self.late += 1
+                    self.lateness += lateness
                 with self._work:
                     self._busy = False
                     self.rounds += 1

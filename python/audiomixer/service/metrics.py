@@ -39,6 +39,7 @@ class ServiceCollector(Collector):
         yield packets
         yield _counter("ticks", "Rounds of 20 ms.", pacer.rounds)
         yield _counter("ticks_late", "Rounds that ended after the next should have begun.", pacer.late)
+        yield _counter("tick_lateness_seconds", "By how much, all together.", pacer.lateness)
         dropped = service.streams.dropped + sum(output.dropped for output in outputs)
         yield _counter("output_dropped", "Packets that slow listeners and servers lost.", dropped)
         yield _gauge("event_readers", "Readers of server-sent events.", service.streams.readers)
