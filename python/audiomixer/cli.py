@@ -5,6 +5,7 @@ import contextlib
 import functools
 import importlib.metadata
 import math
+import re
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -24,11 +25,9 @@ from audiomixer.outputs.push import PushOutput, check_writable
 from audiomixer.rooms.base import RoomError
 from audiomixer.rooms.local import LocalRooms, OpenDoor
 from audiomixer.service import logs, settings
-from audiomixer.service.app import create_app
 from audiomixer.service.demo import ROOM, demo
 from audiomixer.service.media import media_app
 from audiomixer.service.server import PortError, serving, stop_signals
-from audiomixer.service.service import Service
 from audiomixer.service.streams import Streams
 from audiomixer.tokens import Keyring, mint
 from audiomixer.webrtc.ice import Ice, addresses_of
@@ -181,11 +180,13 @@ async def serve_command(
 
     It is set by the environment, or by the same names in lower case, without the prefix, in the file:
     """
+    from audiomixer.service.app import create_app
+
     chosen = _load(data, config)
     logs.set_up(chosen.log_format)
     made = chosen.complete()
     app = create_app(chosen, host)
-    service: Service = app.state.service
+    service = app.state.service
     with stop_signals() as stop:
         await service.start()
         app.state.streams = service.streams
@@ -194,7 +195,8 @@ async def serve_command(
                 typer.echo(f"These credentials were made just now, and are kept in {chosen.data}/credentials.json:")
                 for name in made:
                     typer.echo(f"  {name:<12} {getattr(chosen, name)}")
-            typer.echo(f"Serving {chosen.public_url or url}; stop with Ctrl-C.")
+            public = f" as {chosen.public_url}" if chosen.public_url else ""
+            typer.echo(f"Serving {url}{public}; stop with Ctrl-C.")
             sys.stdout.flush()
             await stop.wait()
 
@@ -229,6 +231,8 @@ async def token_command(
     chosen = _load(data, config)
     chosen.read_credentials()
     player = None
+    if play and (room or not re.fullmatch("VJ[0-9a-f]{32}", play)):
+        raise ValueError("play: expected the SID of a PlayerStreamer, and no room beside it")
     if play:
         signed = chosen.playback_key().grant(play, ttl)
         player = {

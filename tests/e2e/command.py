@@ -37,6 +37,16 @@ async def running(*arguments: str) -> AsyncIterator[Process]:
         await process.communicate()
 
 
+async def until_serving(port: int) -> None:
+    """Waits until a service on `port` answers."""
+    async with asyncio.timeout(20), httpx.AsyncClient() as client:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                await client.get(f"http://127.0.0.1:{port}/healthz")
+                return
+            await asyncio.sleep(0.05)
+
+
 async def stream_url(port: int) -> tuple[str, str]:
     """URL and SID of the first stream of the service on `port`, once there is one."""
     url = f"http://127.0.0.1:{port}"

@@ -10,7 +10,7 @@ import av
 import httpx
 import pytest
 
-from tests.e2e.command import free_port, run, running
+from tests.e2e.command import free_port, run, running, until_serving
 from tests.rooms.client import Client, Microphone
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -29,7 +29,8 @@ async def test_a_room_is_hosted_recorded_and_described(tmp_path: Path) -> None:
     outputs = [argument for file in files for argument in ("--output", str(file))]
     arguments = ["--room", "local:show", "--port", str(port), "--duration", "6", "--metadata", str(metadata)]
     async with running("mix", *arguments, *outputs, "--level", "--max-speakers", "4") as process:
-        await asyncio.sleep(2)
+        await until_serving(port)
+        await asyncio.sleep(1)
         async with Client(f"http://127.0.0.1:{port}/whip/show?identity=alice", Microphone(500), hears=False):
             await asyncio.sleep(2)
         _, err = await process.communicate()
@@ -73,7 +74,7 @@ async def test_a_room_with_a_secret_takes_tokens_made_by_the_command(tmp_path: P
     assert code == 0
     output = ["--output", str(tmp_path / "show.wav")]
     async with running("mix", "--room", "local:show", "--port", str(port), "--secret", SECRET, *output):
-        await asyncio.sleep(2)
+        await until_serving(port)
         url = f"http://127.0.0.1:{port}/whip/show"
         async with Client(url, Microphone(500), token=token.strip()), httpx.AsyncClient() as client:
             rooms = (await client.get(f"http://127.0.0.1:{port}/overview.json")).json()["rooms"]

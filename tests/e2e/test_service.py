@@ -247,6 +247,39 @@ async def test_the_pages_need_an_invitation(app: App, browser: Browser) -> None:
     await page.get_by_text("You are in the room.").wait_for()
 
 
+async def test_who_is_put_out_of_a_room_is_told(app: App, plain_page: Page) -> None:
+    """The room completes while somebody is in it by the page: it says so within seconds."""
+    page = plain_page
+    token = app.access_token(identity="chromium", video={"room": "show"})
+    await page.goto(f"{app.url}/rooms/show#token={token}")
+    await page.get_by_role("button", name="Join with microphone").click()
+    await page.get_by_text("You are in the room.").wait_for()
+    await app.post("Rooms/show", Status="completed")
+    await page.get_by_text("The room has ended").wait_for(timeout=4000)
+    assert await page.get_by_role("button", name="Join with microphone").is_visible()
+
+
+async def test_a_listener_may_come_before_the_stream(app: App, plain_page: Page) -> None:
+    """Connected and waiting at 0 s; the stream begins at 1 s, and plays by itself; as an old application listens."""
+    page = plain_page
+    streamer = (await app.post("PlayerStreamers"))["sid"]
+    await listen(page, app, streamer)
+    await page.wait_for_timeout(1000)
+    assert await page.evaluate("player.state") == "buffering"
+    context = json.dumps({"room": {"name": "show"}, "outputs": [streamer]})
+    await app.post("MediaProcessors", Extension="audio-mixer-v2", ExtensionContext=context)
+    await until(page, "player.state === 'playing' && log.payloads.length > 1")
+    assert await page.evaluate("log.errors") == []
+
+
+async def test_a_folder_serves_one_process(app: App) -> None:
+    command = (AUDIOMIXER, "serve", "--port", "0", "--data", str(app.data))
+    second = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
+    _, err = await second.communicate()
+    assert second.returncode == 2
+    assert b"is in use by another audiomixer" in err
+
+
 async def test_it_stops_in_order_and_logs_no_secret(app: App) -> None:
     """SIGTERM with a stream running and a reader of its payloads: it ends within seconds, with code 0."""
     streamer, processor = await app.stream("show")

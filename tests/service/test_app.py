@@ -19,7 +19,7 @@ async def get(service: Service, path: str) -> httpx.Response:
 
 
 async def test_what_there_is(service: Service) -> None:
-    assert (await get(service, "/overview.json")).json() == {"rooms": [], "streams": []}
+    assert (await get(service, "/overview.json")).json() == {"needsTokens": False, "rooms": [], "streams": []}
     stream = await service.streams.start("lounge")
     overview = (await get(service, "/overview.json")).json()
     assert overview["rooms"] == [{"name": "lounge", "identities": []}]

@@ -1,8 +1,10 @@
 """Who may play: grants, tokens, origins; and payloads of an application's own."""
 
 import asyncio
+import io
 import json
 
+import av
 import httpx
 import jwt
 import pytest
@@ -121,9 +123,12 @@ async def test_an_applications_own_payloads_are_in_the_stream(api: Api) -> None:
         assert json.loads(text) in listener.payloads
     stream = api.service.streams.get(streamer)
     assert stream
+    await api.service.close()
     playlist = (stream.hls.media_playlist() or "").splitlines()
-    segments = [await stream.hls.media(line) or b"" for line in playlist if line.endswith(".ts")]
-    assert any(b"Which song?" in segment for segment in segments)
+    whole = b"".join([await stream.hls.media(line) or b"" for line in playlist if line.endswith(".ts")])
+    with av.open(io.BytesIO(whole), format="mpegts") as container:
+        tags = [bytes(packet) for packet in container.demux(container.streams[1]) if packet.size]
+    assert sum("Which song?" in tag.decode(errors="ignore") for tag in tags) == 1
 
 
 async def test_payloads_that_are_none(api: Api) -> None:

@@ -14,12 +14,13 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from audiomixer.service.errors import HANDLERS, error_response
+from audiomixer.service.errors import error_response
 from audiomixer.service.limits import RequestLimits
 from audiomixer.service.media import CORS, media_routes
 from audiomixer.service.metrics import render
 from audiomixer.service.rest.api import create_api
 from audiomixer.service.rest.common import check_credentials, service_of
+from audiomixer.service.rest.errors import API_HANDLERS
 from audiomixer.service.service import Service
 from audiomixer.service.settings import Settings, load
 from audiomixer.service.store import StoreClosedError
@@ -61,7 +62,7 @@ def create_app(settings: Settings | None = None, host: str = "0.0.0.0") -> Starl
             Middleware(RequestLimits, rate=settings.requests_per_second, proxies=settings.proxies),
             Middleware(_Started, service=service),
         ],
-        exception_handlers=HANDLERS,
+        exception_handlers=API_HANDLERS,
         lifespan=lifespan,
     )
     app.state.service = service

@@ -89,7 +89,8 @@ class Callbacks:
 
         `deliver` has to follow.
         """
-        _log.info("%s %s", event, parameters.get("EndedReason") or "", extra={"sid": resource.sid})
+        reason = parameters.get("EndedReason")
+        _log.info("%s", f"{event}: {reason}" if reason else event, extra={"sid": resource.sid})
         url = resource.status_callback
         if not url:
             return

@@ -1,23 +1,16 @@
 """Errors as clients get them: JSON with a code, a message that names what was expected, and a status."""
 
-import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
-from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import InterfaceError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-
-from audiomixer.service.store import StoreClosedError
 
 _CODES: Final = {400: 20001, 401: 20003, 403: 20003, 404: 20404, 405: 20004, 429: 20429}
 """By status; any other is 20000 more than the status."""
 _MORE: Final = "https://www.twilio.com/docs/errors/"
 """Where the codes, which are the retired service's, are explained."""
-
-_log = logging.getLogger(__name__)
 
 
 class ApiError(HTTPException):
@@ -58,31 +51,12 @@ async def _http(request: Request, error: Exception) -> Response:
     return error_response(error.status_code, message, code, error.headers)
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for no other
-    problems = [f"{'.'.join(str(part) for part in e['loc'][1:]) or 'body'}: {e['msg']}" for e in error.errors()]
-    return error_response(400, "; ".join(problems), 20001)
-
-
-async def _no_database(request: Request, error: Exception) -> Response:
-    _log.error("the database does not answer: %s", error)
-    return error_response(503, "The database does not answer", 20503, {"Retry-After": "5"})
-
-
-async def _stopping(request: Request, error: Exception) -> Response:
-    return error_response(503, "The service is stopping", 20503, {"Retry-After": "5"})
-
-
 async def _unexpected(request: Request, error: Exception) -> Response:
     return error_response(500, "Internal server error", 20500)
 
 
 HANDLERS: Final[dict[Any, Callable[[Request, Any], Coroutine[Any, Any, Response]]]] = {
     HTTPException: _http,
-    RequestValidationError: _invalid,
-    OperationalError: _no_database,
-    InterfaceError: _no_database,
-    StoreClosedError: _stopping,
     Exception: _unexpected,
 }
 """To be given to an application."""

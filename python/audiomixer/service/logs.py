@@ -19,6 +19,15 @@ class _Redacting(logging.Formatter):
         )
 
 
+class TextFormatter(_Redacting):
+    """A line of text per record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The whole record."""
+        sid = getattr(record, "sid", None)
+        return super().format(record) + (f" ({sid})" if sid else "")
+
+
 class JsonFormatter(_Redacting):
     """A line of JSON per record: `time`, `level`, `logger`, `message`, and `sid` where there is one."""
 
@@ -42,7 +51,7 @@ def set_up(kind: str) -> None:
     """Logs to stderr, as `json` or `text`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        JsonFormatter() if kind == "json" else _Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        JsonFormatter() if kind == "json" else TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("audiomixer").setLevel(logging.INFO)

@@ -18,9 +18,10 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from audiomixer.encoding import BITRATES
 from audiomixer.outputs.base import OutputError
 from audiomixer.outputs.hls import PLAYLIST_TYPE, SEGMENT_TYPE, TooFarError
-from audiomixer.outputs.playlist import TARGET
+from audiomixer.outputs.playlist import TARGET, master_playlist
 from audiomixer.rooms.base import FullError, NoRoomError, RoomError
 from audiomixer.service.errors import HANDLERS, ApiError
 from audiomixer.service.streams import Stream, Streams
@@ -112,6 +113,8 @@ def _stream(request: Request) -> Stream:
     sid = request.path_params["sid"]
     stream = _streams(request).get(sid)
     if stream is None:
+        if sid in _streams(request).expected:
+            raise ApiError(404, "stream: nothing to play yet", headers={"Retry-After": "2"})
         raise ApiError(404, f"stream: there is no {sid}")
     return stream
 
@@ -135,7 +138,8 @@ async def _overview(request: Request) -> Response:
         }
         for stream in streams
     ]
-    return JSONResponse({"rooms": rooms, "streams": playing})
+    needs_tokens = streams.turnstile is not None
+    return JSONResponse({"needsTokens": needs_tokens, "rooms": rooms, "streams": playing})
 
 
 async def _offer(request: Request) -> str:
@@ -232,7 +236,11 @@ async def _whep_leave(request: Request) -> Response:
 
 async def _hls_master(request: Request) -> Response:
     session = _admit(request, request.query_params.get("token"))
-    return _playlist(request, _stream(request).hls.master_playlist(f"?token={session}" if session else ""), "no-cache")
+    query = f"?token={session}" if session else ""
+    if request.path_params["sid"] in _streams(request).expected:
+        # Players may come before the stream does; at which bitrate it will is not known yet.
+        return _playlist(request, master_playlist(BITRATES[-1], query), "no-cache")
+    return _playlist(request, _stream(request).hls.master_playlist(query), "no-cache")
 
 
 async def _hls_media(request: Request) -> Response:

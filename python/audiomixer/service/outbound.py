@@ -48,7 +48,7 @@ class Outbound:
         Raises:
             ForbiddenError: It may not, or is none; the message begins with `field`.
         """
-        expected = f"{field}: expected a URL of {', '.join(f'{scheme}://' for scheme in schemes)}"
+        expected = f"{field}: expected a URL of {', '.join(f'{scheme}://' for scheme in schemes)}, without spaces"
         try:
             parts = urlsplit(url)
             host, _ = parts.hostname, parts.port

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import hmac
 import logging
-from typing import Literal
+from pathlib import Path
+from typing import IO, Literal
 
 from audiomixer.service.callbacks import Callbacks
 from audiomixer.service.jobs import LocalEngine
@@ -20,6 +22,17 @@ from audiomixer.service.streams import Streams
 from audiomixer.service.turnstile import Turnstile
 
 _log = logging.getLogger(__name__)
+
+
+def _lock(data: Path) -> IO[str]:
+    """Keeps other processes from serving from a folder, until it is closed, or this process ends."""
+    file = (data / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise ValueError(f"data: {data} is in use by another audiomixer") from None
+    return file
 
 
 class Service:
@@ -44,6 +57,7 @@ class Service:
         """Goes on where the last process stopped. Once is enough.
 
         Raises:
+            ValueError: Another process serves from the same folder.
             StoreClosedError: It has been closed.
         """
         if self._state == "started":
@@ -57,6 +71,7 @@ class Service:
 
     async def _start(self) -> None:
         settings = self.settings
+        self._lock = _lock(settings.data)
         await self.store.migrate()
         self.callbacks = Callbacks(self.store, settings.account_sid, settings.auth_token, self.outbound)
         office = Office(settings, self.store, self.callbacks)
@@ -65,7 +80,7 @@ class Service:
         self.turnstile = Turnstile(self.playback_key, settings.keyring())
         self.streams = Streams(self.rooms.local, self.turnstile, settings.max_listeners)
         self.engine = LocalEngine(self.streams, self.outbound, self._prefix)
-        self.streamers = StreamerLifecycle(office)
+        self.streamers = StreamerLifecycle(office, self.streams)
         self.processors = ProcessorLifecycle(office, self.engine, self.rooms, self.streamers)
         self._watching = asyncio.create_task(self.ice.watch()) if self.ice.servers else None
         await self.callbacks.start()
@@ -93,4 +108,5 @@ class Service:
         await self.rooms.close()
         await self.callbacks.close()
         await self.store.close()
+        self._lock.close()
         _log.info("stopped")

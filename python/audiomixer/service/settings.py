@@ -139,7 +139,7 @@ class Settings(BaseSettings):
         Returns:
             The names of the credentials that were made just now.
         """
-        self.data.mkdir(parents=True, exist_ok=True)
+        self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not self.database_url:
             self.database_url = f"sqlite:///{self.data / 'audiomixer.db'}"
         kept = self._kept()
@@ -204,8 +204,8 @@ def load(config: Path | None = None, **given: Any) -> Settings:
         ValueError: A setting is none; the message begins with its name, and holds no secret.
     """
     file = config or os.environ.get("AUDIOMIXER_CONFIG")
-    if file and not Path(file).is_file():
-        raise ValueError(f"config: expected a file, {file} is none")
+    if file:
+        _check_names(Path(file))
 
     class Configured(Settings):
         model_config = SettingsConfigDict(toml_file=file)
@@ -217,8 +217,17 @@ def load(config: Path | None = None, **given: Any) -> Settings:
         name = ".".join(str(part) for part in first["loc"][:1])
         problem = first["msg"].removeprefix("Value error, ")
         raise ValueError(f"{name}: {problem}" if name else problem) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"config: expected TOML: {error}") from None
+
+
+def _check_names(file: Path) -> None:
+    """Sees that a file has settings in it, and nothing else."""
+    try:
+        names = tomllib.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"config: expected a file of TOML, {file}: {error}") from None
+    for name in names:
+        if name not in Settings.model_fields:
+            raise ValueError(f"config: {name}: expected a setting, one of {', '.join(Settings.model_fields)}")
 
 
 def help_text() -> str:

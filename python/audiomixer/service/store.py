@@ -169,7 +169,8 @@ class Store:
                 url, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args=_limits(url)
             )
         except (ArgumentError, ImportError) as error:
-            raise ValueError(f"database_url: expected sqlite:///FILE or postgresql://…: {error}") from None
+            hint = " (which needs the extra `postgresql`)" if url.startswith("postgresql") else ""
+            raise ValueError(f"database_url: expected sqlite:///FILE or postgresql://…{hint}: {error}") from None
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _set_up_sqlite)
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)

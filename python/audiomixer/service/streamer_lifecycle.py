@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, make_sid
 from audiomixer.service.store import PlayerStreamer, now
+from audiomixer.service.streams import Streams
 
 OPEN: Final = ("created", "started")
 _ENDED: Final = {"unexpected-failure": "failed"}
@@ -19,10 +20,12 @@ class StreamerLifecycle:
 
     Args:
         office: Where account is kept.
+        streams: Which has to know what to expect.
     """
 
-    def __init__(self, office: Office) -> None:
+    def __init__(self, office: Office, streams: Streams) -> None:
         self._office = office
+        self._expected = streams.expected
         self._alarms = Alarms()
         self.on_ended: Callable[[PlayerStreamer], Awaitable[None]]
         """Called when one has ended by itself, not because its source did."""
@@ -32,6 +35,8 @@ class StreamerLifecycle:
         running = select(PlayerStreamer).where(PlayerStreamer.status.in_(OPEN))
         for streamer in await self._office.store.run(lambda session: list(session.scalars(running))):
             self._limit(streamer)
+            if streamer.status == "created":
+                self._expected.add(streamer.sid)
 
     def close(self) -> None:
         """Ceases to keep time."""
@@ -68,6 +73,7 @@ class StreamerLifecycle:
 
         streamer = await self._office.store.run(add)
         self._limit(streamer)
+        self._expected.add(streamer.sid)
         self._office.callbacks.deliver(streamer.sid)
         return streamer
 
@@ -83,6 +89,7 @@ class StreamerLifecycle:
 
         await self._office.store.run(start)
         for sid in sids:
+            self._expected.discard(sid)
             self._office.callbacks.deliver(sid)
 
     async def end(self, sid: str, reason: str, problem: str | None = None) -> None:
@@ -106,6 +113,7 @@ class StreamerLifecycle:
     def ended(self, sid: str) -> None:
         """One has ended, and that is on disk."""
         self._alarms.clear(sid)
+        self._expected.discard(sid)
         self._office.callbacks.deliver(sid)
 
     def _limit(self, streamer: PlayerStreamer) -> None:

@@ -87,6 +87,8 @@ class Streams:
         self.closed = asyncio.Event()
         self._changed = asyncio.Event()
         """Set, and replaced, when a stream comes or goes."""
+        self.expected: set[str] = set()
+        """SIDs of streams that have not begun yet."""
         self.readers = 0
         """Of server-sent events."""
         self.dropped = 0

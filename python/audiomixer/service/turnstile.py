@@ -3,7 +3,7 @@
 from typing import Final
 
 from audiomixer.playback import PlaybackKey, token_of
-from audiomixer.tokens import Keyring, TokenError
+from audiomixer.tokens import Access, Keyring, TokenError
 
 SESSION_HEADER: Final = "Playback-Session"
 """Of an answer to a WHEP offer: the token to come back with."""
@@ -35,17 +35,20 @@ class Turnstile:
         try:
             permission = self._key.verify(token, sid)
         except TokenError:
-            url = self._granted(token)
-            if url is None:
+            access = self._access(token)
+            if access is None:
                 raise
+            url = access.playback_url
+            if url is None:
+                raise TokenError("token: expected one with a player grant") from None
             permission = self._key.verify(token_of(url), sid)
         if permission.origin and origin and origin != permission.origin:
             raise OriginError(f"origin: expected {permission.origin}, got {origin}")
         return self._key.session(permission)
 
-    def _granted(self, token: str | None) -> str | None:
-        """The playback URL in an access token; None if it is no access token, or none to play."""
+    def _access(self, token: str | None) -> Access | None:
+        """What an access token says; None if it is none."""
         try:
-            return self._keyring.verify(token).playback_url
+            return self._keyring.verify(token)
         except TokenError:
             return None

@@ -25,11 +25,13 @@ function fill(list, items, nothing) {
 
 async function refresh() {
   try {
-    const { rooms, streams } = await (await fetch('overview.json')).json();
+    const { needsTokens, rooms, streams } = await (await fetch('overview.json')).json();
     const streamLines = streams.map((s) =>
       line(`Mix of ${s.room}`, `${s.bitrate} kbit/s, live for ${s.seconds} s, ${s.listeners} listening`, 'Listen', `listen/${s.sid}`));
     const roomLines = rooms.map((r) =>
       line(r.name, r.identities.join(', ') || 'nobody here yet', 'Join', `rooms/${encodeURIComponent(r.name)}`));
+    // Their pages want an invitation, which this one has not got.
+    if (needsTokens) for (const item of [...streamLines, ...roomLines]) item.querySelector('a').remove();
     fill(document.querySelector('#streams'), streamLines, 'No streams now.');
     fill(document.querySelector('#rooms'), roomLines, 'No rooms now. Enter one, and it is there.');
   } catch {

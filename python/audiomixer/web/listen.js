@@ -16,7 +16,7 @@ if (token) find('#hls').closest('p').hidden = true;
 else find('#hls').href = openUrl;
 
 const STATES = {
-  buffering: 'Connecting…',
+  buffering: 'Connecting, or waiting for the stream to begin…',
   playing: () => (player.stats.transport === 'whep' ? 'Playing live.' : 'Playing, a few seconds behind.'),
   ended: 'The stream has ended.',
   idle: 'Stopped.',
@@ -31,8 +31,8 @@ function onState(state) {
   const text = STATES[state];
   if (text) say(typeof text === 'function' ? text() : text);
   const isOn = state === 'buffering' || state === 'playing';
+  if (state !== 'playing') meters.show({});
   find('#play').textContent = isOn ? 'Stop' : 'Play';
-  if (!isOn) meters.show({});
   if (state === 'ended') player = undefined;
 }
 

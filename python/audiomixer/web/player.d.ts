@@ -46,7 +46,7 @@ export class PlayerError extends Error {
 
 export class Player {
   static readonly State: Readonly<{ Idle: 'idle'; Ready: 'ready'; Buffering: 'buffering'; Playing: 'playing'; Ended: 'ended' }>;
-  static readonly EventName: Readonly<{
+  static readonly Event: Readonly<{
     StateChanged: 'stateChanged';
     TimedMetadataReceived: 'timedMetadataReceived';
     Rebuffering: 'rebuffering';
@@ -55,6 +55,13 @@ export class Player {
     Error: 'error';
   }>;
   static readonly isSupported: boolean;
+  static readonly Error: typeof PlayerError;
+  static readonly version: string;
+  static readonly LogLevel: Readonly<{ Debug: 'debug'; Info: 'info'; Warn: 'warn'; Error: 'error' }>;
+  static readonly logLevel: string;
+  /** Accepted; nothing is told. */
+  static readonly telemetry: { subscribe(handler: unknown): void; unsubscribe(handler: unknown): void };
+  static setLogLevel(level: string): void;
   /** @throws PlayerError */
   static connect(accessToken: string, options?: Options): Promise<Player>;
   /** @throws PlayerError */
@@ -68,11 +75,14 @@ export class Player {
   readonly streamerSid: string;
   readonly stats: { transport: 'whep' | 'hls' | 'hls.js' | null; [name: string]: unknown };
 
-  play(): void;
-  pause(): void;
-  disconnect(): void;
-  attach(element: HTMLMediaElement): void;
-  setVolume(volume: number): void;
+  readonly videoElement: HTMLMediaElement;
+  readonly duration: number;
+
+  play(): this;
+  pause(): this;
+  disconnect(): this;
+  attach(element: HTMLMediaElement): this;
+  setVolume(volume: number): this;
   on<E extends keyof Events>(event: E, handler: Events[E]): this;
   off<E extends keyof Events>(event: E, handler: Events[E]): this;
 }

@@ -10,7 +10,7 @@ const ANSWERING = 8000; // ms for a server to answer
 const SILENT = 2500; // ms without a payload, of which there are two a second: the connection is lost
 const FIRST_PAUSE = 250; // ms until the next try, twice as long each time
 const LONGEST_PAUSE = 2000;
-const PATIENCE = 120_000; // ms until no more tries are made
+const PATIENCE = 600_000; // ms until no more tries are made
 const TICK = 50; // ms between looks for payloads that are due
 const UNKNOWN_LATENCY = 6; // s behind live that browsers play HLS, if they do not say
 const OWNER = 'metadata.live-video.net';
@@ -54,7 +54,17 @@ export class PlayerError extends Error {
 /** Plays one stream. */
 export class Player {
   static State = State;
-  static EventName = EventName;
+  static Event = EventName;
+  static Error = PlayerError;
+  static version = '1';
+  static LogLevel = Object.freeze({ Debug: 'debug', Info: 'info', Warn: 'warn', Error: 'error' });
+  static logLevel = 'error';
+  /** Accepted, as old applications ask for it: nothing is told. */
+  static telemetry = Object.freeze({ subscribe() {}, unsubscribe() {} });
+
+  static setLogLevel(level) {
+    Player.logLevel = level;
+  }
 
   static get isSupported() {
     return 'RTCPeerConnection' in globalThis || canPlayHls();
@@ -108,7 +118,8 @@ export class Player {
     this.#session = hlsUrl.searchParams.get('token');
     this.#options = options;
     this.streamerSid = sid;
-    this.#become(State.Ready);
+    // When whoever connected has had time to listen.
+    setTimeout(() => this.#state === State.Idle && this.#attempt === 0 && this.#become(State.Ready));
   }
 
   get state() {
@@ -129,6 +140,16 @@ export class Player {
     this.#emit(EventName.VolumeChanged, this.#volume);
   }
 
+  /** The element that it plays through. */
+  get videoElement() {
+    return this.#element;
+  }
+
+  /** A live stream has none. */
+  get duration() {
+    return Infinity;
+  }
+
   /** Seconds played. */
   get position() {
     return this.#played + (this.#transport?.position ?? 0);
@@ -145,6 +166,7 @@ export class Player {
   }
 
   on(event, handler) {
+    if (!Object.values(EventName).includes(event)) throw new PlayerError(Code.INVALID_PARAMETER, `event: there is no ${event}`);
     if (!this.#handlers.has(event)) this.#handlers.set(event, new Set());
     this.#handlers.get(event).add(handler);
     return this;
@@ -164,9 +186,11 @@ export class Player {
     element.volume = this.#volume;
     element.muted = this.#muted;
     this.#element = element;
-    if (!this.#transport) return;
-    previous.pause();
-    this.#restart();
+    if (this.#transport) {
+      previous.pause();
+      this.#restart();
+    }
+    return this;
   }
 
   setVolume(volume) {
@@ -174,27 +198,33 @@ export class Player {
     this.#volume = volume;
     this.#element.volume = volume;
     this.#emit(EventName.VolumeChanged, volume);
+    return this;
   }
 
   /** Begins to play, at the live edge. */
   play() {
     if (this.#state === State.Ended) throw new PlayerError(Code.INVALID_STATE, 'The stream has ended.');
-    if (this.#state === State.Buffering || this.#state === State.Playing) return;
-    this.#emit(EventName.DurationChanged, Infinity);
-    this.#restart();
+    if (this.#state !== State.Buffering && this.#state !== State.Playing) {
+      this.#emit(EventName.DurationChanged, Infinity);
+      this.#restart();
+    }
+    return this;
   }
 
   /** Ceases to play; `play` goes on at the live edge. */
   pause() {
-    if (this.#state === State.Ended) return;
-    this.#stop();
-    this.#become(State.Idle);
+    if (this.#state !== State.Ended) {
+      this.#stop();
+      this.#become(State.Idle);
+    }
+    return this;
   }
 
   /** Ends it. */
   disconnect() {
     this.#stop();
     this.#become(State.Ended);
+    return this;
   }
 
   #emit(event, payload) {
@@ -510,6 +540,7 @@ async function refused(response) {
 function toPlayerError(error) {
   if (error instanceof PlayerError) return error;
   const byStatus = { 401: Code.AUTHORIZATION, 403: Code.AUTHORIZATION, 404: Code.NOT_AVAILABLE, 429: Code.TOO_MANY_REQUESTS };
+  if (error.isEarly) return new PlayerError(Code.NETWORK_IO, error.message);
   if (error.status) return new PlayerError(byStatus[error.status] ?? Code.NETWORK_IO, error.message);
   if (error.name === 'NotAllowedError') return new PlayerError(Code.INVALID_STATE, 'The browser wants a click first.');
   const isNetwork = error instanceof TypeError || error.name === 'TimeoutError';

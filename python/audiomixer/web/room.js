@@ -4,6 +4,7 @@ import { readEvents } from './events.js';
 import { Meters } from './meters.js';
 import { connect } from './webrtc.js';
 
+const ABSENCES = 6; // of two a second
 const AGAIN = 1000; // ms until the next try when the server does not answer
 
 const find = (selector) => document.querySelector(selector);
@@ -14,6 +15,8 @@ const meters = new Meters(find('#meters'));
 let identity;
 let microphone;
 let disconnect;
+let isConnected = false;
+let absences = 0; // payloads since one was missing among those who are here
 
 find('#title').textContent = room;
 document.title = `${room} · audiomixer`;
@@ -27,18 +30,28 @@ function say(text, isProblem = false) {
 async function join(name) {
   say('Joining…');
   find('#join button').disabled = true;
-  identity = name;
+  identity = identityOf(token) ?? name;
   microphone = await navigator.mediaDevices.getUserMedia({ audio: true });
   await enter();
   present(true);
+}
+
+/** Whom a token is for, who then need not say so. */
+function identityOf(token) {
+  if (!token) return undefined;
+  const payload = token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/');
+  return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(payload), (c) => c.charCodeAt(0)))).grants.identity;
 }
 
 async function enter() {
   const pc = new RTCPeerConnection();
   pc.addTrack(microphone.getAudioTracks()[0], microphone);
   pc.ontrack = ({ streams, track }) => (find('#audio').srcObject = streams[0] ?? new MediaStream([track]));
+  // Its end is noticed at once; that of media, after many seconds.
+  pc.createDataChannel('presence').onclose = () => pc.onconnectionstatechange && lose();
   pc.onconnectionstatechange = () => {
-    if (pc.connectionState === 'connected') say('You are in the room.');
+    isConnected = pc.connectionState === 'connected';
+    if (isConnected) say('You are in the room.');
     if (['failed', 'closed'].includes(pc.connectionState)) lose();
   };
   disconnect = async () => {
@@ -51,7 +64,8 @@ async function enter() {
 /** The connection is lost: because the server is gone, which will be back, or for good. */
 async function lose() {
   const isThere = await fetch(new URL('healthz', root)).then(({ ok }) => ok, () => false);
-  if (isThere) leave('The connection was lost, or somebody joined by your name.', true);
+  if (!microphone) return;
+  if (isThere) leave('The room has ended, the connection was lost, or somebody joined by your name.', true);
   else say('The server is gone; waiting for it…', true);
 }
 
@@ -70,6 +84,7 @@ function present(isPresent) {
 }
 
 function leave(text = 'You have left the room.', isProblem = false) {
+  isConnected = false;
   if (!microphone) return;
   for (const track of microphone.getTracks()) track.stop();
   microphone = undefined;
@@ -90,12 +105,19 @@ function toggleMute() {
   say(track.enabled ? 'You are in the room.' : 'You are in the room, muted.');
 }
 
+/** Shows who is here; one who is in the room, and is not among them, has been put out. */
+function show(volumes) {
+  meters.show(volumes);
+  absences = isConnected && !(identity in volumes) ? absences + 1 : 0;
+  if (absences >= ABSENCES) lose();
+}
+
 /** Shows who is here; when the server was gone and is back, comes back. */
 async function watch() {
   const url = new URL(`rooms/${encodeURIComponent(room)}/volumes`, root);
   for (let isBack = false; ; isBack = true) {
     try {
-      await readEvents(url, token, () => isBack && microphone && comeBack(), (data) => meters.show(JSON.parse(data)));
+      await readEvents(url, token, () => isBack && microphone && comeBack(), (data) => show(JSON.parse(data)));
     } catch (error) {
       if (error.status === 401) return say('This room needs an invitation: a link that ends in #token=…', true);
     }

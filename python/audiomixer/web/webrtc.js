@@ -14,7 +14,10 @@ export async function connect(pc, endpoint, token) {
   if (token) headers.Authorization = `Bearer ${token}`;
   const signal = AbortSignal.timeout(ANSWERING);
   const response = await fetch(endpoint, { method: 'POST', headers, body: pc.localDescription.sdp, signal });
-  if (!response.ok) throw Object.assign(new Error(await problem(response)), { status: response.status });
+  if (!response.ok) {
+    const isEarly = response.headers.has('Retry-After');
+    throw Object.assign(new Error(await problem(response)), { status: response.status, isEarly });
+  }
   await pc.setRemoteDescription({ type: 'answer', sdp: await response.text() });
   const resource = new URL(response.headers.get('Location'), response.url);
   return async () => {

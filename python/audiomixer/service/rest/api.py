@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from audiomixer.service.errors import HANDLERS
 from audiomixer.service.rest import media_processors, player_streamers, rooms
+from audiomixer.service.rest.errors import API_HANDLERS
 from audiomixer.service.service import Service
 
 
@@ -46,11 +47,9 @@ def create_api(service: Service) -> FastAPI:
         title="audiomixer",
         version="1",
         description="Rooms, mixers and streams, as the API of the retired Twilio Live had them.",
-        exception_handlers=HANDLERS | {405: _method_not_allowed},
+        exception_handlers=API_HANDLERS | {405: _method_not_allowed},
         docs_url=None,
         redoc_url=None,
-        servers=[{"url": "/v1"}],
-        root_path_in_servers=False,
     )
     for router in (media_processors.router, player_streamers.router, player_streamers.open_router, rooms.router):
         api.include_router(router)

@@ -2,13 +2,13 @@
 
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Depends, Query, Request
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy import Select, and_, or_
 from sqlalchemy.orm import Session
 
@@ -18,6 +18,7 @@ from audiomixer.service.service import Service
 
 _PAGE_TOKEN: Final = re.compile(r"P([AB])([A-Z]{2}[0-9a-f]{32})")
 _LONGEST_TEXT: Final = 16 * 1024
+_FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -63,6 +64,9 @@ def authenticate(
     """
     check_credentials(service_of(request), credentials)
     _check_site(request)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if request.method == "POST" and kind not in _FORMS and request.headers.get("content-length", "0") != "0":
+        raise ApiError(400, f"Content-Type: expected {_FORMS[0]}, got {kind or 'none'}")
 
 
 def _check_site(request: Request) -> None:
@@ -103,7 +107,15 @@ def _printable(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_printable)]
-Method = Literal["POST", "GET"]
+Method = Annotated[Literal["POST", "GET"], BeforeValidator(lambda given: _cased(given, str.upper))]
+
+
+def _cased(given: Any, case: Callable[[str], str]) -> Any:
+    return case(given) if isinstance(given, str) else given
+
+
+LowerCase = BeforeValidator(lambda given: _cased(given, str.lower))
+"""Takes a word in any letter case."""
 
 
 def duration(longest: int) -> Any:
@@ -172,7 +184,7 @@ class PageQuery(BaseModel):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    order: Literal["asc", "desc"] = Field("desc", alias="Order")
+    order: Annotated[Literal["asc", "desc"], LowerCase] = Field("desc", alias="Order")
     size: int = Field(50, alias="PageSize", ge=1, le=1000)
     page: int = Field(0, alias="Page", ge=0, le=1_000_000)
     token: str = Field("", alias="PageToken", pattern=r"^(P[AB][A-Z]{2}[0-9a-f]{32})?$")

@@ -20,6 +20,7 @@ from audiomixer.service.rest.common import (
     NOT_FOUND,
     Authenticated,
     Form,
+    LowerCase,
     Meta,
     Method,
     Page,
@@ -90,7 +91,7 @@ class Create(Form):
 class Update(Form):
     """What shall become of a MediaProcessor."""
 
-    status: str = Field(alias="Status", pattern="^[Ee][Nn][Dd][Ee][Dd]$", description="ENDED")
+    status: Annotated[Literal["ended"], LowerCase] = Field(alias="Status", description="ENDED")
 
 
 async def _find(
@@ -135,7 +136,7 @@ async def read_all(
     request: Request,
     service: TheService,
     paging: Paging,
-    status: Annotated[Status | None, fastapi.Query(alias="Status")] = None,
+    status: Annotated[Status | None, LowerCase, fastapi.Query(alias="Status")] = None,
 ) -> Listing:
     """The MediaProcessors there are, and were."""
     page = Page[Resource](paging, MediaProcessor, MediaProcessor.created)

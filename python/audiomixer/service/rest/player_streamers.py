@@ -19,6 +19,7 @@ from audiomixer.service.rest.common import (
     NOT_FOUND,
     Authenticated,
     Form,
+    LowerCase,
     Meta,
     Method,
     Page,
@@ -117,7 +118,7 @@ class Create(Form):
 class Update(Form):
     """What shall become of a PlayerStreamer."""
 
-    status: str = Field(alias="Status", pattern="^[Ee][Nn][Dd][Ee][Dd]$", description="ENDED")
+    status: Annotated[Literal["ended"], LowerCase] = Field(alias="Status", description="ENDED")
 
 
 class GrantForm(Form):
@@ -165,7 +166,7 @@ async def read_all(
     request: Request,
     service: TheService,
     paging: Paging,
-    status: Annotated[Status | None, fastapi.Query(alias="Status")] = None,
+    status: Annotated[Status | None, LowerCase, fastapi.Query(alias="Status")] = None,
 ) -> Listing:
     """The PlayerStreamers there are, and were."""
     page = Page[Resource](paging, PlayerStreamer, PlayerStreamer.created)
@@ -212,7 +213,7 @@ async def create_grant(
     """Permits to start playing within the next seconds; who has started may go on."""
     if streamer.status not in OPEN:
         raise ApiError(400, f"Sid: expected a PlayerStreamer that has not ended, got {streamer.sid}")
-    origin = None if form.origin in {"", "*"} else form.origin
+    origin = None if form.origin in {"", "*"} else form.origin.rstrip("/")
     if origin and not _ORIGIN.fullmatch(origin):
         raise ApiError(400, "AccessControlAllowOrigin: expected an origin, https://HOST[:PORT]")
     token = service.playback_key.grant(streamer.sid, form.ttl, origin)

@@ -14,6 +14,7 @@ from audiomixer.service.rest.common import (
     NOT_FOUND,
     Authenticated,
     Form,
+    LowerCase,
     Meta,
     Method,
     Page,
@@ -123,7 +124,7 @@ class Create(Form):
 class Update(Form):
     """What shall become of a Room."""
 
-    status: str = Field(alias="Status", pattern="^[Cc][Oo][Mm][Pp][Ll][Ee][Tt][Ee][Dd]$", description="completed")
+    status: Annotated[Literal["completed"], LowerCase] = Field(alias="Status", description="completed")
 
 
 async def _find(
@@ -154,7 +155,7 @@ async def create(request: Request, service: TheService, form: Annotated[Create, 
         )
         return _resource(request, service, await service.rooms.create(order))
     except ValueError as error:
-        raise ApiError(400, f"UniqueName: {error}") from None
+        raise ApiError(400, f"UniqueName: {str(error).removeprefix('room: ')}") from None
 
 
 @router.get("/Rooms")
@@ -162,7 +163,7 @@ async def read_all(
     request: Request,
     service: TheService,
     paging: Paging,
-    status: Annotated[Status | None, fastapi.Query(alias="Status")] = None,
+    status: Annotated[Status | None, LowerCase, fastapi.Query(alias="Status")] = None,
     unique_name: Annotated[Text, fastapi.Query(alias="UniqueName")] = "",
 ) -> Listing:
     """The Rooms there are, and were."""
@@ -202,16 +203,19 @@ async def read_participants(
     service: TheService,
     room: Found,
     paging: Paging,
-    status: Annotated[Literal["connected", "disconnected"] | None, fastapi.Query(alias="Status")] = None,
+    status: Annotated[Literal["connected", "disconnected"] | None, LowerCase, fastapi.Query(alias="Status")] = None,
+    identity: Annotated[Text, fastapi.Query(alias="Identity")] = "",
 ) -> ParticipantListing:
     """Who is in a Room, and who was; mixers included."""
     page = Page[ParticipantResource](paging, Participant, Participant.started)
     rows = select(Participant).where(Participant.room_sid == room.sid)
     if status:
         rows = rows.where(Participant.status == status)
+    if identity:
+        rows = rows.where(Participant.identity == identity)
     found, before, after = await service.store.run(lambda session: page.read(session, rows))
     url = f"{base_url(request)}/v1/Rooms/{room.sid}/Participants"
-    meta = page.meta(url, "participants", found, before, after, Status=status)
+    meta = page.meta(url, "participants", found, before, after, Status=status, Identity=identity)
     return ParticipantListing(participants=[_participant(service, row) for row in found], meta=meta)
 
 

@@ -1,0 +1,41 @@
+"""Errors of the API beyond those that all of the service has."""
+
+import logging
+from typing import Final
+
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from audiomixer.service.errors import HANDLERS, error_response
+from audiomixer.service.store import StoreClosedError
+
+_log = logging.getLogger(__name__)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for no other
+    problems = [
+        f"{'.'.join(str(part) for part in e['loc'][1:]) or 'body'}: {e['msg'].removeprefix('Value error, ')}"
+        for e in error.errors()
+    ]
+    return error_response(400, "; ".join(problems), 20001)
+
+
+async def _no_database(request: Request, error: Exception) -> Response:
+    _log.error("the database does not answer: %s", error)
+    return error_response(503, "The database does not answer", 20503, {"Retry-After": "5"})
+
+
+async def _stopping(request: Request, error: Exception) -> Response:
+    return error_response(503, "The service is stopping", 20503, {"Retry-After": "5"})
+
+
+API_HANDLERS: Final = HANDLERS | {
+    RequestValidationError: _invalid,
+    OperationalError: _no_database,
+    InterfaceError: _no_database,
+    StoreClosedError: _stopping,
+}
+"""To be given to an application with a database."""
