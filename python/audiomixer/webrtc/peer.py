@@ -36,6 +36,8 @@ _CONSENT_FAILURES = 5
 made soon); aioice would wait for half a minute."""
 _CLOSE_TIMEOUT = 2.0
 """Seconds that aiortc may take to close in order."""
+_SWEEP = 5.0
+"""Seconds after which nothing that was under way when it closed can still begin."""
 _OPUS = RTCRtpCodecCapability(mimeType="audio/opus", clockRate=48_000, channels=2)
 
 _log = logging.getLogger(__name__)
@@ -162,8 +164,16 @@ class Peer:
                         await transport.stop()
                         await transport.transport.stop()
         finally:
+            asyncio.get_running_loop().call_later(_SWEEP, lambda: spawn(self._sweep()))
             if on_closed:
                 on_closed()
+
+    async def _sweep(self) -> None:
+        """Stops what aiortc was just about to start while it was closed, and would let run for ever."""
+        for transceiver in self._pc.getTransceivers():
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(_CLOSE_TIMEOUT):
+                    await transceiver.stop()
 
 
 async def _query_consent(connection: aioice.Connection) -> None:
