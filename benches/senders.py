@@ -7,10 +7,11 @@ import time
 from collections.abc import Awaitable, Callable
 from multiprocessing.connection import Connection
 
-import av
 import uvloop
 
-from audiomixer.encoding import FRAME_SIZE, TIME_BASE
+from audiomixer._core import Intake
+from audiomixer.encoding import FRAME_SIZE
+from audiomixer.pacer import clock
 from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.peer import Peer
 from tests.opus import opus
@@ -28,7 +29,8 @@ STREAMS: dict[str, Callable[[str], list[bytes]]] = {
 async def send(offers: Connection, participants: int, kind: str, address: str = "127.0.0.1") -> None:
     """Offers so many connections, and sends until told to stop."""
     streams = [STREAMS[kind](speaker) for speaker in _SPEAKERS]
-    peers = [Peer(Ice([address]), "sendonly") for _ in range(participants)]
+    intake = Intake()
+    peers = [Peer(Ice([address]), "sendonly", intake=intake) for _ in range(participants)]
     for peer in peers:
         offers.send(await peer.offer())
         await peer.accept(await asyncio.to_thread(offers.recv))
@@ -40,10 +42,9 @@ async def send(offers: Connection, participants: int, kind: str, address: str = 
             payload = stream[(number + 50 * n) % len(stream)]
             before = stream[(number + 50 * n - 1) % len(stream)]
             if len(payload) > 2 or len(before) > 2:  # Of a pause, only the beginning is sent.
-                packet = av.Packet(payload)
-                packet.pts, packet.time_base = number * FRAME_SIZE, TIME_BASE
-                peer.track.send(packet)
+                peer.media.send(payload, number * FRAME_SIZE)
         number += 1
+        intake.poll(clock())
         await asyncio.sleep(began + number * 0.02 - time.monotonic())
     for peer in peers:
         await peer.close()

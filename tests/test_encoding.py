@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from audiomixer.encoding import FRAME_SIZE, EncodedPacket, Encoder, Encoding, to_av_frame
+from audiomixer.encoding import EncodedPacket, Encoder, Encoding
 from tests.signals import Signal, frames, speech, stereo
 
 
 def encode(encoding: Encoding, signal: Signal) -> list[EncodedPacket]:
     encoder = Encoder(encoding)
     packets = []
-    for n, frame in enumerate(frames(signal)):
-        packets += encoder.encode(to_av_frame(frame, n * FRAME_SIZE))
+    for frame in frames(signal):
+        packets += encoder.encode(frame)
     return packets + encoder.encode(None)
 
 

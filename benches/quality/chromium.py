@@ -5,12 +5,11 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-import av
 import numpy as np
 from playwright.async_api import Browser, Page, async_playwright
 from scipy.signal import correlate
 
-from audiomixer.encoding import FRAME_SIZE, SAMPLE_RATE, TIME_BASE
+from audiomixer.encoding import FRAME_SIZE, SAMPLE_RATE
 from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.peer import Peer
 from benches.quality.measures import CHUNK, WARM_UP, Played
@@ -100,9 +99,7 @@ async def _send(peer: Peer, payloads: Sequence[bytes]) -> None:
     began = loop.time()
     for number, payload in enumerate(payloads):
         await asyncio.sleep(began + number * PACKET - loop.time())
-        packet = av.Packet(payload)
-        packet.pts, packet.time_base = number * FRAME_SIZE, TIME_BASE
-        peer.track.send(packet)
+        peer.media.send(payload, number * FRAME_SIZE)
 
 
 async def _answer(peer: Peer, offer: str, network: Network, packets: int, seed: int) -> tuple[str, Any]:

@@ -1,14 +1,17 @@
-"""The Rust core: receives, mixes, limits and meters audio, 20 ms at a time. No network, no clock, no threads.
+"""The Rust core: receives, mixes, limits and meters audio, 20 ms at a time. No clock, no threads.
+
+`Mixer` and what belongs to it know no network; `Intake` and `Fanout` read and send datagrams.
 
 Times are seconds on any monotonic scale, the same for arrivals and mixes.
 """
 
+from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Mixer", "Participant", "RtpPacket", "Stats"]
+__all__ = ["Fanout", "Inlet", "Intake", "Mixer", "Outlet", "Participant", "Port", "Report", "Stats"]
 
 _Samples = NDArray[np.float32] | NDArray[np.int16]
 
@@ -215,28 +218,141 @@ class Stats:
         """Interarrival jitter in seconds (RFC 3550)."""
 
 @final
-class RtpPacket:
-    """An RTP packet, decrypted (RFC 3550, section 5.1)."""
+class Port:
+    """The UDP socket of one connection: between two addresses."""
 
     @staticmethod
-    def parse(data: bytes, level_extension: int | None = None) -> RtpPacket | None:
-        """Reads a packet; None if it is no RTP.
+    def beside(local: tuple[str, int], remote: tuple[str, int]) -> Port:
+        """A socket beside one that is bound to `local` already and allows it for the moment (`SO_REUSEADDR`).
 
-        Args:
-            data: The packet.
-            level_extension: The id that the session has given the audio level among the header extensions (RFC 6464).
+        What comes from `remote` goes to the new one from then on.
+
+        Raises:
+            OSError: There can be none, as nowhere but on Linux.
+            ValueError: An address is none.
         """
-    @property
-    def payload_type(self) -> int: ...
-    @property
-    def sequence_number(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
+
+@final
+class Report:
+    """What a receiver report says of one stream (RFC 3550, section 6.4.1)."""
+
     @property
     def ssrc(self) -> int: ...
     @property
-    def audio_level(self) -> int | None:
-        """In −dBov, 127 being silence; None if the sender gave none."""
+    def fraction_lost(self) -> int:
+        """Since the last report, in 1/256."""
     @property
-    def payload(self) -> bytes:
-        """What is carried, without padding."""
+    def lost(self) -> int:
+        """In all; below zero where packets were doubled."""
+    @property
+    def highest(self) -> int:
+        """The highest sequence number, with its cycles."""
+    @property
+    def jitter(self) -> int:
+        """In units of the timestamp."""
+
+@final
+class Inlet:
+    """Decrypts what one connection receives (SRTP_AES128_CM_SHA1_80), and hands it to participants."""
+
+    def __new__(cls) -> Inlet: ...
+    def agree(self, key: bytes, payload_types: list[int], level_extension: int | None = None) -> None:
+        """Media can be decrypted from now on.
+
+        Args:
+            key: The other side's master key and salt, 30 bytes.
+            payload_types: Those that are Opus; all others are ignored.
+            level_extension: The id of the audio level among the header extensions (RFC 6464).
+
+        Raises:
+            ValueError: The key is of another length.
+        """
+    def route(self, ssrc: int | None, participant: Participant | None) -> None:
+        """Hands the packets of `ssrc`, or with None of all that have no route, to a participant, or to nobody."""
+    def take(self, datagram: bytes, arrival: float) -> bool:
+        """Takes in a datagram that came another way; False if it is no RTP, or comes before keys are agreed on."""
+    def reports(self) -> list[Report]:
+        """A block for each stream, for a receiver report that is made now."""
+    @property
+    def taken(self) -> int:
+        """How much was taken in, of whatever kind."""
+    @property
+    def refused(self) -> int:
+        """Packets that were not authentic, or replays."""
+
+@final
+class Intake:
+    """Reads many ports at once, without the GIL.
+
+    Raises:
+        OSError: As many files are open as may be.
+    """
+
+    def __new__(cls) -> Intake: ...
+    def add(self, port: Port, inlet: Inlet, on_other: Callable[[bytes], object]) -> None:
+        """Begins to read a port for an inlet; `on_other` is called, by who polls, with each datagram that is no RTP."""
+    def remove(self, inlet: Inlet) -> None:
+        """Ceases to read an inlet's port."""
+    def poll(self, now: float) -> None:
+        """Takes in what has come until now, in seconds; packets count as having come when the kernel got them."""
+
+@final
+class Outlet:
+    """Encrypts and sends packets to one connection. Usable from any thread."""
+
+    def __new__(cls) -> Outlet: ...
+    def open(
+        self,
+        key: bytes,
+        ssrc: int,
+        payload_type: int,
+        sequence_number: int,
+        timestamp: int,
+        port: Port | None = None,
+    ) -> None:
+        """Begins to send.
+
+        Args:
+            key: Our master key and salt, 30 bytes.
+            ssrc: Of the stream.
+            payload_type: Of Opus.
+            sequence_number: Of the first packet.
+            timestamp: Where timestamps begin.
+            port: Where to send; without one, `send` gives back what is to be sent.
+
+        Raises:
+            ValueError: The key is of another length, or a number out of range.
+        """
+    def close(self) -> None:
+        """Sends nothing any more."""
+    def send(self, payload: bytes, timestamp: int) -> bytes | None:
+        """Sends a payload, or gives the encrypted packet where there is no port; while it is not open, it is dropped.
+
+        Args:
+            payload: Opus.
+            timestamp: In 1/48000 s; its lowest 32 bits count.
+        """
+    @property
+    def packets(self) -> int:
+        """Packets sent, modulo 2³²."""
+    @property
+    def octets(self) -> int:
+        """Bytes of payload in them, modulo 2³²."""
+    @property
+    def timestamp(self) -> int:
+        """Timestamp of the last packet."""
+    @property
+    def dropped(self) -> int:
+        """Packets that the port did not take."""
+
+@final
+class Fanout:
+    """Sends the same packets to many outlets, without the GIL."""
+
+    def __new__(cls) -> Fanout: ...
+    def add(self, outlet: Outlet, on_unsent: Callable[[bytes], object]) -> None:
+        """Begins to send to an outlet; `on_unsent` is called, by who sends, with packets for which it has no port."""
+    def remove(self, outlet: Outlet) -> None:
+        """Ceases to."""
+    def send(self, payload: bytes, timestamp: int) -> None:
+        """Sends a payload to all, as `Outlet.send` does."""

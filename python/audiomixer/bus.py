@@ -9,7 +9,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomixer._core import Mixer
+from audiomixer._core import Intake, Mixer
 from audiomixer.encoding import SAMPLE_RATE
 from audiomixer.metadata import INTERVAL
 from audiomixer.pacer import FRAME
@@ -30,10 +30,15 @@ class Listener(Protocol):
 
 
 class Bus:
-    """One room's `Mixer` and its listeners. Begins at the time it is made, in seconds of the pacer's clock."""
+    """One room's `Mixer`, what it takes in, and its listeners.
+
+    Begins at the time it is made, in seconds of the pacer's clock.
+    """
 
     def __init__(self, now: float) -> None:
         self.mixer = Mixer(SAMPLE_RATE, 2)
+        self.intake = Intake()
+        """Connections whose packets are taken in just before each mix."""
         self.frames = 0
         """Frames mixed so far."""
         self._start = now
@@ -61,9 +66,16 @@ class Bus:
 
     def advance(self, now: float) -> None:
         """Mixes every frame that has ended at `now`; one that comes late is mixed as of when it was due."""
-        while (due := self._start + (self.frames + 1) * FRAME) <= now:
+        if self._due <= now:
+            self.intake.poll(now)
+        while (due := self._due) <= now:
             with self._ticking:
                 self._tick(due)
+
+    @property
+    def _due(self) -> float:
+        """When the next frame ends."""
+        return self._start + (self.frames + 1) * FRAME
 
     def _tick(self, due: float) -> None:
         self.mixer.mix_into(self._samples, due)

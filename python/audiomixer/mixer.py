@@ -20,7 +20,6 @@ from audiomixer.encoding import (
     EncodedPacket,
     Encoder,
     Encoding,
-    to_av_frame,
 )
 from audiomixer.metadata import TimedMetadata
 from audiomixer.outputs.base import Output
@@ -190,8 +189,7 @@ class AudioMixer:
         self._running = False
         try:
             await asyncio.to_thread(self.room.bus.remove, self)
-            wanted = {output.encoding for output in self._working if output.active}
-            self._end_block({encoding for encoding in wanted if encoding.codec not in _AT_ONCE})
+            self._end_block()
             for encoding, encoder in self._encoders.items():
                 self._write(encoding, encoder.encode(None))
         finally:
@@ -235,32 +233,36 @@ class AudioMixer:
         if self._fade is not None:
             samples = samples * self._fade
             self._fade = _SILENCE
-        wanted = {output.encoding for output in self._working if output.active}
-        for encoding in self._encoders.keys() - wanted:
-            del self._encoders[encoding]
-        at_once = {encoding for encoding in wanted if encoding.codec in _AT_ONCE}
-        self._encode(at_once, samples, self._frames)
+        self._encode(self._wanted(at_once=True), samples, self._frames)
         self._block[self._blocked * FRAME_SIZE :][:FRAME_SIZE] = samples
         self._blocked += 1
         self._frames += 1
         if (self._frames + self._phase) % _BLOCK == 0:
-            self._end_block(wanted - at_once)
+            self._end_block()
 
-    def _end_block(self, encodings: set[Encoding]) -> None:
+    def _wanted(self, *, at_once: bool) -> set[Encoding]:
+        """What the outputs want now, frame by frame or in blocks."""
+        return {
+            output.encoding
+            for output in self._working
+            if output.active and (output.encoding.codec in _AT_ONCE) == at_once
+        }
+
+    def _end_block(self) -> None:
         block, self._blocked = self._blocked, 0
         if block:
-            self._encode(encodings, self._block[: block * FRAME_SIZE], self._frames - block)
+            self._encode(self._wanted(at_once=False), self._block[: block * FRAME_SIZE], self._frames - block)
+        # Those that nobody wants any more have fallen behind.
+        end = self._frames * FRAME_SIZE
+        self._encoders = {encoding: encoder for encoding, encoder in self._encoders.items() if encoder.next == end}
 
     def _encode(self, encodings: set[Encoding], samples: NDArray[np.float32], first: int) -> None:
         """Encodes `samples`, the `first` of which is the stream's frame of this number."""
-        if not encodings:
-            return
-        frame = to_av_frame(samples, first * FRAME_SIZE)
         for encoding in encodings:
             encoder = self._encoders.get(encoding)
-            if encoder is None:
-                encoder = self._encoders[encoding] = Encoder(encoding)
-            self._write(encoding, encoder.encode(frame))
+            if encoder is None or encoder.next != first * FRAME_SIZE:
+                encoder = self._encoders[encoding] = Encoder(encoding, first * FRAME_SIZE)
+            self._write(encoding, encoder.encode(samples))
 
     def on_volumes(self, volumes: Mapping[str, int]) -> None:
         """Makes a payload; called by the bus."""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from audiomixer import TimedMetadata
-from audiomixer.encoding import FRAME_SIZE, Encoder, to_av_frame
+from audiomixer.encoding import FRAME_SIZE, Encoder
 from audiomixer.metadata import id3
 from audiomixer.outputs.hls import HlsOutput, TooFarError
 from tests.signals import frames, speech, stereo
@@ -30,7 +30,7 @@ async def stream(seconds: float, bitrate: int = 128, **options: Any) -> HlsOutpu
     encoder = Encoder(output.encoding)
     voice = stereo(np.resize(speech(), round(seconds * 48_000)))
     for n, frame in enumerate(frames(voice)):
-        output.write(encoder.encode(to_av_frame(frame, n * FRAME_SIZE)))
+        output.write(encoder.encode(frame))
         if n % 25 == 24:
             output.write_metadata(TimedMetadata.of(n // 25, {"alice": n}, 0).to_json(), (n + 1) * 0.02)
     return output
@@ -148,9 +148,9 @@ async def test_requests_wait_for_what_is_to_come() -> None:
     await asyncio.sleep(0.1)
     assert not waiting.done()
     assert not reloading.done()
-    encoder = Encoder(output.encoding)
-    for n in range(150, 190):
-        output.write(encoder.encode(to_av_frame(np.zeros((FRAME_SIZE, 2), np.float32), n * FRAME_SIZE)))
+    encoder = Encoder(output.encoding, 150 * FRAME_SIZE)
+    for _ in range(40):
+        output.write(encoder.encode(np.zeros((FRAME_SIZE, 2), np.float32)))
     assert await asyncio.wait_for(waiting, 1)
     await asyncio.wait_for(reloading, 1)
     assert hinted[0] in (output.media_playlist() or "")

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from audiomixer.encoding import FRAME_SIZE, EncodedPacket, Encoder, to_av_frame
+from audiomixer.encoding import EncodedPacket, Encoder
 from audiomixer.outputs.base import OutputError
 from audiomixer.outputs.push import PushOutput
 from tests.signals import frames, level_at, sine, stereo
@@ -21,8 +21,8 @@ async def test_every_kind_of_file_has_the_audio_in_its_time(tmp_path: Path, suff
     output = PushOutput(str(path), 128)
     await output.start()
     encoder = Encoder(output.encoding)
-    for n, frame in enumerate(frames(stereo(sine(1000, 0.3, 5)))):
-        output.write(encoder.encode(to_av_frame(frame, n * FRAME_SIZE)))
+    for frame in frames(stereo(sine(1000, 0.3, 5))):
+        output.write(encoder.encode(frame))
     output.write(encoder.encode(None))
     await output.stop()
     assert output.error is None
@@ -50,8 +50,8 @@ async def test_a_server_gets_what_is_pushed(tmp_path: Path) -> None:
             except OutputError:
                 await asyncio.sleep(0.2)
     encoder = Encoder(output.encoding)
-    for n, frame in enumerate(frames(stereo(sine(1000, 0.3, 5)))):
-        output.write(encoder.encode(to_av_frame(frame, n * FRAME_SIZE)))
+    for frame in frames(stereo(sine(1000, 0.3, 5))):
+        output.write(encoder.encode(frame))
     output.write(encoder.encode(None))
     await output.stop()
     await server.wait()

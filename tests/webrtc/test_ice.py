@@ -11,7 +11,8 @@ from pathlib import Path
 import ifaddr
 import pytest
 
-from audiomixer.encoding import FRAME_SIZE, EncodedPacket
+from audiomixer._core import Mixer
+from audiomixer.encoding import FRAME_SIZE
 from audiomixer.webrtc.ice import LOOPBACK, Ice, IceServer
 from audiomixer.webrtc.peer import Peer
 from tests.e2e.command import free_port
@@ -29,8 +30,9 @@ def candidates(sdp: str) -> list[tuple[str, str, int]]:
 @contextlib.asynccontextmanager
 async def connected(receiver: Ice, sender: Ice) -> AsyncIterator[tuple[str, float]]:
     """A connection over which a packet has come; gives the answer and the seconds it took to make."""
-    packets = asyncio.Event()
-    here = Peer(receiver, "recvonly", on_packet=lambda _: packets.set())
+    here = Peer(receiver, "recvonly")
+    participant = Mixer().add_participant("there")
+    here.media.inlet.route(None, participant)
     there = Peer(sender, "sendonly")
     try:
         offer = await there.offer()
@@ -40,9 +42,9 @@ async def connected(receiver: Ice, sender: Ice) -> AsyncIterator[tuple[str, floa
         await there.accept(answer)
         async with asyncio.timeout(10):
             pts = 0
-            while not packets.is_set():
+            while not participant.stats().received:
                 pts += FRAME_SIZE
-                there.track.send(EncodedPacket(b"\xf8\xff\xfe", pts, FRAME_SIZE).to_av())
+                there.media.send(b"\xf8\xff\xfe", pts)
                 await asyncio.sleep(0.02)
         yield answer, took
     finally:

@@ -9,8 +9,10 @@ from typing import Final
 
 from aiortc import RTCDataChannel
 
-from audiomixer.encoding import AvPacket, EncodedPacket, Encoding
+from audiomixer._core import Fanout, Intake
+from audiomixer.encoding import EncodedPacket, Encoding
 from audiomixer.outputs.base import OutputError
+from audiomixer.pacer import clock
 from audiomixer.webrtc.ice import LOOPBACK, Ice
 from audiomixer.webrtc.peer import Peer
 
@@ -29,6 +31,7 @@ class _Listener:
         self.peer = Peer(
             ice,
             "sendonly",
+            intake=output.intake,
             on_channel=self._on_channel,
             on_closed=lambda: output.forget(self.resource),
         )
@@ -49,6 +52,9 @@ class WhepOutput:
     def __init__(self, bitrate: int, ice: Ice = LOOPBACK) -> None:
         self.encoding = Encoding("opus", bitrate)
         self._ice = ice
+        self.intake = Intake()
+        """What listeners send: reports, and signs of life."""
+        self._fanout = Fanout()
         self._listeners: dict[str, _Listener] = {}
         self._joining = 0
         self._lost = 0
@@ -72,7 +78,7 @@ class WhepOutput:
     @property
     def dropped(self) -> int:
         """Packets and payloads that slow listeners lost."""
-        return self._lost + sum(listener.peer.track.dropped for listener in self._listeners.values())
+        return self._lost + sum(listener.peer.media.outlet.dropped for listener in self._listeners.values())
 
     async def start(self) -> None:
         """Begins to take listeners."""
@@ -101,6 +107,7 @@ class WhepOutput:
             await listener.peer.close()
             raise OutputError("stream: it has ended")
         self._listeners[listener.resource] = listener
+        self._fanout.add(listener.peer.media.outlet, listener.peer.media.send_unsent)
         return listener.resource, answer
 
     async def leave(self, resource: str) -> bool:
@@ -115,16 +122,14 @@ class WhepOutput:
         """A listener's connection has ended."""
         listener = self._listeners.pop(resource, None)
         if listener:
-            self._lost += listener.peer.track.dropped
+            self._lost += listener.peer.media.outlet.dropped
+            self._fanout.remove(listener.peer.media.outlet)
 
     def write(self, packets: Sequence[EncodedPacket]) -> None:
-        """Takes Opus packets."""
-        self._loop.call_soon_threadsafe(self._send, [packet.to_av() for packet in packets])
-
-    def _send(self, packets: list[AvPacket]) -> None:
-        for listener in self._listeners.values():
-            for packet in packets:
-                listener.peer.track.send(packet)
+        """Sends Opus packets, to all who are connected."""
+        self.intake.poll(clock())
+        for packet in packets:
+            self._fanout.send(packet.data, packet.pts)
 
     def write_metadata(self, text: str, time: float) -> None:
         """Takes a payload."""

@@ -11,10 +11,10 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomixer._core import Mixer, Participant, RtpPacket, Stats
+from audiomixer._core import Intake, Mixer, Participant, Stats
 from audiomixer.broadcast import Broadcast
 from audiomixer.bus import Bus
-from audiomixer.encoding import FRAME_SIZE, AvPacket, Encoder, Encoding, to_av_frame
+from audiomixer.encoding import FRAME_SIZE, Encoder, Encoding
 from audiomixer.pacer import clock, process_pacer
 from audiomixer.rooms.base import RoomError
 from audiomixer.tasks import spawn
@@ -118,34 +118,36 @@ class OpenDoor:
 class _Member:
     """A participant and its connection."""
 
-    def __init__(self, ice: Ice, on_closed: Callable[["_Member"], None]) -> None:
+    def __init__(self, ice: Ice, intake: Intake, on_closed: Callable[["_Member"], None]) -> None:
         self.resource = secrets.token_urlsafe(16)
-        self.participant: Participant | None = None
-        self.peer = Peer(ice, "sendrecv", on_packet=self._on_packet, on_closed=lambda: on_closed(self))
+        self.peer = Peer(ice, "sendrecv", intake=intake, on_closed=lambda: on_closed(self))
+        self._participant: Participant | None = None
         self._encoder: Encoder | None = None
         self._minus = np.zeros((FRAME_SIZE, 2), np.float32)
-        self._pts = 0
 
-    def _on_packet(self, packet: RtpPacket) -> None:
-        if self.participant:
-            self.participant.push_rtp(
-                packet.sequence_number, packet.timestamp, packet.payload, clock(), packet.audio_level
-            )
+    @property
+    def participant(self) -> Participant | None:
+        """Who it is in the mix, while it is in the room."""
+        return self._participant
 
-    def encode(self, mixer: Mixer) -> list[AvPacket]:
-        """What the participant hears of the last mix: nothing, at no cost, if it only sends."""
-        participant = self.participant
-        if participant is None or not self.peer.sends:
-            return []
+    @participant.setter
+    def participant(self, participant: Participant | None) -> None:
+        self._participant = participant
+        self.peer.media.inlet.route(None, participant)
+
+    def send_mix(self, mixer: Mixer) -> None:
+        """Sends what the participant hears of the last mix."""
+        participant = self._participant
+        if participant is None:
+            return
         try:
             mixer.mix_minus(participant, self._minus)
         except ValueError:
-            return []  # It has left since.
+            return  # It has left since.
         if self._encoder is None:
             self._encoder = Encoder(_RETURN)
-        packets = self._encoder.encode(to_av_frame(self._minus, self._pts))
-        self._pts += FRAME_SIZE
-        return [packet.to_av() for packet in packets]
+        for packet in self._encoder.encode(self._minus):
+            self.peer.media.send(packet.data, packet.pts)
 
 
 class LocalRoom:
@@ -176,6 +178,8 @@ class LocalRoom:
         self._door = door or OpenDoor()
         self._on_ended = on_ended
         self._members: dict[str, _Member] = {}
+        self._hearing: list[_Member] = []
+        """Those of them who want to hear something."""
         self._users = 0
         self._ended = False
         self._loop = asyncio.get_running_loop()
@@ -216,7 +220,7 @@ class LocalRoom:
         """
         self.attach()
         try:
-            member = _Member(self._ice, self._closed)
+            member = _Member(self._ice, self.bus.intake, self._closed)
             answer = await member.peer.answer(offer)
             if self._ended:
                 await member.peer.close()
@@ -227,6 +231,7 @@ class LocalRoom:
                 self._remove(identity)
             member.participant = self.bus.mixer.add_participant(identity)
             self._members[identity] = member
+            self._count_hearing()
             self._door.joined(self, member.resource, identity)
             _log.info("room %s: %s %s", self.name, identity, "is back" if previous else "joined")
             if previous:
@@ -253,11 +258,15 @@ class LocalRoom:
 
     def _remove(self, identity: str) -> None:
         member = self._members.pop(identity)
+        self._count_hearing()
         if member.participant:
             self._door.left(self, member.resource, member.participant.stats())
         # Packets may still come, until the connection is closed.
         member.participant = None
         self.bus.mixer.remove_participant(identity)
+
+    def _count_hearing(self) -> None:
+        self._hearing = [member for member in self._members.values() if member.peer.sends]
 
     async def close(self) -> None:
         """Ends the room: everybody has to leave, and nobody can join any more. Mixers go on, with silence."""
@@ -278,27 +287,17 @@ class LocalRoom:
             await asyncio.to_thread(process_pacer().remove, self.bus)
 
     def on_frame(self, samples: NDArray[np.float32]) -> None:
-        """Encodes what each participant hears; called by the bus."""
-        sent: list[tuple[_Member, list[AvPacket]]] = []
-        for member in list(self._members.values()):
+        """Sends each participant what it hears; called by the bus."""
+        for member in self._hearing:
             try:
-                if packets := member.encode(self.bus.mixer):
-                    sent.append((member, packets))
+                member.send_mix(self.bus.mixer)
             except Exception:
                 _log.exception("room %s: encoding for a participant failed, who has to join again", self.name)
                 self._loop.call_soon_threadsafe(lambda peer: spawn(peer.close()), member.peer)
-        if sent:
-            self._loop.call_soon_threadsafe(_send, sent)
 
     def on_volumes(self, volumes: dict[str, int]) -> None:
         """Publishes the volumes; called by the bus."""
         self._loop.call_soon_threadsafe(self.volumes.publish, volumes)
-
-
-def _send(sent: list[tuple[_Member, list[AvPacket]]]) -> None:
-    for member, packets in sent:
-        for packet in packets:
-            member.peer.track.send(packet)
 
 
 class LocalRooms:

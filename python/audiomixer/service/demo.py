@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from importlib.resources import files
 from typing import Final
 
@@ -11,7 +11,8 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomixer.encoding import FRAME_SIZE, SAMPLE_RATE, AvPacket, Encoder, Encoding, to_av_frame
+from audiomixer._core import Intake
+from audiomixer.encoding import FRAME_SIZE, SAMPLE_RATE, Encoder, Encoding
 from audiomixer.pacer import FRAME, clock, process_pacer
 from audiomixer.service.streams import Stream, Streams
 from audiomixer.webrtc.ice import LOOPBACK
@@ -55,9 +56,9 @@ class Speaker:
         self._encoder = Encoder(_VOICE)
         self._frames = 0
         self._said = 0
-        self._loop = asyncio.get_running_loop()
         self._resource = ""
-        self._peer = Peer(LOOPBACK, "sendonly")
+        self._intake = Intake()
+        self._peer = Peer(LOOPBACK, "sendonly", intake=self._intake)
 
     async def join(self, client: httpx.AsyncClient) -> None:
         """Joins, and begins to speak."""
@@ -83,16 +84,11 @@ class Speaker:
 
     def advance(self, now: float) -> None:
         """Sends what was said until `now`; called by the pacer."""
-        packets: list[AvPacket] = []
+        self._intake.poll(now)
         while self._began + (self._frames + 1) * FRAME <= now:
-            frame = to_av_frame(self._say(self._frames * FRAME)[:, None], self._frames * FRAME_SIZE)
-            packets += [packet.to_av() for packet in self._encoder.encode(frame)]
+            for packet in self._encoder.encode(self._say(self._frames * FRAME)[:, None]):
+                self._peer.media.send(packet.data, packet.pts)
             self._frames += 1
-        self._loop.call_soon_threadsafe(self._send, packets)
-
-    def _send(self, packets: Sequence[AvPacket]) -> None:
-        for packet in packets:
-            self._peer.track.send(packet)
 
     def _say(self, time: float) -> NDArray[np.float32]:
         """The 20 ms at `time` seconds."""

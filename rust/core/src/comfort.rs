@@ -5,12 +5,16 @@
 
 use std::f32::consts::FRAC_PI_2;
 
+use crate::mute::SILENCE;
+
 /// Makes noise that sounds like what it was given.
 #[derive(Debug)]
 pub struct Comfort {
     channels: usize,
     /// The noise to be imitated, interleaved.
     model: Vec<f32>,
+    /// Whether there is any.
+    audible: bool,
     /// The second half of the grain before.
     tail: Vec<f32>,
     /// Grains rise like this, and fall like its mirror image: of noise, the powers add up (sin² + cos² = 1).
@@ -26,6 +30,7 @@ impl Comfort {
         Self {
             channels,
             model: vec![0.0; 4 * step * channels],
+            audible: false,
             tail: vec![0.0; step * channels],
             rise: (0..step).map(rise).collect(),
             random: 1,
@@ -36,12 +41,17 @@ impl Comfort {
     pub fn remember(&mut self, noise: &[f32]) {
         if let Some(start) = noise.len().checked_sub(self.model.len()) {
             self.model.copy_from_slice(&noise[start..]);
+            self.audible = self.model.iter().any(|sample| sample.abs() > SILENCE);
         }
     }
 
     /// Appends `values` to `pcm`.
     pub fn make(&mut self, values: usize, pcm: &mut Vec<f32>) {
         let end = pcm.len() + values;
+        if !self.audible {
+            pcm.resize(end, 0.0);
+            return;
+        }
         let step = self.tail.len();
         while pcm.len() < end {
             let (place, sign) = self.choose();

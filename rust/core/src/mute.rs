@@ -11,7 +11,7 @@ use crate::time::{Ticks, ms};
 /// One step of 16-bit audio.
 const STEP: f32 = 1.0 / 32_768.0;
 /// Encoded digital silence decodes to no more than this.
-const SILENCE: f32 = 2.5 * STEP;
+pub const SILENCE: f32 = 2.5 * STEP;
 /// A frame above this is sound for certain.
 const SOUND: f32 = 8.5 * STEP;
 /// So many frames in a row above silence are sound as well.

@@ -307,7 +307,8 @@ impl Receiver {
         match self.attention {
             Attention::Close | Attention::Frugal => false,
             Attention::Drowsy => {
-                packet.audio_level == Some(LEVEL_OF_SILENCE)
+                packet.header.dtx
+                    || packet.audio_level == Some(LEVEL_OF_SILENCE)
                     || self.playout.repeats(&packet.payload)
             }
             Attention::None => true,

@@ -1,5 +1,8 @@
-//! The `audiomixer._core` module: [`audiomixer_core`] for Python. Documented for its users in `_core.pyi`.
+//! The `audiomixer._core` module: [`audiomixer_core`] and [`audiomixer_transport`] for Python. Documented for its users
+//! in `_core.pyi`.
 #![forbid(unsafe_code)]
+
+mod transport;
 
 use std::fmt::Display;
 
@@ -8,7 +11,7 @@ use numpy::PyUntypedArrayMethods;
 use numpy::{PyArray2, PyReadonlyArrayDyn, PyReadwriteArray2, PyUntypedArray};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::PyDict;
 
 fn value_error(error: core::Error) -> PyErr {
     PyValueError::new_err(error.to_string())
@@ -71,33 +74,6 @@ macro_rules! write_out {
         }
         .map_err(value_error)
     };
-}
-
-#[pyclass(frozen, get_all, module = "audiomixer._core")]
-struct RtpPacket {
-    payload_type: u8,
-    sequence_number: u16,
-    timestamp: u32,
-    ssrc: u32,
-    audio_level: Option<u8>,
-    payload: Py<PyBytes>,
-}
-
-#[pymethods]
-impl RtpPacket {
-    #[staticmethod]
-    #[pyo3(signature = (data, level_extension=None))]
-    fn parse(py: Python<'_>, data: &[u8], level_extension: Option<u8>) -> Option<Self> {
-        let packet = core::rtp::Packet::parse(data, level_extension)?;
-        Some(Self {
-            payload_type: packet.payload_type,
-            sequence_number: packet.sequence,
-            timestamp: packet.timestamp,
-            ssrc: packet.ssrc,
-            audio_level: packet.audio_level,
-            payload: PyBytes::new(py, packet.payload).unbind(),
-        })
-    }
 }
 
 #[pyclass(frozen, module = "audiomixer")]
@@ -338,6 +314,6 @@ stats_getters! {
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Mixer>()?;
     module.add_class::<Participant>()?;
-    module.add_class::<RtpPacket>()?;
-    module.add_class::<Stats>()
+    module.add_class::<Stats>()?;
+    transport::add_to(module)
 }

@@ -1,0 +1,175 @@
+"""Takes a connection's media out of aiortc's hands, once ICE and DTLS are done.
+
+What comes from the other side is read from a socket of its own, once per tick, decrypted and handed to participants;
+what is sent is encrypted and sent. Both happen in Rust (`Inlet`, `Outlet`), and cost a tenth of what aiortc's queues,
+parsers and decoder threads do. Everything that is no RTP goes back to aiortc. Where there is no such socket (behind a
+TURN server, or from an address that has changed) datagrams take the way through aiortc's sockets.
+
+Only this module, `peer`, `rtcp` and `ice` know private names of aiortc and aioice, which are pinned to a minor version;
+`tests/webrtc/test_media.py` fails when the names move.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from aiortc import RTCRtpTransceiver
+from aiortc.rtcdtlstransport import SRTP_AES128_CM_SHA1_80
+
+from audiomixer._core import Inlet, Intake, Outlet, Port
+from audiomixer.pacer import clock
+from audiomixer.tasks import spawn
+from audiomixer.webrtc.rtcp import report_received, report_sent
+
+_AUDIO_LEVEL: Final = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
+_KEYS: Final = 2 * (SRTP_AES128_CM_SHA1_80.key_length + SRTP_AES128_CM_SHA1_80.salt_length)
+
+_log = logging.getLogger(__name__)
+
+Receive = Callable[[bytes, Any], None]
+
+
+class Media:
+    """The media of one connection.
+
+    Args:
+        intake: Who polls it reads the connection's socket; without one, the event loop does.
+    """
+
+    def __init__(self, intake: Intake | None = None) -> None:
+        self.inlet = Inlet()
+        """What is received, to be routed to participants."""
+        self.outlet = Outlet()
+        """What is sent; by `send`, or through a `Fanout` with `send_unsent` for what it could not send."""
+        self._intake = intake
+        self._port: Port | None = None
+        self._transport: Any = None
+        self._keys = b""
+        self._reports: list[asyncio.Task[None]] = []
+
+    def take_over(self, transceiver: RTCRtpTransceiver) -> None:
+        """Has a transceiver receive and send this way. To be called before its connection comes about."""
+        private: Any = transceiver
+        private.receiver.receive = partial(self._receive, private)
+        private.receiver.stop = self.stop
+        private.sender.send = partial(self._send, private)
+        private.sender.stop = self.stop
+
+    def send(self, payload: bytes, timestamp: int) -> None:
+        """Sends a packet; until the connection is up, it is for nobody. In any thread.
+
+        Args:
+            payload: Opus.
+            timestamp: In 1/48000 s, from any beginning; its lowest 32 bits count.
+        """
+        packet = self.outlet.send(payload, timestamp)
+        if packet:
+            self.send_unsent(packet)
+
+    def send_unsent(self, packet: bytes) -> None:
+        """Sends an encrypted packet for which there is no port. In any thread."""
+        with contextlib.suppress(RuntimeError):  # The event loop has ended.
+            self._loop.call_soon_threadsafe(lambda: spawn(self._send_through_ice(packet)))
+
+    async def _send_through_ice(self, packet: bytes) -> None:
+        with contextlib.suppress(ConnectionError):
+            await self._transport.transport._send(packet)
+
+    async def stop(self) -> None:
+        """Ends both directions; once is enough."""
+        if self._intake:
+            self._intake.remove(self.inlet)
+        self.outlet.close()
+        reports, self._reports = self._reports, []
+        for report in reports:
+            report.cancel()
+        await asyncio.gather(*reports, return_exceptions=True)
+
+    async def _receive(self, transceiver: Any, parameters: Any) -> None:
+        receiver = transceiver.receiver
+        if receiver._RTCRtpReceiver__started:
+            return
+        receiver._RTCRtpReceiver__started = True
+        transport = receiver.transport
+        transport._register_rtp_receiver(receiver, parameters)
+        self._connect(transport)
+        # aiortc takes any number for an id; RFC 8285 has a byte.
+        levels = (e.id for e in parameters.headerExtensions if e.uri == _AUDIO_LEVEL and 0 < e.id < 256)
+        self.inlet.agree(
+            self._key(sending=False),
+            [codec.payloadType for codec in parameters.codecs if codec.name.lower() == "opus"],
+            next(levels, None),
+        )
+        self._reports.append(asyncio.create_task(report_received(transceiver, self.inlet)))
+
+    async def _send(self, transceiver: Any, parameters: Any) -> None:
+        sender = transceiver.sender
+        if sender._RTCRtpSender__started:
+            return
+        sender._RTCRtpSender__started = True
+        transport = sender.transport
+        transport._register_rtp_sender(sender, parameters)
+        self._connect(transport)
+        self.outlet.open(
+            self._key(sending=True),
+            sender._ssrc,
+            parameters.codecs[0].payloadType,
+            random.randrange(2**15),  # noqa: S311
+            random.randrange(2**32),  # noqa: S311
+            self._port,
+        )
+        self._reports.append(asyncio.create_task(report_sent(sender, parameters.rtcp.cname, self.outlet)))
+
+    def _key(self, *, sending: bool) -> bytes:
+        is_server = self._transport._role == "server"
+        return bytes(SRTP_AES128_CM_SHA1_80.get_key_and_salt(self._keys, int(sending == is_server)))
+
+    def _connect(self, transport: Any) -> None:
+        """Takes the way through Rust from now on; DTLS has come about."""
+        if self._transport is transport:
+            return
+        self._loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._keys = transport._ssl.export_keying_material(b"EXTRACTOR-dtls_srtp", _KEYS)
+
+        async def handle_rtp_data(data: bytes, arrival_time_ms: int) -> None:
+            """What was queued before, and comes decrypted: a few packets, of which nobody has heard the first."""
+
+        transport._handle_rtp_data = handle_rtp_data
+        connection = transport.transport._connection
+        pair = next(iter(connection._nominated.values()), None)
+        if self._intake and pair and pair.protocol.local_candidate.type == "host":
+            self._open_port(self._intake, pair)
+        for protocol in connection._protocols:
+            protocol.datagram_received = partial(self._datagram_received, protocol.datagram_received)
+
+    def _datagram_received(self, others: Receive, data: bytes, address: Any) -> None:
+        if len(data) > 1 and not self.inlet.take(data, clock()):  # aiortc would trip over an empty datagram.
+            others(data, address)
+
+    def _open_port(self, intake: Intake, pair: Any) -> None:
+        transport, remote = pair.protocol.transport, pair.remote_addr
+        # asyncio's sockets are not to be changed; this is another handle of the same one.
+        shared = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        try:
+            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._port = Port.beside(transport.get_extra_info("sockname")[:2], remote[:2])
+        except (OSError, ValueError) as error:
+            _log.debug("no port of its own for a connection with %s: %s", remote, error)
+            return
+        finally:
+            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+            shared.close()
+        intake.add(self._port, self.inlet, partial(self._hand_back, pair.protocol.datagram_received, remote))
+
+    def _hand_back(self, others: Receive, remote: Any, data: bytes) -> None:
+        """Called by whoever polls the intake."""
+        if len(data) > 1:
+            with contextlib.suppress(RuntimeError):  # The event loop has ended.
+                self._loop.call_soon_threadsafe(others, data, remote)

@@ -1,0 +1,250 @@
+//! [`audiomixer_transport`] for Python.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use audiomixer_transport as transport;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use transport::srtp::KEY;
+
+use crate::{Participant, within};
+
+/// Called with a datagram.
+type Handler = Arc<Py<PyAny>>;
+
+fn master_key(key: &[u8]) -> PyResult<[u8; KEY]> {
+    key.try_into()
+        .map_err(|_| PyValueError::new_err(format!("key: expected {KEY} bytes, got {}", key.len())))
+}
+
+fn address(argument: &str, (host, port): (String, u16)) -> PyResult<SocketAddr> {
+    let host: IpAddr = host.parse().map_err(|_| {
+        PyValueError::new_err(format!("{argument}: expected an IP address, got {host:?}"))
+    })?;
+    Ok(SocketAddr::new(host, port))
+}
+
+/// Calls handlers with what a call without the GIL has left for them.
+fn call(py: Python<'_>, left: Vec<(Handler, Vec<u8>)>) -> PyResult<()> {
+    for (handler, datagram) in left {
+        handler.call1(py, (PyBytes::new(py, &datagram),))?;
+    }
+    Ok(())
+}
+
+#[pyclass(frozen, module = "audiomixer._core")]
+pub struct Port(Arc<transport::Port>);
+
+#[pymethods]
+impl Port {
+    #[staticmethod]
+    fn beside(local: (String, u16), remote: (String, u16)) -> PyResult<Self> {
+        let (local, remote) = (address("local", local)?, address("remote", remote)?);
+        Ok(Self(Arc::new(transport::Port::beside(local, remote)?)))
+    }
+}
+
+#[pyclass(frozen, get_all, module = "audiomixer._core")]
+struct Report {
+    ssrc: u32,
+    fraction_lost: u8,
+    lost: i32,
+    highest: u32,
+    jitter: u32,
+}
+
+#[pyclass(frozen, module = "audiomixer._core")]
+#[derive(Default)]
+pub struct Inlet(Arc<transport::Inlet>);
+
+#[pymethods]
+impl Inlet {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    #[pyo3(signature = (key, payload_types, level_extension=None))]
+    fn agree(
+        &self,
+        key: &[u8],
+        payload_types: Vec<u8>,
+        level_extension: Option<u8>,
+    ) -> PyResult<()> {
+        let key = master_key(key)?;
+        self.0.agree(transport::Settings { key, payload_types, level_extension });
+        Ok(())
+    }
+
+    fn route(&self, ssrc: Option<i64>, participant: Option<&Participant>) -> PyResult<()> {
+        let ssrc = ssrc.map(|ssrc| within("ssrc", ssrc, u32::MAX)).transpose()?;
+        self.0.route(ssrc, participant.map(|participant| participant.0.clone()));
+        Ok(())
+    }
+
+    fn take(&self, datagram: &[u8], arrival: f64) -> bool {
+        self.0.take(&mut datagram.to_vec(), arrival)
+    }
+
+    fn reports(&self) -> Vec<Report> {
+        let reports = self.0.reports();
+        reports.into_iter().map(Report::from).collect()
+    }
+
+    #[getter]
+    fn taken(&self) -> u64 {
+        self.0.taken()
+    }
+
+    #[getter]
+    fn refused(&self) -> u64 {
+        self.0.refused()
+    }
+}
+
+impl From<transport::Report> for Report {
+    fn from(report: transport::Report) -> Self {
+        let transport::Report { ssrc, fraction_lost, lost, highest, jitter } = report;
+        Self { ssrc, fraction_lost, lost, highest, jitter }
+    }
+}
+
+#[pyclass(frozen, module = "audiomixer._core")]
+pub struct Intake(transport::Intake<Handler>);
+
+#[pymethods]
+impl Intake {
+    #[new]
+    fn new() -> PyResult<Self> {
+        Ok(Self(transport::Intake::new()?))
+    }
+
+    fn add(&self, py: Python<'_>, port: &Port, inlet: &Inlet, on_other: Py<PyAny>) -> PyResult<()> {
+        let (port, inlet) = (Arc::clone(&port.0), Arc::clone(&inlet.0));
+        py.detach(|| self.0.add(port, inlet, Arc::new(on_other)))?;
+        Ok(())
+    }
+
+    fn remove(&self, py: Python<'_>, inlet: &Inlet) {
+        py.detach(|| self.0.remove(&inlet.0));
+    }
+
+    fn poll(&self, py: Python<'_>, now: f64) -> PyResult<()> {
+        let mut others = Vec::new();
+        py.detach(|| {
+            self.0.poll(now, |handler, datagram| {
+                others.push((Arc::clone(handler), datagram.to_vec()));
+            });
+        });
+        call(py, others)
+    }
+}
+
+#[pyclass(frozen, module = "audiomixer._core")]
+#[derive(Default)]
+pub struct Outlet(Arc<transport::Outlet>);
+
+#[pymethods]
+impl Outlet {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    #[pyo3(signature = (key, ssrc, payload_type, sequence_number, timestamp, port=None))]
+    fn open(
+        &self,
+        key: &[u8],
+        ssrc: i64,
+        payload_type: i64,
+        sequence_number: i64,
+        timestamp: i64,
+        port: Option<&Port>,
+    ) -> PyResult<()> {
+        let start = (
+            within("sequence_number", sequence_number, u16::MAX)?,
+            within("timestamp", timestamp, u32::MAX)?,
+        );
+        let payload_type = within("payload_type", payload_type, 127)?;
+        let port = port.map(|port| Arc::clone(&port.0));
+        self.0.open(&master_key(key)?, within("ssrc", ssrc, u32::MAX)?, payload_type, start, port);
+        Ok(())
+    }
+
+    fn close(&self) {
+        self.0.close();
+    }
+
+    fn send<'py>(
+        &self,
+        py: Python<'py>,
+        payload: &[u8],
+        timestamp: i64,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        Ok(match py.detach(|| self.0.send(payload, timestamp as u32)) {
+            transport::Sent::Unsent(packet) => Some(PyBytes::new(py, &packet)),
+            _ => None,
+        })
+    }
+
+    #[getter]
+    fn packets(&self) -> u32 {
+        self.0.counts().packets
+    }
+
+    #[getter]
+    fn octets(&self) -> u32 {
+        self.0.counts().octets
+    }
+
+    #[getter]
+    fn timestamp(&self) -> u32 {
+        self.0.counts().timestamp
+    }
+
+    #[getter]
+    fn dropped(&self) -> u64 {
+        self.0.counts().dropped
+    }
+}
+
+#[pyclass(frozen, module = "audiomixer._core")]
+#[derive(Default)]
+pub struct Fanout(transport::Fanout<Handler>);
+
+#[pymethods]
+impl Fanout {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    fn add(&self, outlet: &Outlet, on_unsent: Py<PyAny>) {
+        self.0.add(Arc::clone(&outlet.0), Arc::new(on_unsent));
+    }
+
+    fn remove(&self, py: Python<'_>, outlet: &Outlet) {
+        py.detach(|| self.0.remove(&outlet.0));
+    }
+
+    fn send(&self, py: Python<'_>, payload: &[u8], timestamp: i64) -> PyResult<()> {
+        let mut unsent = Vec::new();
+        py.detach(|| {
+            self.0.send(payload, timestamp as u32, |handler, packet| {
+                unsent.push((Arc::clone(handler), packet));
+            });
+        });
+        call(py, unsent)
+    }
+}
+
+pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Port>()?;
+    module.add_class::<Report>()?;
+    module.add_class::<Inlet>()?;
+    module.add_class::<Intake>()?;
+    module.add_class::<Outlet>()?;
+    module.add_class::<Fanout>()
+}

@@ -1,0 +1,25 @@
+//! RTP between sockets and the mixer: what happens per datagram, without Python.
+//!
+//! Connections come about in Python (ICE, DTLS). From then on an [`Inlet`] reads a connection's [`Port`], decrypts
+//! ([`srtp`]) and hands packets to [`Participant`](audiomixer_core::Participant)s; an [`Intake`] does so for all
+//! connections of a room, once per tick, just before it is mixed. An [`Outlet`] encrypts and sends packets, a [`Fanout`]
+//! the same packet to many.
+//!
+//! Ports never block, nothing waits here, and no memory is taken per packet.
+#![forbid(unsafe_code)]
+
+#[cfg(target_os = "linux")]
+mod batch;
+mod inlet;
+#[cfg_attr(not(target_os = "linux"), path = "intake_elsewhere.rs")]
+mod intake;
+mod outlet;
+mod port;
+mod reception;
+pub mod srtp;
+
+pub use inlet::{Inlet, Settings};
+pub use intake::Intake;
+pub use outlet::{Counts, Fanout, Outlet, Sent};
+pub use port::Port;
+pub use reception::Report;

@@ -1,0 +1,212 @@
+//! Sends packets that are encoded already, to one connection or to many.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::port::Port;
+use crate::srtp;
+
+const LONGEST: usize = 1500;
+const FIRST_OF_TALKSPURT: u8 = 0x80;
+
+/// What became of a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It is on its way.
+    Sent,
+    /// It was dropped: nothing can be sent yet, or the port is full.
+    Dropped,
+    /// Encrypted, but there is no port to send it by: the caller has to.
+    Unsent(Vec<u8>),
+}
+
+/// Sends one stream of packets to one connection. Usable from any thread.
+#[derive(Default)]
+pub struct Outlet(Mutex<Option<State>>);
+
+struct State {
+    sender: srtp::Sender,
+    port: Option<Arc<Port>>,
+    payload_type: u8,
+    ssrc: u32,
+    sequence: u16,
+    /// Added to the timestamps: a stream begins anywhere (RFC 3550, section 5.1).
+    offset: u32,
+    packet: Vec<u8>,
+    counts: Counts,
+}
+
+/// What a sender report says.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Packets sent.
+    pub packets: u32,
+    /// Bytes of payload in them.
+    pub octets: u32,
+    /// Timestamp of the last one.
+    pub timestamp: u32,
+    /// Packets that the port did not take.
+    pub dropped: u64,
+}
+
+impl Outlet {
+    /// Begins to send, through `port` if there is one. `start` is where sequence numbers and timestamps begin.
+    pub fn open(
+        &self,
+        key: &[u8; srtp::KEY],
+        ssrc: u32,
+        payload_type: u8,
+        start: (u16, u32),
+        port: Option<Arc<Port>>,
+    ) {
+        *self.state() = Some(State {
+            sender: srtp::Sender::new(key),
+            port,
+            payload_type,
+            ssrc,
+            sequence: start.0,
+            offset: start.1,
+            packet: Vec::with_capacity(LONGEST),
+            counts: Counts::default(),
+        });
+    }
+
+    /// Sends nothing any more; what was sent until now.
+    pub fn close(&self) -> Counts {
+        self.state().take().map_or(Counts::default(), |state| state.counts)
+    }
+
+    /// Sends `payload`, whose `timestamp` counts from any beginning.
+    pub fn send(&self, payload: &[u8], timestamp: u32) -> Sent {
+        match &mut *self.state() {
+            Some(state) => state.send(payload, timestamp),
+            None => Sent::Dropped,
+        }
+    }
+
+    /// What was sent so far.
+    pub fn counts(&self) -> Counts {
+        self.state().as_ref().map_or(Counts::default(), |state| state.counts)
+    }
+
+    fn state(&self) -> MutexGuard<'_, Option<State>> {
+        self.0.lock().expect("nothing panics while it holds an outlet")
+    }
+}
+
+impl State {
+    fn send(&mut self, payload: &[u8], timestamp: u32) -> Sent {
+        let timestamp = timestamp.wrapping_add(self.offset);
+        let marker = if self.counts.packets == 0 { FIRST_OF_TALKSPURT } else { 0 };
+        self.packet.clear();
+        self.packet.extend([0x80, self.payload_type | marker]);
+        self.packet.extend(self.sequence.to_be_bytes());
+        self.packet.extend(timestamp.to_be_bytes());
+        self.packet.extend(self.ssrc.to_be_bytes());
+        self.packet.extend(payload);
+        self.sender.protect(&mut self.packet);
+        self.sequence = self.sequence.wrapping_add(1);
+        let sent = match &self.port {
+            None => Sent::Unsent(self.packet.clone()),
+            Some(port) => match port.0.send(&self.packet) {
+                Ok(_) => Sent::Sent,
+                Err(_) => Sent::Dropped,
+            },
+        };
+        if sent == Sent::Dropped {
+            self.counts.dropped += 1;
+        } else {
+            self.counts.packets = self.counts.packets.wrapping_add(1);
+            self.counts.octets = self.counts.octets.wrapping_add(payload.len() as u32);
+            self.counts.timestamp = timestamp;
+        }
+        sent
+    }
+}
+
+/// Sends the same packets to many outlets, each with something, `T`, by which the caller knows it.
+pub struct Fanout<T>(Mutex<Vec<(Arc<Outlet>, T)>>);
+
+impl<T> Default for Fanout<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Fanout<T> {
+    /// Begins to send to an outlet.
+    pub fn add(&self, outlet: Arc<Outlet>, tag: T) {
+        self.outlets().push((outlet, tag));
+    }
+
+    /// Ceases to; what it had.
+    pub fn remove(&self, outlet: &Arc<Outlet>) -> Option<T> {
+        let mut outlets = self.outlets();
+        let place = outlets.iter().position(|(other, _)| Arc::ptr_eq(other, outlet))?;
+        Some(outlets.swap_remove(place).1)
+    }
+
+    /// Sends `payload` to all; calls `unsent` with what has no port to be sent by.
+    pub fn send(&self, payload: &[u8], timestamp: u32, mut unsent: impl FnMut(&T, Vec<u8>)) {
+        for (outlet, tag) in self.outlets().iter() {
+            if let Sent::Unsent(packet) = outlet.send(payload, timestamp) {
+                unsent(tag, packet);
+            }
+        }
+    }
+
+    fn outlets(&self) -> MutexGuard<'_, Vec<(Arc<Outlet>, T)>> {
+        self.0.lock().expect("nothing panics while it holds the outlets")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    #[test]
+    fn a_packet_goes_to_all_who_listen_and_reads_as_it_was_sent() {
+        let receivers: Vec<_> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let fanout = Fanout::default();
+        let mut outlets = Vec::new();
+        for (n, receiver) in receivers.iter().enumerate() {
+            let outlet = Arc::new(Outlet::default());
+            assert_eq!(outlet.send(b"early", 0), Sent::Dropped);
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.connect(receiver.local_addr().unwrap()).unwrap();
+            let key = [n as u8; srtp::KEY];
+            outlet.open(&key, 7, 111, (u16::MAX, u32::MAX), Some(Arc::new(Port(socket))));
+            fanout.add(Arc::clone(&outlet), n);
+            outlets.push(outlet);
+        }
+        assert_eq!(fanout.remove(&outlets[1]), Some(1));
+        for n in 0..2 {
+            fanout.send(b"opus", 960 * n, |_, _| panic!("all have a port"));
+        }
+        let mut buffer = [0; LONGEST];
+        for n in [0, 2] {
+            let mut srtp = srtp::Receiver::new(&[n as u8; srtp::KEY]);
+            for expected in [(0xFFFF, u32::MAX, 0x80), (0, 959, 0)] {
+                let length = receivers[n].recv(&mut buffer).unwrap();
+                let plain = srtp.unprotect(&mut buffer[..length]).unwrap();
+                let packet = audiomixer_core::rtp::Packet::parse(plain, None).unwrap();
+                assert_eq!((packet.sequence, packet.timestamp, plain[1] & 0x80), expected);
+                assert_eq!(packet.payload, b"opus");
+            }
+            let counts = outlets[n].close();
+            assert_eq!((counts.packets, counts.octets, counts.dropped), (2, 8, 0));
+            assert_eq!(outlets[n].send(b"opus", 0), Sent::Dropped);
+        }
+        receivers[1].set_nonblocking(true).unwrap();
+        assert!(receivers[1].recv(&mut buffer).is_err());
+    }
+
+    #[test]
+    fn without_a_port_the_packet_is_handed_back() {
+        let outlet = Outlet::default();
+        outlet.open(&[1; srtp::KEY], 7, 111, (0, 0), None);
+        let Sent::Unsent(mut packet) = outlet.send(b"opus", 5) else { panic!("there is no port") };
+        assert!(srtp::Receiver::new(&[1; srtp::KEY]).unprotect(&mut packet).is_some());
+    }
+}

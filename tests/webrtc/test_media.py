@@ -1,0 +1,179 @@
+"""aiortc's private names are where they are expected, and media gets through without aiortc as it would with it."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import aioice
+import pylibsrtp
+import pytest
+from aiortc import RTCDtlsTransport, RTCIceTransport, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender
+from aiortc.rtp import RtcpReceiverInfo, RtcpSrPacket
+
+from audiomixer._core import Inlet, Intake, Mixer, Outlet, Participant
+from audiomixer.pacer import clock
+from audiomixer.webrtc import rtcp
+from audiomixer.webrtc.ice import LOOPBACK
+from audiomixer.webrtc.peer import Peer
+from tests.rooms.client import Microphone
+from tests.webrtc.negotiation import stock_offer
+
+SILENCE = b"\xf8\xff\xfe"
+KEY = bytes(range(30))
+
+
+async def test_the_names_are_there() -> None:
+    receiver = vars(RTCRtpReceiver) | dict.fromkeys(RTCRtpReceiver.__init__.__code__.co_names)
+    for name in ("_RTCRtpReceiver__started", "_RTCRtpReceiver__lsr", "_RTCRtpReceiver__lsr_time", "receive", "stop"):
+        assert name in receiver, f"aiortc's RTCRtpReceiver.{name} has moved: see audiomixer/webrtc"
+    sender = vars(RTCRtpSender) | dict.fromkeys(RTCRtpSender.__init__.__code__.co_names)
+    for name in ("_RTCRtpSender__started", "_ssrc", "send", "stop"):
+        assert name in sender, f"aiortc's RTCRtpSender.{name} has moved: see audiomixer/webrtc"
+    transport = vars(RTCDtlsTransport) | dict.fromkeys(RTCDtlsTransport.__init__.__code__.co_names)
+    names = ("_handle_rtp_data", "_register_rtp_receiver", "_register_rtp_sender", "_rtp_router", "_ssl", "_role")
+    for name in (*names, "_send_rtp", "_srtp_profiles"):
+        assert name in transport, f"aiortc's RTCDtlsTransport.{name} has moved: see audiomixer/webrtc"
+    assert "_connection" in RTCIceTransport.__init__.__code__.co_names
+    connection = aioice.Connection(ice_controlling=True)
+    for name in ("_protocols", "get_component_candidates", "query_consent", "_query_consent_task", "_nominated"):
+        assert hasattr(connection, name), f"aioice's Connection.{name} has moved: see audiomixer/webrtc"
+
+
+def srtp(ssrc_type: int) -> pylibsrtp.Session:
+    profile = pylibsrtp.Policy.SRTP_PROFILE_AES128_CM_SHA1_80
+    return pylibsrtp.Session(pylibsrtp.Policy(key=KEY, ssrc_type=ssrc_type, srtp_profile=profile))
+
+
+def test_what_is_sent_is_what_libsrtp_reads() -> None:
+    outlet, libsrtp = Outlet(), srtp(pylibsrtp.Policy.SSRC_ANY_INBOUND)
+    assert outlet.send(b"early", 0) is None
+    outlet.open(KEY, 7, 111, 0xFFFE, 0xFFFF_FFFF)
+    for n in range(4):
+        packet = outlet.send(b"opus", 960 * n - 312)
+        assert packet
+        plain = libsrtp.unprotect(packet)
+        assert plain[12:] == b"opus"
+        assert int.from_bytes(plain[2:4]) == (0xFFFE + n) & 0xFFFF
+        assert int.from_bytes(plain[4:8]) == (960 * n - 313) & 0xFFFF_FFFF
+    assert (outlet.packets, outlet.octets) == (4, 16)
+
+
+def test_what_libsrtp_sends_is_received_and_mapped_by_ssrc() -> None:
+    mixer, inlet, libsrtp = Mixer(), Inlet(), srtp(pylibsrtp.Policy.SSRC_ANY_OUTBOUND)
+    alice, others = mixer.add_participant("alice"), mixer.add_participant("others")
+    inlet.route(9, alice)
+    inlet.route(None, others)
+    level = bytes([0xBE, 0xDE, 0, 1, 0x10, 0x80 | 42, 0, 0])
+    for n in range(0x1_0010):
+        ssrc = 9 if n % 4 else 10
+        sequence = (n & 0xFFFF).to_bytes(2)
+        packet = libsrtp.protect(
+            b"\x90\x6f" + sequence + (960 * n & 0xFFFF_FFFF).to_bytes(4) + bytes([0, 0, 0, ssrc]) + level + SILENCE
+        )
+        if n == 0:
+            assert not inlet.take(packet, 0.0)
+            inlet.agree(KEY, [111], 1)
+        assert inlet.take(packet, n * 0.02)
+        assert inlet.take(packet, n * 0.02)
+    assert inlet.refused == 0x1_0010
+    assert (alice.stats().received, others.stats().received) == (0xC00C, 0x4004)
+    reports = {report.ssrc: report for report in inlet.reports()}
+    assert reports[9].highest == 0x1_000F
+    assert not inlet.take(b"\x80\xc8 a sender report", 0.0)
+
+
+@contextlib.asynccontextmanager
+async def heard(*, polled: bool, sender: Peer) -> AsyncIterator[tuple[Peer, Participant]]:
+    """A peer that receives what `sender` sends, and its participant."""
+    intake = Intake()
+    receiver = Peer(LOOPBACK, "recvonly", intake=intake if polled else None)
+    participant = Mixer().add_participant("alice")
+    receiver.media.inlet.route(None, participant)
+
+    async def poll() -> None:
+        while True:
+            intake.poll(clock())
+            await asyncio.sleep(0.02)
+
+    polling = asyncio.create_task(poll())
+    try:
+        await sender.accept(await receiver.answer(await sender.offer()))
+        await until(lambda: send(sender, 1), lambda: participant.stats().received > 0)
+        yield receiver, participant
+    finally:
+        polling.cancel()
+        await sender.close()
+        await receiver.close()
+
+
+async def send(peer: Peer, packets: int) -> None:
+    for _ in range(packets):
+        peer.media.send(SILENCE, round(clock() * 50) * 960)
+        await asyncio.sleep(0.02)
+
+
+async def until(attempt: Callable[[], Awaitable[None]], holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():
+            await attempt()
+
+
+@pytest.mark.parametrize("polled", [True, False])
+async def test_every_packet_arrives_and_nothing_is_decoded_on_the_way(polled: bool) -> None:
+    sender = Peer(LOOPBACK, "sendonly")
+    async with heard(polled=polled, sender=sender) as (_, participant):
+        before = participant.stats().received
+        await send(sender, 50)
+        await asyncio.sleep(0.1)
+        assert participant.stats().received - before >= 49
+        assert not [thread.name for thread in threading.enumerate() if "decoder" in thread.name]
+
+
+async def test_datagrams_that_are_nothing_disturb_nothing() -> None:
+    sender = Peer(LOOPBACK, "sendonly")
+    async with heard(polled=True, sender=sender) as (receiver, participant):
+        connection = receiver._transceiver.receiver.transport.transport._connection
+        port = sender._transceiver.sender.transport.transport._connection._protocols[0].transport
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            for candidate in connection.local_candidates:
+                for data in (b"", b"\x80", b"\x80\x6f" + b"\0" * 40, b"\x80" * 2000, b"\x17\xfe", b"\xff" * 20):
+                    stranger.sendto(data, (candidate.host, candidate.port))
+                    port.sendto(data, (candidate.host, candidate.port))
+        before = participant.stats().received
+        await send(sender, 10)
+        await asyncio.sleep(0.1)
+        assert participant.stats().received - before >= 9
+        assert receiver.media.inlet.refused >= 2
+
+
+async def test_reports_go_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtcp, "_INTERVAL", 0.2)
+    intake = Intake()
+    here, there = Peer(LOOPBACK, "sendrecv", intake=intake), RTCPeerConnection()
+    heard: list[RtcpReceiverInfo | RtcpSrPacket] = []
+    there.addTransceiver(Microphone(440), direction="sendrecv")
+    stock = there.getTransceivers()[0]
+
+    async def handle(packet: object) -> None:
+        heard.extend([packet] if isinstance(packet, RtcpSrPacket) else getattr(packet, "reports", []))
+
+    stock.sender._handle_rtcp_packet = handle
+    stock.receiver._handle_rtcp_packet = handle
+    try:
+        await stock_offer(there, here.answer)
+        for n in range(100):
+            here.media.send(SILENCE, 960 * n)
+            intake.poll(clock())
+            await asyncio.sleep(0.02)
+    finally:
+        await there.close()
+        await here.close()
+    told = [report for report in heard if isinstance(report, RtcpReceiverInfo)]
+    assert told[-1].highest_sequence & 0xFFFF
+    assert told[-1].packets_lost == 0
+    assert any(report.lsr and report.dlsr for report in told)
+    sent = [report.sender_info for report in heard if isinstance(report, RtcpSrPacket)]
+    assert sent[-1].packet_count > 50
+    assert sent[-1].octet_count == sent[-1].packet_count * len(SILENCE)
