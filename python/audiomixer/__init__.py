@@ -7,5 +7,17 @@
 from audiomixer._core import Mixer, Participant, Stats
 from audiomixer.metadata import TimedMetadata, Volume
 from audiomixer.mixer import AudioMixer
+from audiomixer.outputs.base import OutputEvent
+from audiomixer.taps import MixFrame, ParticipantFrame
 
-__all__ = ["AudioMixer", "Mixer", "Participant", "Stats", "TimedMetadata", "Volume"]
+__all__ = [
+    "AudioMixer",
+    "MixFrame",
+    "Mixer",
+    "OutputEvent",
+    "Participant",
+    "ParticipantFrame",
+    "Stats",
+    "TimedMetadata",
+    "Volume",
+]

@@ -113,6 +113,11 @@ class Mixer:
         Raises:
             ValueError: The participant is not in this mixer, or `out` does not fit.
         """
+    def solos(self) -> dict[str, NDArray[np.float32]]:
+        """What each participant is in the last mix, by identity: new float32 arrays of shape `(frame_size,)`.
+
+        With its gain and fades, mixed down to one channel, before the limiter; zeros while it is not heard.
+        """
     def volumes(self) -> dict[str, int]:
         """The volume of each participant since the last call.
 

@@ -23,6 +23,11 @@ class Broadcast(Generic[T]):
         self.dropped = 0
         """Items that subscribers lost."""
 
+    @property
+    def wanted(self) -> bool:
+        """Whether there are subscribers."""
+        return bool(self._subscribers)
+
     def publish(self, item: T) -> None:
         """Hands an item to every subscriber."""
         for subscriber in self._subscribers:

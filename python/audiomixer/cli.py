@@ -20,8 +20,8 @@ from rich.table import Table
 
 from audiomixer.metadata import TimedMetadata
 from audiomixer.mixer import IDENTITY, AudioMixer
-from audiomixer.outputs.base import OutputError
-from audiomixer.outputs.push import PushOutput, check_writable
+from audiomixer.outputs.base import NamedOutput, OutputError
+from audiomixer.outputs.file import check_writable
 from audiomixer.rooms.base import RoomError
 from audiomixer.rooms.local import LocalRooms, OpenDoor
 from audiomixer.service import logs, settings
@@ -29,6 +29,7 @@ from audiomixer.service.demo import ROOM, demo
 from audiomixer.service.media import media_app
 from audiomixer.service.server import PortError, serving, stop_signals
 from audiomixer.service.streams import Streams
+from audiomixer.tasks import spawn
 from audiomixer.tokens import Keyring, mint
 from audiomixer.webrtc.ice import Ice, addresses_of
 
@@ -116,7 +117,10 @@ async def mix_command(
     room: Annotated[str, typer.Option(help="Room to mix: local:NAME, which is hosted here.")],
     output: Annotated[
         list[str] | None,
-        typer.Option(help="File (*.m4a|.mp3|.ogg|.wav|.mka) or URL (rtmp(s)://); may be given again."),
+        typer.Option(
+            help="File (*.m4a|.mp3|.ogg|.wav|.mka, *.jsonl|.vtt for the metadata), directory ending in / for HLS, or "
+            "URL (rtmp(s)://, srt://, icecast://, whip+http(s)://); may be given again."
+        ),
     ] = None,
     identity: Annotated[
         str, typer.Option(help="The mixer's identity, in rooms that show it; local ones do not.")
@@ -126,6 +130,12 @@ async def mix_command(
     level: Annotated[bool, typer.Option("--level", help="Bring speakers to one loudness.")] = False,
     max_speakers: Annotated[
         int | None, typer.Option(min=1, help="Mix at most so many at once, the loudest; all if absent.")
+    ] = None,
+    rotate: Annotated[
+        float | None, typer.Option(min=1, help="Begin a new recording every so many seconds, named by its time.")
+    ] = None,
+    tracks: Annotated[
+        str | None, typer.Option(help="Folder for recordings of each participant alone, on the same timeline.")
     ] = None,
     metadata: Annotated[
         str | None, typer.Option(help="File for the timed metadata, a payload a line; - is stdout.")
@@ -143,6 +153,8 @@ async def mix_command(
         identity=identity,
         leveler=level,
         max_speakers=max_speakers,
+        rotate=rotate,
+        tracks=tracks,
         rooms=rooms,
     )
     streams = Streams(rooms)
@@ -151,17 +163,24 @@ async def mix_command(
         try:
             with stop_signals() as stop, contextlib.ExitStack() as files:
                 async with mixer:
+                    spawn(_tell_events(mixer))
                     show = _print_json(files.enter_context(_open(metadata))) if metadata else _ignore
                     typer.echo(f"Talk at {url}/rooms/{mixer.room.name}; stop with Ctrl-C.", err=True)
                     await _follow(mixer, show, duration, stop)
         finally:
             await streams.close()
-    for push in mixer.outputs:
-        if isinstance(push, PushOutput):
-            if push.error:
-                raise OutputError(f"output: {push.name} stopped: {push.error}")
-            if push.written:
-                typer.echo(f"Wrote {mixer.time:.1f} s to {push.name}", err=True)
+    for written in mixer.outputs:
+        if isinstance(written, NamedOutput):
+            if written.error:
+                raise OutputError(f"output: {written.name} stopped: {written.error}")
+            if written.written:
+                typer.echo(f"Wrote {mixer.time:.1f} s to {written.name}", err=True)
+
+
+async def _tell_events(mixer: AudioMixer) -> None:
+    """Tells of outputs that are lost, and back."""
+    async for event in mixer.output_events():
+        typer.echo(f"output {event.name}: {event.state}" + (f": {event.reason}" if event.reason else ""), err=True)
 
 
 @app.command("serve", epilog=settings.help_text())

@@ -51,3 +51,18 @@ def id3(text: str) -> bytes:
 def _synchsafe(number: int) -> bytes:
     """28 bits in four bytes of seven."""
     return bytes(number >> shift & 0x7F for shift in (21, 14, 7, 0))
+
+
+def on_text_data(text: str) -> bytes:
+    """The script data of an FLV tag, or of an RTMP data message, that carries `text`: `onTextData` in AMF 0."""
+    return _amf_string(b"onTextData") + b"\x08" + (1).to_bytes(4) + _amf_text(text.encode()) + b"\0\0\x09"
+
+
+def _amf_text(text: bytes) -> bytes:
+    return len(b"text").to_bytes(2) + b"text" + _amf_string(text)
+
+
+def _amf_string(text: bytes) -> bytes:
+    if len(text) < 2**16:
+        return b"\x02" + len(text).to_bytes(2) + text
+    return b"\x0c" + len(text).to_bytes(4) + text

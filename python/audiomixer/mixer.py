@@ -1,6 +1,7 @@
 """`AudioMixer`: joins a room, encodes its mix once per encoding, feeds outputs, and tells who is how loud."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -22,10 +23,12 @@ from audiomixer.encoding import (
     Encoding,
 )
 from audiomixer.metadata import TimedMetadata
-from audiomixer.outputs.base import Output
-from audiomixer.outputs.push import PushOutput
+from audiomixer.outputs.base import NamedOutput, Output, OutputEvent
+from audiomixer.outputs.opening import open_output
+from audiomixer.outputs.tracks import TrackRecorder
 from audiomixer.rooms.base import Room
 from audiomixer.rooms.local import LocalRooms, check_name
+from audiomixer.taps import SAMPLE_RATES, MixFrame, ParticipantFrame, Taps, participant_frames
 
 IDENTITY: Final = "audio-mixer-v2"
 _BLOCK: Final = 5
@@ -34,6 +37,9 @@ for each frame takes half as long again."""
 _AT_ONCE: Final[frozenset[Codec]] = frozenset({"opus"})
 _PAYLOADS: Final = 120
 """A minute of payloads may wait for a reader."""
+
+_EVENTS: Final = 100
+"""So many events may wait for a reader."""
 
 _SILENCE: Final = np.zeros((1, 1), np.float32)
 """What makes every frame silent."""
@@ -64,11 +70,14 @@ class AudioMixer:
 
     Args:
         room: A room, or the URL of one: `local:NAME`.
-        outputs: Outputs, or paths and URLs of such: `*.m4a|.mp3|.ogg|.wav|.mka`, `rtmp(s)://`.
+        outputs: Outputs, or paths and URLs of such: `*.m4a|.mp3|.ogg|.wav|.mka`, `*.jsonl|.vtt` for the metadata, a
+            directory ending in `/` for HLS, `rtmp(s)://`, `srt://`, `icecast://`, `whip+http(s)://`.
         audio_bitrate: 128 or 192, in kbit/s.
         identity: The mixer's own identity, in rooms that show their mixers; local rooms do not.
         leveler: Brings speakers to one loudness: `Mixer.leveler` of the room, for all who mix it.
         max_speakers: Mixes at most so many at once: `Mixer.max_speakers`, likewise. None leaves it as it is.
+        tracks: A directory for recordings of each participant alone, all on the stream's own timeline.
+        rotate: Seconds after which recordings of the mix begin a new file.
         rooms: Where `local:` rooms are; a server's, so that participants can join them.
         first_sequence: Sequence number of the first payload, for a stream that goes on where another process stopped.
 
@@ -86,6 +95,8 @@ class AudioMixer:
         identity: str = IDENTITY,
         leveler: bool = False,
         max_speakers: int | None = None,
+        tracks: str | None = None,
+        rotate: float | None = None,
         rooms: LocalRooms | None = None,
         first_sequence: int = 0,
     ) -> None:
@@ -98,9 +109,12 @@ class AudioMixer:
         self.audio_bitrate = audio_bitrate
         self.identity = identity
         self.outputs: list[Output] = [
-            PushOutput(output, audio_bitrate) if isinstance(output, str) else output for output in outputs
+            open_output(output, audio_bitrate, rotate=rotate) if isinstance(output, str) else output
+            for output in outputs
         ]
-        targets = [output.target for output in self.outputs if isinstance(output, PushOutput)]
+        targets = [output.target for output in self.outputs if isinstance(output, NamedOutput)]
+        if rotate is not None and rotate <= 0:
+            raise ValueError(f"rotate: expected seconds, or None for one file, got {rotate!r}")
         for target in targets:
             if targets.count(target) > 1:
                 raise ValueError(f"outputs: {target!r} is given more than once")
@@ -109,6 +123,9 @@ class AudioMixer:
         self._rooms = rooms
         self._encoders: dict[Encoding, Encoder] = {}
         self._payloads: Broadcast[TimedMetadata] = Broadcast(_PAYLOADS)
+        self._events: Broadcast[OutputEvent] = Broadcast(_EVENTS)
+        self._taps = Taps()
+        self._tracks = TrackRecorder(tracks) if tracks else None
         self._started: list[Output] = []
         self._working = list(self.outputs)
         self._running = False
@@ -166,7 +183,11 @@ class AudioMixer:
             self._room = (self._rooms or LocalRooms()).open(self._name)
         self._room.attach()
         try:
+            if self._tracks:
+                self._tracks.start()
             for output in self.outputs:
+                if isinstance(output, NamedOutput):
+                    output.on_event = self._tell
                 await output.start()
                 self._started.append(output)
         except BaseException:
@@ -195,6 +216,11 @@ class AudioMixer:
         finally:
             await self._leave()
 
+    def _tell(self, event: OutputEvent) -> None:
+        """Called by outputs, in any thread."""
+        with contextlib.suppress(RuntimeError):  # The event loop has ended.
+            self._loop.call_soon_threadsafe(self._events.publish, event)
+
     def leave_room(self) -> None:
         """Leaves the room for good; the stream goes on, with silence and nobody in the metadata."""
         if self._fade is None:
@@ -213,8 +239,12 @@ class AudioMixer:
     async def _leave(self) -> None:
         try:
             await self._stop_outputs()
+            if self._tracks:
+                await asyncio.to_thread(self._tracks.stop)
         finally:
             self._payloads.close()
+            self._events.close()
+            self._taps.close()
             await self.room.detach()
 
     async def _stop_outputs(self) -> None:
@@ -228,17 +258,54 @@ class AudioMixer:
         """The payloads from now on, every 500 ms. A reader that falls a minute behind loses the oldest."""
         return self._payloads.subscribe()
 
+    def output_events(self) -> AsyncIterator[OutputEvent]:
+        """What becomes of outputs that were named by paths and URLs, from now on: lost, connected again, failed."""
+        return self._events.subscribe()
+
+    def frames(self) -> AsyncIterator[MixFrame]:
+        """The mix from now on, 20 ms at a time. A reader that falls five seconds behind loses the oldest."""
+        return self._taps.mix.subscribe()
+
+    def participant_frames(self, sample_rate: int = 48_000) -> AsyncIterator[ParticipantFrame]:
+        """Each participant alone, from now on: for each 20 ms one frame of everybody.
+
+        Who is not heard, being muted or silent, has frames of zeros. A reader that falls five seconds behind loses the
+        oldest.
+
+        Args:
+            sample_rate: 48000, or 16000 as speech recognition wants it.
+
+        Raises:
+            ValueError: It is another.
+        """
+        if sample_rate not in SAMPLE_RATES:
+            raise ValueError(f"sample_rate: expected one of {SAMPLE_RATES}, got {sample_rate!r}")
+        return participant_frames(self._taps.solos.subscribe(), sample_rate)
+
     def on_frame(self, samples: NDArray[np.float32]) -> None:
         """Encodes a frame once for each encoding that an output wants, some in blocks; called by the bus."""
         if self._fade is not None:
             samples = samples * self._fade
             self._fade = _SILENCE
         self._encode(self._wanted(at_once=True), samples, self._frames)
+        self._tap(samples)
         self._block[self._blocked * FRAME_SIZE :][:FRAME_SIZE] = samples
         self._blocked += 1
         self._frames += 1
         if (self._frames + self._phase) % _BLOCK == 0:
             self._end_block()
+
+    def _tap(self, samples: NDArray[np.float32]) -> None:
+        """Hands the frame to whoever wants the audio itself."""
+        if self._taps.mix.wanted:
+            frame = MixFrame(self.time, samples.copy())
+            self._loop.call_soon_threadsafe(self._taps.mix.publish, frame)
+        if (self._tracks or self._taps.solos.wanted) and self._fade is None:
+            solos = self.room.bus.mixer.solos()
+            if self._tracks:
+                self._tracks.write(self._frames, solos)
+            if self._taps.solos.wanted:
+                self._loop.call_soon_threadsafe(self._taps.solos.publish, (self.time, solos))
 
     def _wanted(self, *, at_once: bool) -> set[Encoding]:
         """What the outputs want now, frame by frame or in blocks."""

@@ -1,8 +1,9 @@
 """What every kind of output is to a mixer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from audiomixer.encoding import EncodedPacket, Encoding
 
@@ -28,7 +29,7 @@ class Output(Protocol):
 
     @property
     def dropped(self) -> int:
-        """Packets lost because the output was slow."""
+        """Packets lost because the output was slow, or not connected."""
 
     async def start(self) -> None:
         """Opens the output.
@@ -48,3 +49,46 @@ class Output(Protocol):
 
     async def stop(self) -> None:
         """Finishes and closes the output; everything that was written is in it."""
+
+
+State = Literal["connected", "lost", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputEvent:
+    """Something has become of an output that was named by a path or a URL."""
+
+    name: str
+    """The path, or the URL without what may be secret in it."""
+    state: State
+    """`connected` (again), `lost` (it tries to come back), or `failed` (it gets nothing more)."""
+    reason: str = ""
+    """Why it was lost, or failed."""
+
+
+OnEvent = Callable[[OutputEvent], None]
+
+
+@runtime_checkable
+class NamedOutput(Output, Protocol):
+    """An output that was named by a path or a URL, and tells what becomes of it."""
+
+    target: str
+    on_event: OnEvent
+    """Called in any thread."""
+    error: str | None
+    """Why it has failed, if it has."""
+    written: int
+    """Packets written so far."""
+
+    @property
+    def name(self) -> str:
+        """The target without what may be secret in it."""
+
+    @property
+    def queued(self) -> int:
+        """Packets that wait to be written."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether what is written gets somewhere."""

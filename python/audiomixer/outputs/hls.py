@@ -52,21 +52,26 @@ class HlsOutput:
         first: Number of the first segment.
         interruptions: How often the stream was interrupted before, in another process; it then goes on with a
             discontinuity.
+        low_latency: Whether playlists name parts of segments.
     """
 
     active = True
     dropped = 0
 
-    def __init__(self, bitrate: int, *, prefix: str = "", first: int = 0, interruptions: int = 0) -> None:
+    def __init__(
+        self, bitrate: int, *, prefix: str = "", first: int = 0, interruptions: int = 0, low_latency: bool = True
+    ) -> None:
         self.encoding = Encoding("aac", bitrate)
         self._prefix = prefix
         self._first = first
         self._interruptions = interruptions
+        self._low_latency = low_latency
         self._muxing = threading.Lock()
         self._segments: deque[Segment] = deque(maxlen=_KEPT)
         self._current: Segment | None = None
         """The segment that is being made."""
-        self._ended = False
+        self.ended = False
+        """Whether nothing more will come."""
         self._written = 0
         """Timestamp after the last packet."""
         self._cut: int | None = None
@@ -175,7 +180,7 @@ class HlsOutput:
             self._mux_texts(self._written + SAMPLE_RATE)
             self._container.close()
             self._end_segment()
-            self._ended = True
+            self.ended = True
         self._tell()
 
     def master_playlist(self, query: str = "") -> str:
@@ -188,7 +193,7 @@ class HlsOutput:
         Args:
             skip: To leave out older segments, for a client that knows them (a delta update).
         """
-        if len(self._segments) < _LEAST and not (self._ended and self._segments):
+        if len(self._segments) < _LEAST and not (self.ended and self._segments):
             return None
         if skip not in self._rendered:
             with self._muxing:
@@ -198,8 +203,9 @@ class HlsOutput:
                     self._current,
                     prefix=self._prefix,
                     discontinuities=max(0, self._interruptions - (segments[0].number == self._first)),
-                    ended=self._ended,
+                    ended=self.ended,
                     skip=skip,
+                    low_latency=self._low_latency,
                 )
         return self._rendered[skip]
 
@@ -213,10 +219,21 @@ class HlsOutput:
             raise TooFarError(f"_HLS_msn: expected at most {self._newest[0] + 2}, got {number}")
         try:
             async with asyncio.timeout(_PATIENCE):
-                while not self._has(number, part) and not self._ended:
+                while not self._has(number, part) and not self.ended:
                     await self._news.wait()
         except TimeoutError:
             return
+
+    async def until_segment(self) -> None:
+        """Waits until one more segment is complete; in vain if the stream ends."""
+        complete = self._newest[0]
+        while not self._has(complete, None) and not self.ended:
+            await self._news.wait()
+
+    def complete(self) -> dict[str, bytes]:
+        """The segments that there are, by name."""
+        with self._muxing:
+            return {segment_name(self._prefix, segment.number): segment.data for segment in self._segments}
 
     @property
     def _newest(self) -> tuple[int, int]:

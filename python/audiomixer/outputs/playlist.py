@@ -15,6 +15,10 @@ SKIP_UNTIL: Final = 6 * TARGET
 """Segments that begin longer before the end of the playlist may be left out of an update."""
 _WITH_PARTS: Final = 3
 """The newest so many segments are listed with their parts as well."""
+_LOW_LATENCY: Final = (
+    f"#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={PART_HOLD_BACK:.3f},CAN-SKIP-UNTIL={SKIP_UNTIL:.1f}",
+    f"#EXT-X-PART-INF:PART-TARGET={PART_TARGET}",
+)
 
 
 @dataclass(slots=True)
@@ -78,6 +82,7 @@ def media_playlist(
     discontinuities: int,
     ended: bool,
     skip: bool = False,
+    low_latency: bool = True,
 ) -> str:
     """The playlist of a stream.
 
@@ -88,14 +93,13 @@ def media_playlist(
         discontinuities: Those that have left the playlist.
         ended: Whether nothing more will come.
         skip: To leave out what the client has seen already.
+        low_latency: Whether parts of segments are served, and requests wait for them.
     """
     lines = [
         "#EXTM3U",
-        "#EXT-X-VERSION:9",
+        f"#EXT-X-VERSION:{9 if low_latency else 6}",
         f"#EXT-X-TARGETDURATION:{TARGET}",
-        "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,"
-        f"PART-HOLD-BACK={PART_HOLD_BACK:.3f},CAN-SKIP-UNTIL={SKIP_UNTIL:.1f}",
-        f"#EXT-X-PART-INF:PART-TARGET={PART_TARGET}",
+        *(_LOW_LATENCY if low_latency else []),
         f"#EXT-X-MEDIA-SEQUENCE:{segments[0].number if segments else current.number if current else 0}",
         "#EXT-X-INDEPENDENT-SEGMENTS",
     ]
@@ -106,14 +110,14 @@ def media_playlist(
         lines.append(f"#EXT-X-SKIP:SKIPPED-SEGMENTS={skipped}")
     for index, segment in enumerate(segments[skipped:], skipped):
         lines += _beginning(segment)
-        if index >= len(segments) - _WITH_PARTS and not ended:
+        if low_latency and index >= len(segments) - _WITH_PARTS and not ended:
             lines += _parts(segment, prefix)
         lines += [f"#EXTINF:{segment.duration:.5f},", segment_name(prefix, segment.number)]
-    if current:
+    if current and low_latency:
         lines += _beginning(current) + _parts(current, prefix)
     if ended:
         lines.append("#EXT-X-ENDLIST")
-    else:
+    elif low_latency:
         number = current.number if current else segments[-1].number + 1
         following = part_name(prefix, number, len(current.parts) if current else 0)
         lines.append(f'#EXT-X-PRELOAD-HINT:TYPE=PART,URI="{following}"')

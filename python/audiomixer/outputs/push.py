@@ -1,210 +1,184 @@
-"""Files, and servers that FFmpeg can push to: a muxer in a thread of its own, behind a bounded queue."""
+"""Pushes the mix to servers, and comes back when they do: RTMP, Icecast, and SRT through the `ffmpeg` program."""
 
 import asyncio
 import contextlib
 import logging
 import queue
-import threading
+import random
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
-from typing import Final
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Final, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import av
-from av.container import OutputContainer
 
-from audiomixer.encoding import SAMPLE_RATE, Codec, EncodedPacket, Encoding
+from audiomixer.encoding import EncodedPacket, Encoding
 from audiomixer.outputs.base import OutputError
+from audiomixer.outputs.muxer import FLV, MP3, OGG, TS, Format, Muxer
+from audiomixer.outputs.queued import Item, QueuedOutput, explain
+from audiomixer.outputs.srt import SrtProcess
 
-_NETWORK_TIMEOUT: Final = 5.0
+SCHEMES: Final = ("rtmp", "rtmps", "srt", "icecast")
+_LIMIT: Final = 250
+"""Packets that may wait for a slow server, 5 s of them."""
+_TIMEOUT: Final = 4.0
 """Seconds for a server to accept the connection, or data."""
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """How to write to a kind of target."""
-
-    container: str
-    """FFmpeg's name."""
-    codec: Codec
-    options: Mapping[str, str]
-
-
-_AT_ONCE: Final = {"flush_packets": "1"}
-"""What is muxed is on its way to the disk: a recording is as long as the process lived, however it died."""
-_TIMEOUT: Final = {"rw_timeout": str(round(_NETWORK_TIMEOUT * 1_000_000))}
-_FILES: Final = {
-    # Fragments, clusters and pages of half a second or less: what was written can be played without what was not.
-    ".m4a": Format("mp4", "aac", _AT_ONCE | {"movflags": "empty_moov+default_base_moof", "frag_duration": "500000"}),
-    ".mp3": Format("mp3", "mp3", _AT_ONCE | {"write_xing": "0"}),
-    ".ogg": Format("ogg", "opus", _AT_ONCE | {"page_duration": "200000"}),
-    ".wav": Format("wav", "pcm", _AT_ONCE),
-    ".mka": Format("matroska", "opus", _AT_ONCE | {"cluster_time_limit": "500"}),
-}
-_SCHEMES: Final = {
-    "rtmp": Format("flv", "aac", _TIMEOUT),
-    "rtmps": Format("flv", "aac", _TIMEOUT),
-}
-_LIMIT: Final = 1000
-"""Packets that may wait for a slow disk or server, 20 s of them; then new ones are dropped."""
-_FINISH_TIMEOUT: Final = 10.0
-"""Seconds for what is queued to be written in the end."""
+_FIRST_PAUSE: Final = 0.25
+_LONGEST_PAUSE: Final = 2.0
+"""Seconds until the next try: a server that is back is found within this."""
 
 _log = logging.getLogger(__name__)
 
-
-def format_of(target: str) -> Format:
-    """How to write to a path or URL.
-
-    Raises:
-        ValueError: There is none.
-    """
-    scheme = urlsplit(target).scheme if "://" in target else ""
-    found = _SCHEMES.get(scheme) if scheme else _FILES.get(Path(target).suffix.lower())
-    if found is None:
-        files, schemes = ", ".join(f"*{suffix}" for suffix in _FILES), ", ".join(f"{s}://" for s in _SCHEMES)
-        raise ValueError(f"output: expected {files}, or a URL of {schemes}; got {target!r}")
-    return found
+Resolve = Callable[[str], str]
+"""Gives an address of a host, or raises OSError."""
 
 
-class PushOutput:
-    """Writes the mix to a file, or pushes it to a server.
+class Sink(Protocol):
+    """Where a connected output writes."""
+
+    def write(self, item: Item) -> None:
+        """Writes a packet or a payload; raises when the connection is lost."""
+
+    def close(self) -> None:
+        """Ends the connection in order."""
+
+
+class PushOutput(QueuedOutput):
+    """Pushes to a server.
+
+    When the connection is lost, the output tries until it is back; what is mixed meanwhile is dropped: the audience
+    wants to be live.
 
     Args:
-        target: A path ending in .m4a, .mp3, .ogg, .wav or .mka, or a URL: rtmp(s)://.
+        target: `rtmp(s)://HOST/APP/KEY`, `srt://HOST:PORT`, or `icecast://source:PASSWORD@HOST:PORT/MOUNT`: MP3 if the
+            mount ends in .mp3, else Opus in Ogg.
         bitrate: In kbit/s.
-        address: Where the host of an `rtmp:` URL is, if that shall not be looked up again. (TLS needs the name.)
+        resolve: Looks up hosts, each time that a connection is made, if the system is not to. (TLS needs the name.)
 
     Raises:
-        ValueError: The target is neither.
+        ValueError: The target is none of these.
     """
 
-    active = True
-
-    def __init__(self, target: str, bitrate: int, address: str | None = None) -> None:
-        self.target = target
-        self._address = address
-        self._is_url = "://" in target
-        self._format = format_of(target)
-        self.encoding = Encoding(self._format.codec, bitrate)
-        self._queue: queue.Queue[EncodedPacket | None] = queue.Queue(_LIMIT)
-        self._thread = threading.Thread(target=self._run, name=f"push {self._format.container}", daemon=True)
-        self._container: OutputContainer | None = None
-        self._abandoned = False
-        self.written = 0
-        """Packets written so far."""
-        self.dropped = 0
-        self.error: str | None = None
-        """Why it stopped before its time."""
-
-    async def start(self) -> None:
-        """Opens the connection, or sees that the file can be written: it is made when there is something to write."""
-        try:
-            await asyncio.to_thread(self._open if self._is_url else lambda: check_writable(self.target))
-        except (OSError, av.FFmpegError) as error:
-            raise OutputError(f"output: cannot write {self.name}: {error.strerror or error}") from error
-        self._thread.start()
-
-    def begin(self, began: datetime) -> None:
-        """Files and pushes have no use for the date."""
-
-    @property
-    def queued(self) -> int:
-        """Packets that wait to be written."""
-        return self._queue.qsize()
+    def __init__(self, target: str, bitrate: int, resolve: Resolve | None = None) -> None:
+        self._parts = urlsplit(target)
+        if self._parts.scheme not in SCHEMES or not self._parts.hostname:
+            expected = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+            raise ValueError(f"output: expected a URL of {expected} with a host, got {target!r}")
+        self._resolve = resolve
+        self._format = _format_of(self._parts.scheme, self._parts.path)
+        self._sink: Sink | None = None
+        self._pause = _FIRST_PAUSE
+        self._next_try = 0.0
+        self.reconnects = 0
+        """How often the connection was lost and made again."""
+        super().__init__(target, Encoding(self._format.codec, bitrate), _LIMIT)
 
     @property
     def name(self) -> str:
-        """The target without what may be secret in it."""
-        if not self._is_url:
-            return self.target
-        parts = urlsplit(self.target)
-        return f"{parts.scheme}://{parts.hostname}"
+        """The URL without its path, which may hold a key, and without a password."""
+        port = f":{self._parts.port}" if self._parts.port else ""
+        return f"{self._parts.scheme}://{self._parts.hostname}{port}"
 
-    def _open(self) -> OutputContainer:
-        url, options = self.target, dict(self._format.options)
-        if self._address and url.startswith("rtmp:"):
-            url, options["rtmp_tcurl"] = _at(url, self._address)
-        self._container = av.open(url, "w", format=self._format.container, options=options)
-        self._stream = self._container.add_stream(self.encoding.library, rate=SAMPLE_RATE)
-        self.encoding.configure(self._stream.codec_context)
-        self._container.start_encoding()
-        return self._container
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._sink is not None
 
-    def write(self, packets: Sequence[EncodedPacket]) -> None:
-        """Queues packets for the muxer."""
-        for packet in packets:
-            try:
-                if self.error is None:
-                    self._queue.put_nowait(packet)
-                    continue
-            except queue.Full:
-                pass
-            self.dropped += 1
+    async def start(self) -> None:
+        """Connects.
 
-    def write_metadata(self, text: str, time: float) -> None:
-        """Files carry no metadata."""
+        Raises:
+            OutputError: The server refuses, or does not answer.
+        """
+        try:
+            self._sink = await asyncio.to_thread(self._connect)
+        except (OSError, av.FFmpegError) as error:
+            raise OutputError(f"output: cannot connect to {self.name}: {explain(error)}") from error
+        await super().start()
 
     def _run(self) -> None:
+        for item in self._items():
+            if self._sink is None and not self._come_back():
+                self.dropped += isinstance(item, EncodedPacket)
+                continue
+            self._give(item)
+        if self._sink:
+            self._sink.close()
+
+    def _give(self, item: Item) -> None:
+        if self._sink is None:
+            return
         try:
-            self._write_all()
-        except Exception as error:
-            self.error = getattr(error, "strerror", None) or str(error)
-            _log.error("output %s stopped: %s", self.name, self.error)
-            with contextlib.suppress(Exception):
-                if self._container:
-                    self._container.close()
+            self._sink.write(item)
+            self.written += isinstance(item, EncodedPacket)
+        except (OSError, av.FFmpegError) as error:
+            self.dropped += isinstance(item, EncodedPacket)
+            sink, self._sink = self._sink, None
+            self._tell("lost", explain(error))
+            with contextlib.suppress(OSError, av.FFmpegError):
+                sink.close()
 
-    def _write_all(self) -> None:
-        while not self._abandoned and (encoded := self._queue.get()) is not None:
-            container = self._container or self._open()
-            packet = encoded.to_av()
-            packet.stream = self._stream
-            container.mux_one(packet)
-            self.written += 1
-        if self._container:
-            self._container.close()
+    def _come_back(self) -> bool:
+        """Tries to connect, if it is time to; then what has waited meanwhile is old."""
+        if time.monotonic() < self._next_try:
+            return False
+        try:
+            self._sink = self._connect()
+        except (OSError, av.FFmpegError) as error:
+            _log.debug("output %s: %s", self.name, explain(error))
+            self._next_try = time.monotonic() + self._pause * random.uniform(0.8, 1.0)  # noqa: S311
+            self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
+            return False
+        self._pause = _FIRST_PAUSE
+        self.reconnects += 1
+        self._forget_waiting()
+        self._tell("connected")
+        return True
 
-    async def stop(self) -> None:
-        """Waits until everything is written, but not for ever, and closes the file or the connection."""
-        await asyncio.to_thread(self._finish)
+    def _forget_waiting(self) -> None:
+        ended = False
+        with contextlib.suppress(queue.Empty):
+            while True:
+                item = self._queue.get_nowait()
+                ended |= item is None
+                self.dropped += isinstance(item, EncodedPacket)
+        if ended:
+            self._queue.put(None)
 
-    def _finish(self) -> None:
-        deadline = time.monotonic() + _FINISH_TIMEOUT
-        while self._thread.is_alive() and not self._abandoned:
-            try:
-                self._queue.put(None, timeout=max(0.0, min(0.1, deadline - time.monotonic())))
-                break
-            except queue.Full:
-                self._abandoned = time.monotonic() >= deadline
-        self._thread.join(max(0.0, deadline - time.monotonic()))
-        if self._thread.is_alive():
-            self._abandoned = True
-            self.error = self.error or "it did not take everything in time"
-            _log.error("output %s was not finished: %s", self.name, self.error)
+    def _connect(self) -> Sink:
+        address = self._resolve(self._parts.hostname or "") if self._resolve else None
+        if self._parts.scheme == "srt":
+            return SrtProcess(_at(self.target, address), self._format, self.encoding, _TIMEOUT)
+        protocol = {"rw_timeout": str(round(_TIMEOUT * 1_000_000))}
+        url = self.target
+        if self._parts.scheme == "icecast":
+            protocol["content_type"] = "audio/mpeg" if self._format is MP3 else "application/ogg"
+            url = _at(url, address)
+        elif self._parts.scheme == "rtmp" and address:
+            protocol["rtmp_tcurl"] = _application(url)
+            url = _at(url, address)
+        return Muxer(url, self._format, self.encoding, protocol=protocol)
 
 
-def _at(url: str, address: str) -> tuple[str, str]:
-    """An RTMP URL with an address for its host, and what the server is to be told it is (tcUrl)."""
+def _format_of(scheme: str, path: str) -> Format:
+    if scheme == "icecast":
+        return MP3 if PurePosixPath(path).suffix.lower() == ".mp3" else OGG
+    return TS if scheme == "srt" else FLV
+
+
+def _at(url: str, address: str | None) -> str:
+    """The URL with an address for its host."""
+    if address is None:
+        return url
     parts = urlsplit(url)
+    user, at, _ = parts.netloc.rpartition("@")
     host = f"[{address}]" if ":" in address else address
-    port = f":{parts.port}" if parts.port else ""
+    return urlunsplit(parts._replace(netloc=f"{user}{at}{host}" + (f":{parts.port}" if parts.port else "")))
+
+
+def _application(url: str) -> str:
+    """What an RTMP server is to be told it is (tcUrl)."""
+    parts = urlsplit(url)
     application = parts.path.lstrip("/").partition("/")[0]
-    return urlunsplit(parts._replace(netloc=host + port)), f"{parts.scheme}://{parts.hostname}{port}/{application}"
-
-
-def check_writable(path: str) -> None:
-    """Sees whether a file can be written, and changes nothing.
-
-    Raises:
-        OSError: It cannot.
-    """
-    file = Path(path).resolve()
-    existed = file.exists()
-    with file.open("ab"):
-        pass
-    if not existed:
-        file.unlink()
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/{application}"

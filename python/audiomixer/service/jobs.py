@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
-from urllib.parse import urlsplit
 
 from audiomixer.mixer import AudioMixer
 from audiomixer.outputs.base import Output, OutputError
@@ -18,7 +17,7 @@ from audiomixer.service.streams import Stream, Streams
 
 _log = logging.getLogger(__name__)
 
-PUSHED: Final = ("rtmp", "rtmps")
+PUSHED: Final = ("rtmp", "rtmps", "icecast")
 """Schemes of URLs that outputs may have."""
 PLAYER_STREAMER: Final = "VJ"
 """What outputs begin with that are PlayerStreamers; others are URLs."""
@@ -112,12 +111,12 @@ class LocalEngine:
             await self._start(replace(job, outputs=players))
 
     async def _push(self, url: str, bitrate: int) -> PushOutput:
-        """An output that connects to the address that its host has now, and may have."""
+        """An output that connects to the address that its host has at that moment, and may have."""
         try:
             await self._outbound.check(url, "outputs", PUSHED)
-            return PushOutput(url, bitrate, await self._outbound.resolve(urlsplit(url).hostname or ""))
         except ForbiddenError as error:
             raise OutputError(str(error)) from error
+        return PushOutput(url, bitrate, self._outbound.resolver())
 
     async def _start(self, job: Job) -> None:
         streams = [

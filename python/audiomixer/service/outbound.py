@@ -3,7 +3,7 @@
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
@@ -86,6 +86,18 @@ class Outbound:
             if not self._may(address):
                 raise ForbiddenError(f"expected a public address, but {host!r} is at {address}")
         return str(addresses[0])
+
+    def resolver(self) -> Callable[[str], str]:
+        """`resolve` for other threads than the event loop's, which it is made in; raises OSError."""
+        loop = asyncio.get_running_loop()
+
+        def resolve(host: str) -> str:
+            try:
+                return asyncio.run_coroutine_threadsafe(self.resolve(host), loop).result(2 * _RESOLVE_TIMEOUT)
+            except ForbiddenError as error:
+                raise OSError(str(error)) from error
+
+        return resolve
 
     def _may(self, address: Address) -> bool:
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:

@@ -223,6 +223,15 @@ impl Mixer {
         Ok(())
     }
 
+    /// What each participant is in the last mix, before the limiter, as one channel, in the order they came.
+    pub fn solos(&self) -> Vec<(String, Vec<f32>)> {
+        let _between_mixes = self.bus();
+        let solo = |participant: &Participant| {
+            (participant.identity().to_owned(), participant.strip().solo())
+        };
+        self.roster().present().map(solo).collect()
+    }
+
     /// The volume of each participant since the last call, in the order they came.
     pub fn volumes(&self) -> Vec<Volume> {
         let mut volumes = Vec::new();

@@ -306,6 +306,15 @@ impl Strip {
         }
     }
 
+    /// What this participant is in the last mix, as one channel.
+    pub fn solo(&self) -> Vec<f32> {
+        let share = self.mixed / self.frame_channels as f32;
+        self.frame
+            .chunks_exact(self.frame_channels)
+            .map(|all| all.iter().sum::<f32>() * share)
+            .collect()
+    }
+
     /// Makes what this participant hears of the mix number `tick`, whose sum is `bus`.
     pub fn minus(&mut self, tick: u64, kernel: Kernel, bus: &[f32]) -> &[f32] {
         let (rate, channels) = (self.rate, self.channels);

@@ -8,7 +8,7 @@ use std::fmt::Display;
 
 use audiomixer_core as core;
 use numpy::PyUntypedArrayMethods;
-use numpy::{PyArray2, PyReadonlyArrayDyn, PyReadwriteArray2, PyUntypedArray};
+use numpy::{PyArray1, PyArray2, PyReadonlyArrayDyn, PyReadwriteArray2, PyUntypedArray};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -189,6 +189,14 @@ impl Mixer {
         let participant = &participant.0;
         write_out!(py, Out::new(&self.0, &out)?, |slice| self.0.mix_minus(participant, slice))?;
         Ok(out)
+    }
+
+    fn solos<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let solos = PyDict::new(py);
+        for (identity, samples) in py.detach(|| self.0.solos()) {
+            solos.set_item(identity, PyArray1::from_vec(py, samples))?;
+        }
+        Ok(solos)
     }
 
     fn volumes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

@@ -1,0 +1,93 @@
+"""Recordings: the mix in files that play however the process ends."""
+
+import contextlib
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from audiomixer.encoding import SAMPLE_RATE, EncodedPacket, Encoding
+from audiomixer.outputs.base import OutputError
+from audiomixer.outputs.muxer import FILES, Muxer
+from audiomixer.outputs.queued import QueuedOutput, explain
+
+_LIMIT: Final = 1000
+"""Packets that may wait for a slow disk, 20 s of them."""
+
+
+class FileOutput(QueuedOutput):
+    """Writes the mix to a file, which is made when there is something to write.
+
+    Args:
+        path: Ending in .m4a, .mp3, .ogg, .wav or .mka.
+        bitrate: In kbit/s.
+        rotate: Seconds after which a new file is begun; then the names have the time of their beginning in them, UTC.
+
+    Raises:
+        ValueError: The path has another ending.
+    """
+
+    def __init__(self, path: str, bitrate: int, rotate: float | None = None) -> None:
+        self._format = FILES[Path(path).suffix.lower()]
+        self._rotate = round(rotate * SAMPLE_RATE) if rotate else None
+        self._muxer: Muxer | None = None
+        self._until = 0
+        super().__init__(path, Encoding(self._format.codec, bitrate), _LIMIT)
+
+    async def start(self) -> None:
+        """Sees that the file can be written.
+
+        Raises:
+            OutputError: It cannot.
+        """
+        try:
+            check_writable(self.target)
+        except OSError as error:
+            raise OutputError(f"output: cannot write {self.name}: {explain(error)}") from error
+        await super().start()
+
+    def _run(self) -> None:
+        try:
+            for item in self._items():
+                if isinstance(item, EncodedPacket):
+                    self._muxer_at(item).write(item)
+                    self.written += 1
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._close()
+            raise
+        self._close()
+
+    def _muxer_at(self, packet: EncodedPacket) -> Muxer:
+        """The file that `packet` belongs into."""
+        if self._muxer and self._rotate and packet.pts >= self._until:
+            self._close()
+        if self._muxer is None:
+            self._until = max(0, packet.pts) + (self._rotate or 0)
+            self._muxer = Muxer(self._path(packet), self._format, self.encoding, rebase=self._rotate is not None)
+        return self._muxer
+
+    def _path(self, packet: EncodedPacket) -> str:
+        if not self._rotate or not self._began:
+            return self.target
+        path = Path(self.target)
+        begins = self._began + timedelta(seconds=max(0, packet.pts) / SAMPLE_RATE)
+        return str(path.with_stem(f"{path.stem}-{begins:%Y%m%dT%H%M%S}Z"))
+
+    def _close(self) -> None:
+        muxer, self._muxer = self._muxer, None
+        if muxer:
+            muxer.close()
+
+
+def check_writable(path: str) -> None:
+    """Sees whether a file can be written, and changes nothing.
+
+    Raises:
+        OSError: It cannot.
+    """
+    file = Path(path).resolve()
+    existed = file.exists()
+    with file.open("ab"):
+        pass
+    if not existed:
+        file.unlink()

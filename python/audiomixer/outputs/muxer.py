@@ -1,0 +1,124 @@
+"""An FFmpeg container with the mix, and with its metadata where the format has a place for it."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import av
+
+from audiomixer.encoding import SAMPLE_RATE, TIME_BASE, Codec, Encoding
+from audiomixer.metadata import id3, on_text_data
+from audiomixer.outputs.queued import Item, Payload
+
+_AT_ONCE: Final = {"flush_packets": "1"}
+"""What is muxed is on its way: a recording is as long as the process lived, however it died."""
+_IN_STEP: Final = {"max_interleave_delta": "1"}
+"""Or else audio waits for the next payload, to be in order with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A kind of container."""
+
+    name: str
+    """FFmpeg's name."""
+    codec: Codec
+    options: Mapping[str, str]
+    text_codec: str | None = None
+    """FFmpeg's name of the codec of metadata; None if it has none."""
+    text: Callable[[str], bytes] | None = None
+    """How metadata is written."""
+
+
+FLV: Final = Format("flv", "aac", _AT_ONCE | _IN_STEP | {"flvflags": "no_duration_filesize"}, None, on_text_data)
+TS: Final = Format("mpegts", "aac", _AT_ONCE | _IN_STEP, "timed_id3", id3)
+OGG: Final = Format("ogg", "opus", _AT_ONCE | {"page_duration": "200000"})
+MP3: Final = Format("mp3", "mp3", _AT_ONCE | {"write_xing": "0"})
+FILES: Final = {
+    # Fragments, clusters and pages of half a second or less: what was written can be played without what was not.
+    ".m4a": Format("mp4", "aac", _AT_ONCE | {"movflags": "empty_moov+default_base_moof", "frag_duration": "500000"}),
+    ".mp3": MP3,
+    ".ogg": OGG,
+    ".wav": Format("wav", "pcm", _AT_ONCE),
+    ".mka": Format("matroska", "opus", _AT_ONCE | {"cluster_time_limit": "500"}),
+}
+
+
+class Muxer:
+    """Writes packets and payloads, the first packet's time being the container's zero if `rebase`.
+
+    Args:
+        file: A path or URL, or an object with a `write` method.
+        container: The kind.
+        encoding: What the packets are encoded to.
+        protocol: Options of the protocol that a URL is written by.
+        rebase: Whether times are counted from the first packet.
+
+    Raises:
+        OSError: It cannot be opened.
+        av.FFmpegError: Likewise.
+    """
+
+    def __init__(
+        self,
+        file: Any,
+        container: Format,
+        encoding: Encoding,
+        *,
+        protocol: Mapping[str, str] | None = None,
+        rebase: bool = False,
+    ) -> None:
+        options = dict(container.options)
+        name = container.name
+        if protocol is not None:
+            # By itself PyAV gives protocols no options; FFmpeg's tee does, with one leg.
+            file, name = _leg(file, container.name, {**options, **protocol}), "tee"
+            options = {}
+        self._format = container
+        self._container = av.open(file, "w", format=name, options=options)
+        self._audio = self._container.add_stream(encoding.library, rate=SAMPLE_RATE)
+        encoding.configure(self._audio.codec_context)
+        self._text = self._container.add_data_stream(container.text_codec) if container.text else None
+        self._zero: int | None = None if rebase else 0
+        try:
+            self._container.start_encoding()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._container.close()
+            raise
+
+    def write(self, item: Item) -> None:
+        """Writes a packet, or a payload if there is a place for it."""
+        if isinstance(item, Payload):
+            self._write_text(item)
+            return
+        if self._zero is None:
+            self._zero = item.pts
+        packet = item.to_av()
+        packet.pts = packet.dts = item.pts - self._zero
+        packet.stream = self._audio
+        self._container.mux_one(packet)
+
+    def _write_text(self, payload: Payload) -> None:
+        if self._text is None or self._format.text is None or self._zero is None:
+            return
+        packet = av.Packet(self._format.text(payload.text))
+        packet.pts = packet.dts = max(0, round(payload.time * SAMPLE_RATE) - self._zero)
+        packet.time_base = TIME_BASE
+        packet.stream = self._text
+        self._container.mux_one(packet)
+
+    def close(self) -> None:
+        """Ends the container."""
+        self._container.close()
+
+
+def _leg(url: str, name: str, options: Mapping[str, str]) -> str:
+    """One leg of FFmpeg's tee muxer."""
+    told = ":".join(f"{key}={_escape(_escape(value, ':'))}" for key, value in {"f": name, **options}.items())
+    return f"[{told}]{_escape(url)}"
+
+
+def _escape(text: str, special: str = "'|[]\\") -> str:
+    return "".join(f"\\{character}" if character in special or character in "'\\" else character for character in text)

@@ -1,0 +1,76 @@
+"""The metadata in files of its own: JSON lines, or WebVTT."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from audiomixer.encoding import Encoding
+from audiomixer.metadata import INTERVAL
+from audiomixer.outputs.base import OutputError
+from audiomixer.outputs.file import check_writable
+from audiomixer.outputs.queued import Payload, QueuedOutput, explain
+
+SUFFIXES: Final = (".jsonl", ".vtt")
+_LIMIT: Final = 1000
+
+
+class TextOutput(QueuedOutput):
+    """Writes every payload with its time.
+
+    Args:
+        path: Ending in .jsonl, for lines of `{"time": 12.5, "metadata": {…}}`, or in .vtt, for cues of half a second.
+    """
+
+    active = False
+    """No audio is wanted."""
+
+    def __init__(self, path: str) -> None:
+        self._is_vtt = path.lower().endswith(".vtt")
+        super().__init__(path, Encoding("opus", 128), _LIMIT)
+
+    async def start(self) -> None:
+        """Sees that the file can be written.
+
+        Raises:
+            OutputError: It cannot.
+        """
+        try:
+            check_writable(self.target)
+        except OSError as error:
+            raise OutputError(f"output: cannot write {self.name}: {explain(error)}") from error
+        await super().start()
+
+    def begin(self, began: datetime) -> None:
+        """Times are counted from the beginning of the stream."""
+
+    def _run(self) -> None:
+        with Path(self.target).open("w", encoding="utf-8", buffering=1) as file:
+            if self._is_vtt:
+                file.write("WEBVTT\n\n")
+            for item in self._items():
+                if isinstance(item, Payload):
+                    file.write(_cue(item) if self._is_vtt else _line(item))
+                    file.flush()
+                    self.written += 1
+
+
+def _line(payload: Payload) -> str:
+    try:
+        metadata = json.loads(payload.text)
+    except ValueError:
+        metadata = payload.text
+    return json.dumps({"time": round(payload.time, 3), "metadata": metadata}, ensure_ascii=False) + "\n"
+
+
+def _cue(payload: Payload) -> str:
+    """A cue of the half second of which the payload tells, the one before its time."""
+    # A blank line or an arrow would end the text.
+    text = "\n".join(line for line in payload.text.splitlines() if line.strip()).replace("-->", "->")
+    return f"{_time(max(0.0, payload.time - INTERVAL))} --> {_time(payload.time)}\n{text}\n\n"
+
+
+def _time(seconds: float) -> str:
+    minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}.{milliseconds % 1000:03}"

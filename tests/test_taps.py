@@ -1,0 +1,143 @@
+"""The audio itself, for bots and editors: frames of the mix, of each participant, and recordings of each."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TypeVar
+
+import av
+import numpy as np
+import pytest
+
+from audiomixer import AudioMixer, Mixer, Participant
+from audiomixer.outputs.tracks import TrackRecorder, file_stem
+from audiomixer.taps import Solos, participant_frames
+from tests.signals import Signal, frames, level_at, sine, stereo
+
+T = TypeVar("T")
+
+
+def decoded(path: Path) -> Signal:
+    with av.open(str(path)) as container:
+        return np.concatenate([frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)])
+
+
+def test_solos_are_what_each_participant_is_in_the_mix() -> None:
+    mixer = Mixer()
+    alice, bob = mixer.add_participant("alice"), mixer.add_participant("bob")
+    alice.gain = 0.5
+    tone, other = frames(sine(1000, 0.4, 1)), frames(stereo(sine(500, 0.2, 1)))
+    for n in range(50):
+        alice.push_pcm(tone[n])
+        bob.push_pcm(other[n])
+        bob.muted = n >= 25
+        mix = mixer.mix((n + 1) * 0.02)
+        solos = mixer.solos()
+        assert solos.keys() == {"alice", "bob"}
+        assert solos["alice"].shape == (960,)
+        if n == 20:
+            assert solos["alice"] == pytest.approx(0.5 * tone[n], abs=1e-6)
+            assert solos["bob"] == pytest.approx(other[n].mean(axis=1), abs=1e-6)
+    assert not solos["bob"].any()
+    latency = round(mixer.latency * 48_000)
+    assert mix[latency:, 0] == pytest.approx(solos["alice"][: 960 - latency], abs=1e-4)
+
+
+async def speak(participant: Participant, tone: float) -> None:
+    """Half a second ahead, in real time."""
+    pieces = itertools.cycle(frames(sine(tone, 0.3, 1)))
+    for _ in range(25):
+        participant.push_pcm(next(pieces))
+    while True:
+        participant.push_pcm(next(pieces))
+        await asyncio.sleep(0.02)
+
+
+async def test_frames_of_the_mix_and_of_participants_come_in_time() -> None:
+    async with AudioMixer("local:show") as live:
+        alice = live.room.bus.mixer.add_participant("alice")
+        speaking = asyncio.create_task(speak(alice, 1000))
+        await asyncio.sleep(0.3)
+
+        async def collect() -> tuple[list[float], Signal]:
+            mixed = [frame async for frame in first(live.frames(), 50)]
+            return [frame.time for frame in mixed], np.concatenate([frame.samples for frame in mixed])
+
+        collecting = asyncio.create_task(collect())
+        wide = [frame async for frame in first(live.participant_frames(), 50)]
+        narrow = [frame async for frame in first(live.participant_frames(16_000), 50)]
+        times, mix = await collecting
+        speaking.cancel()
+        with pytest.raises(ValueError, match=r"^sample_rate: expected one of \(16000, 48000\)"):
+            live.participant_frames(44_100)
+    assert np.diff(times) == pytest.approx(np.full(49, 0.02))
+    assert mix.shape == (48_000, 2)
+    assert level_at(mix[:, 0], 1000) == pytest.approx(0.3, rel=0.02)
+    assert {frame.identity for frame in wide + narrow} == {"alice"}
+    assert level_at(np.concatenate([frame.samples for frame in wide]), 1000) == pytest.approx(0.3, rel=0.02)
+    assert {frame.samples.shape for frame in narrow} == {(320,)}
+    spoken = np.concatenate([frame.samples for frame in narrow])[1600:]
+    assert level_at(spoken, 1000, 16_000) == pytest.approx(0.3, rel=0.05)
+
+
+async def first(items: AsyncIterator[T], count: int) -> AsyncIterator[T]:
+    async for item in items:
+        if count == 0:
+            return
+        count -= 1
+        yield item
+
+
+async def test_resampled_frames_of_everybody_keep_apart() -> None:
+    async def solos() -> AsyncIterator[Solos]:
+        for n, (one, two) in enumerate(zip(frames(sine(500, 0.3, 1)), frames(sine(900, 0.3, 1)), strict=True)):
+            yield n * 0.02, {"alice": one, "bob": two}
+
+    heard: dict[str, list[Signal]] = {"alice": [], "bob": []}
+    async for frame in participant_frames(solos(), 16_000):
+        heard[frame.identity].append(frame.samples)
+    for identity, tone, other in (("alice", 500, 900), ("bob", 900, 500)):
+        signal = np.concatenate(heard[identity])[1600:]
+        assert level_at(signal, tone, 16_000) == pytest.approx(0.3, rel=0.05)
+        assert level_at(signal, other, 16_000) < 0.001
+
+
+def test_tracks_are_aligned_whoever_joins_and_leaves(tmp_path: Path) -> None:
+    """Alice speaks throughout; bob joins at 1 s, is away from 2 to 3 s, and stays until 4 s."""
+    recorder = TrackRecorder(str(tmp_path / "tracks"))
+    recorder.start()
+    tone, other = frames(sine(1000, 0.3, 4)), frames(sine(500, 0.2, 4))
+    for n in range(200):
+        solos = {"alice": tone[n]}
+        if 50 <= n < 100 or n >= 150:
+            solos["bob/../x"] = other[n]
+        recorder.write(n, solos)
+    recorder.stop()
+    assert recorder.dropped == 0
+    alice, bob = (decoded(tmp_path / "tracks" / name) for name in ("alice.mka", "bob%2F..%2Fx.mka"))
+    assert len(alice) == pytest.approx(4 * 48_000, abs=1920)
+    assert len(bob) == pytest.approx(4 * 48_000, abs=1920)
+    for second, level in enumerate((0, 0.2, 0, 0.2)):
+        middle = bob[second * 48_000 + 6000 : second * 48_000 + 42_000]
+        assert level_at(middle, 500) == pytest.approx(level, abs=0.01), f"second {second}"
+    onset = int(np.argmax(np.abs(bob) > 0.05)) / 48_000
+    assert onset == pytest.approx(1, abs=0.02)
+
+
+def test_a_tracks_name_is_a_files_name() -> None:
+    assert file_stem("..") == "%2E."
+    assert file_stem("a/b c") == "a%2Fb c"
+    assert file_stem("日" * 80) != file_stem("日" * 80 + "本")
+    assert len(file_stem("日" * 80)) < 255
+
+
+async def test_a_mixer_records_tracks(tmp_path: Path) -> None:
+    async with AudioMixer("local:show", tracks=str(tmp_path)) as live:
+        await asyncio.sleep(0.5)
+        alice = live.room.bus.mixer.add_participant("alice")
+        alice.push_pcm(sine(1000, 0.3, 1))
+        await asyncio.sleep(0.6)
+    signal = decoded(tmp_path / "alice.mka")
+    onset = int(np.argmax(np.abs(signal) > 0.05)) / 48_000
+    assert onset == pytest.approx(0.5, abs=0.1)
