@@ -49,10 +49,9 @@ class Muxer:
     """Writes packets and payloads, the first packet's time being the container's zero if `rebase`.
 
     Args:
-        file: A path or URL, or an object with a `write` method.
+        file: A path, or an object with a `write` method.
         container: The kind.
         encoding: What the packets are encoded to.
-        protocol: Options of the protocol that a URL is written by.
         rebase: Whether times are counted from the first packet.
 
     Raises:
@@ -60,23 +59,9 @@ class Muxer:
         av.FFmpegError: Likewise.
     """
 
-    def __init__(
-        self,
-        file: Any,
-        container: Format,
-        encoding: Encoding,
-        *,
-        protocol: Mapping[str, str] | None = None,
-        rebase: bool = False,
-    ) -> None:
-        options = dict(container.options)
-        name = container.name
-        if protocol is not None:
-            # By itself PyAV gives protocols no options; FFmpeg's tee does, with one leg.
-            file, name = _leg(file, container.name, {**options, **protocol}), "tee"
-            options = {}
+    def __init__(self, file: Any, container: Format, encoding: Encoding, *, rebase: bool = False) -> None:
         self._format = container
-        self._container = av.open(file, "w", format=name, options=options)
+        self._container = av.open(file, "w", format=container.name, options=dict(container.options))
         self._audio = self._container.add_stream(encoding.library, rate=SAMPLE_RATE)
         encoding.configure(self._audio.codec_context)
         self._text = self._container.add_data_stream(container.text_codec) if container.text else None
@@ -112,13 +97,3 @@ class Muxer:
     def close(self) -> None:
         """Ends the container."""
         self._container.close()
-
-
-def _leg(url: str, name: str, options: Mapping[str, str]) -> str:
-    """One leg of FFmpeg's tee muxer."""
-    told = ":".join(f"{key}={_escape(_escape(value, ':'))}" for key, value in {"f": name, **options}.items())
-    return f"[{told}]{_escape(url)}"
-
-
-def _escape(text: str, special: str = "'|[]\\") -> str:
-    return "".join(f"\\{character}" if character in special or character in "'\\" else character for character in text)

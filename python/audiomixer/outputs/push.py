@@ -5,21 +5,23 @@ import contextlib
 import logging
 import queue
 import random
+import socket
 import time
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 import av
 
 from audiomixer.encoding import EncodedPacket, Encoding
 from audiomixer.outputs.base import OutputError
-from audiomixer.outputs.muxer import FLV, MP3, OGG, TS, Format, Muxer
+from audiomixer.outputs.muxer import FLV, MP3, OGG, TS, Format
 from audiomixer.outputs.queued import Item, QueuedOutput, explain
-from audiomixer.outputs.srt import SrtProcess
+from audiomixer.outputs.relay import Relay, relay, srt
 
 SCHEMES: Final = ("rtmp", "rtmps", "srt", "icecast")
+_PORTS: Final = {"rtmp": 1935, "rtmps": 443, "icecast": 8000}
 _LIMIT: Final = 250
 """Packets that may wait for a slow server, 5 s of them."""
 _TIMEOUT: Final = 4.0
@@ -32,16 +34,6 @@ _log = logging.getLogger(__name__)
 
 Resolve = Callable[[str], str]
 """Gives an address of a host, or raises OSError."""
-
-
-class Sink(Protocol):
-    """Where a connected output writes."""
-
-    def write(self, item: Item) -> None:
-        """Writes a packet or a payload; raises when the connection is lost."""
-
-    def close(self) -> None:
-        """Ends the connection in order."""
 
 
 class PushOutput(QueuedOutput):
@@ -67,7 +59,9 @@ class PushOutput(QueuedOutput):
             raise ValueError(f"output: expected a URL of {expected} with a host, got {target!r}")
         self._resolve = resolve
         self._format = _format_of(self._parts.scheme, self._parts.path)
-        self._sink: Sink | None = None
+        self._relay: Relay | None = None
+        self._lost = False
+        """Whether the connection was lost before."""
         self._pause = _FIRST_PAUSE
         self._next_try = 0.0
         self.reconnects = 0
@@ -83,7 +77,7 @@ class PushOutput(QueuedOutput):
     @property
     def connected(self) -> bool:
         """Whether there is a connection."""
-        return self._sink is not None
+        return self._relay is not None
 
     async def start(self) -> None:
         """Connects.
@@ -92,39 +86,40 @@ class PushOutput(QueuedOutput):
             OutputError: The server refuses, or does not answer.
         """
         try:
-            self._sink = await asyncio.to_thread(self._connect)
+            self._relay = await asyncio.to_thread(self._connect)
         except (OSError, av.FFmpegError) as error:
             raise OutputError(f"output: cannot connect to {self.name}: {explain(error)}") from error
         await super().start()
 
     def _run(self) -> None:
         for item in self._items():
-            if self._sink is None and not self._come_back():
+            if self._relay is None and not self._come_back():
                 self.dropped += isinstance(item, EncodedPacket)
                 continue
             self._give(item)
-        if self._sink:
-            self._sink.close()
+        if self._relay:
+            self._relay.close()
 
     def _give(self, item: Item) -> None:
-        if self._sink is None:
+        if self._relay is None:
             return
         try:
-            self._sink.write(item)
+            self._relay.write(item)
             self.written += isinstance(item, EncodedPacket)
         except (OSError, av.FFmpegError) as error:
             self.dropped += isinstance(item, EncodedPacket)
-            sink, self._sink = self._sink, None
+            lost, self._relay = self._relay, None
+            self._lost = True
             self._tell("lost", explain(error))
             with contextlib.suppress(OSError, av.FFmpegError):
-                sink.close()
+                lost.close()
 
     def _come_back(self) -> bool:
         """Tries to connect, if it is time to; then what has waited meanwhile is old."""
         if time.monotonic() < self._next_try:
             return False
         try:
-            self._sink = self._connect()
+            self._relay = self._connect()
         except (OSError, av.FFmpegError) as error:
             _log.debug("output %s: %s", self.name, explain(error))
             self._next_try = time.monotonic() + self._pause * random.uniform(0.8, 1.0)  # noqa: S311
@@ -146,19 +141,22 @@ class PushOutput(QueuedOutput):
         if ended:
             self._queue.put(None)
 
-    def _connect(self) -> Sink:
-        address = self._resolve(self._parts.hostname or "") if self._resolve else None
-        if self._parts.scheme == "srt":
-            return SrtProcess(_at(self.target, address), self._format, self.encoding, _TIMEOUT)
+    def _connect(self) -> Relay:
+        parts = self._parts
+        host = parts.hostname or ""
+        address = self._resolve(host) if self._resolve else None
+        url = _at(self.target, address) if address and parts.scheme != "rtmps" else self.target
+        if parts.scheme == "srt":
+            return srt(url, self._format, self.encoding, _TIMEOUT)
+        if self._lost:
+            # A process is worth while only if somebody is there.
+            socket.create_connection((address or host, parts.port or _PORTS[parts.scheme]), _TIMEOUT).close()
         protocol = {"rw_timeout": str(round(_TIMEOUT * 1_000_000))}
-        url = self.target
-        if self._parts.scheme == "icecast":
+        if parts.scheme == "icecast":
             protocol["content_type"] = "audio/mpeg" if self._format is MP3 else "application/ogg"
-            url = _at(url, address)
-        elif self._parts.scheme == "rtmp" and address:
-            protocol["rtmp_tcurl"] = _application(url)
-            url = _at(url, address)
-        return Muxer(url, self._format, self.encoding, protocol=protocol)
+        elif parts.scheme == "rtmp":
+            protocol["rtmp_tcurl"] = _application(self.target)
+        return relay(url, protocol, self._format, self.encoding, _TIMEOUT)
 
 
 def _format_of(scheme: str, path: str) -> Format:
@@ -167,10 +165,8 @@ def _format_of(scheme: str, path: str) -> Format:
     return TS if scheme == "srt" else FLV
 
 
-def _at(url: str, address: str | None) -> str:
+def _at(url: str, address: str) -> str:
     """The URL with an address for its host."""
-    if address is None:
-        return url
     parts = urlsplit(url)
     user, at, _ = parts.netloc.rpartition("@")
     host = f"[{address}]" if ":" in address else address

@@ -1,0 +1,170 @@
+"""A connection to a server, made by a process of its own, which is killed if it hangs.
+
+The mix is muxed here, and the process sends the bytes on: `relay_process.py` by PyAV, or for SRT, which PyAV's FFmpeg
+lacks, the `ffmpeg` program. (PyAV holds the GIL while it connects: here, a server that hangs would hold up everybody.)
+"""
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Final
+
+from audiomixer.encoding import Encoding
+from audiomixer.outputs.muxer import Format, Muxer
+from audiomixer.outputs.queued import Item
+
+_TS_PACKETS: Final = 1316
+"""Bytes of seven packets of TS: what SRT sends at a time."""
+_NOTHING: Final = (b"\x47\x1f\xff\x10" + b"\xff" * 184) * (_TS_PACKETS // 188)
+"""Null packets (ISO 13818-1): ffmpeg connects when there is something to send."""
+_CONNECTED: Final = b"Output #0"
+"""What either program says then."""
+_LONGEST: Final = 4096
+_PATIENCE: Final = 1.0
+"""Seconds for a process to end by itself."""
+
+
+class Relay:
+    """One connection.
+
+    Args:
+        command: The program, which sends on what it reads from standard input.
+        container: What is sent.
+        encoding: What the packets are encoded to.
+        timeout: Seconds for the connection to be made, and for data to be taken.
+        first: Bytes to begin with.
+
+    Raises:
+        OSError: There is no connection.
+    """
+
+    def __init__(
+        self, command: Sequence[str], container: Format, encoding: Encoding, timeout: float, first: bytes = b""
+    ) -> None:
+        reading, self._stdin = os.pipe()
+        with open(reading, "rb") as stdin:  # noqa: PTH123
+            self._process = subprocess.Popen(  # noqa: S603
+                command, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+            )
+        os.set_blocking(self._stdin, False)
+        self._said = b""
+        self._settled = threading.Event()
+        self._listener = threading.Thread(target=self._listen, args=[self._process.stderr], name="relay", daemon=True)
+        self._listener.start()
+        try:
+            pipe = _Pipe(self._stdin, timeout)
+            pipe.write(first)
+            self._wait(timeout)
+            self._muxer = Muxer(pipe, container, encoding)
+        except BaseException:
+            self._end()
+            raise
+
+    def _listen(self, stderr: IO[bytes]) -> None:
+        """Reads what the program says, so that it can go on saying it."""
+        with stderr:
+            for line in stderr:
+                self._said = (self._said + line)[-_LONGEST:]
+                if _CONNECTED in line:
+                    self._settled.set()
+        self._settled.set()
+
+    def _wait(self, timeout: float) -> None:
+        if not self._settled.wait(timeout):
+            raise TimeoutError("no answer")
+        if _CONNECTED not in self._said:
+            raise OSError(self._complaint())
+
+    def _complaint(self) -> str:
+        """The last thing that it said."""
+        lines = self._said.decode(errors="replace").strip().splitlines()
+        return lines[-1].rpartition(": ")[2] if lines else "the connection has ended"
+
+    def write(self, item: Item) -> None:
+        """Writes a packet or a payload."""
+        try:
+            self._muxer.write(item)
+        except BrokenPipeError:
+            self._listener.join(_PATIENCE)
+            raise BrokenPipeError(self._complaint()) from None
+
+    def close(self) -> None:
+        """Ends the connection in order."""
+        try:
+            self._muxer.close()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._stdin)
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class _Pipe:
+    """A pipe that does not take data for ever is broken."""
+
+    def __init__(self, descriptor: int, timeout: float) -> None:
+        self._descriptor = descriptor
+        self._timeout = timeout
+
+    def write(self, data: bytes) -> int:
+        """Writes all of it."""
+        left, deadline = memoryview(data), time.monotonic() + self._timeout
+        while left:
+            if not select.select([], [self._descriptor], [], max(0.0, deadline - time.monotonic()))[1]:
+                raise TimeoutError("it does not take data")
+            with contextlib.suppress(BlockingIOError):
+                left = left[os.write(self._descriptor, left) :]
+        return len(data)
+
+
+def relay(url: str, protocol: Mapping[str, str], container: Format, encoding: Encoding, timeout: float) -> Relay:
+    """A connection by PyAV.
+
+    Args:
+        url: What FFmpeg has a protocol for.
+        protocol: Options of the protocol.
+        container: What is sent.
+        encoding: What the packets are encoded to.
+        timeout: As for `Relay`.
+
+    Raises:
+        OSError: There is none.
+    """
+    program = Path(__file__).with_name("relay_process.py")
+    return Relay([sys.executable, str(program), url, json.dumps(dict(protocol))], container, encoding, timeout)
+
+
+def srt(url: str, container: Format, encoding: Encoding, timeout: float) -> Relay:
+    """A connection by SRT.
+
+    Args:
+        url: `srt://HOST:PORT`, with libsrt's options if any.
+        container: MPEG-TS.
+        encoding: What the packets are encoded to.
+        timeout: As for `Relay`.
+
+    Raises:
+        OSError: There is none, or no `ffmpeg`.
+    """
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise OSError("SRT needs the ffmpeg program, which is not installed")
+    if "pkt_size=" not in url:
+        url += f"{'&' if '?' in url else '?'}pkt_size={_TS_PACKETS}"
+    reading = ["-probesize", "32", "-f", "data", "-raw_packet_size", str(_TS_PACKETS), "-i", "pipe:0"]
+    writing = ["-map", "0", "-c", "copy", "-flush_packets", "1", "-f", "data", url]
+    return Relay([program, "-hide_banner", "-nostats", *reading, *writing], container, encoding, timeout, _NOTHING)
