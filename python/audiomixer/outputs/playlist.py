@@ -63,13 +63,13 @@ def part_name(prefix: str, number: int, part: int) -> str:
 def master_playlist(bitrate: int, query: str) -> str:
     """The playlist that players are given; it names `audio.m3u8`, followed by `query`.
 
-    The audio-only group is what Amazon's IVS players look for.
+    An audio-only group named so is what Amazon's IVS players look for. (Were it referred to, Shaka Player would not play.)
     """
     return (
         "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-INDEPENDENT-SEGMENTS\n"
         '#EXT-X-MEDIA:TYPE=VIDEO,GROUP-ID="audio_only",NAME="audio_only",AUTOSELECT=NO,DEFAULT=NO\n'
         f"#EXT-X-STREAM-INF:BANDWIDTH={round(bitrate * 1150)},AVERAGE-BANDWIDTH={round(bitrate * 1100)},"
-        'CODECS="mp4a.40.2",VIDEO="audio_only"\n'
+        'CODECS="mp4a.40.2"\n'
         f"audio.m3u8{query}\n"
     )
 
