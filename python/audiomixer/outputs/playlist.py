@@ -63,7 +63,7 @@ def part_name(prefix: str, number: int, part: int) -> str:
 def master_playlist(bitrate: int, query: str) -> str:
     """The playlist that players are given; it names `audio.m3u8`, followed by `query`.
 
-    An audio-only group named so is what Amazon's IVS players look for. (Were it referred to, Shaka Player would not play.)
+    An audio-only group named so is what Amazon's IVS players look for. (If it were referred to, Shaka would not play.)
     """
     return (
         "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-INDEPENDENT-SEGMENTS\n"

@@ -80,6 +80,7 @@ def media_routes() -> list[BaseRoute]:
         Route("/whep/{sid}/{resource}", _whep_leave, methods=["DELETE"]),
         Route("/hls/{sid}/index.m3u8", _hls_master),
         Route("/hls/{sid}/audio.m3u8", _hls_media),
+        Route("/hls/{sid}/permit", _hls_permit),
         Route("/hls/{sid}/{segment}", _hls_segment),
         Route("/healthz", _healthz),
         Mount("/web", StaticFiles(directory=_WEB)),
@@ -260,6 +261,13 @@ async def _hls_media(request: Request) -> Response:
         raise ApiError(404, "stream: nothing to play yet", headers={"Retry-After": "2"})
     # What was waited for is the same for everybody who asks for it; the newest is not, a moment later.
     return _playlist(request, playlist, "no-cache" if number is None else f"public, max-age={6 * TARGET}")
+
+
+async def _hls_permit(request: Request) -> Response:
+    """Whether a playlist may be had: for proxies that keep them."""
+    _admit(request, request.query_params.get("token"))
+    _stream(request)
+    return Response(status_code=204)
 
 
 def _number(request: Request, name: str) -> int | None:
