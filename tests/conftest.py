@@ -15,6 +15,7 @@ from audiomixer.tokens import Keyring
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=1, help="how often to kill the service in mid-stream")
+    parser.addoption("--restarts", type=int, default=2, help="how often to kill each server that is pushed to")
     parser.addoption("--garbage", type=int, default=600, help="how many bad requests to make")
     parser.addoption("--examples", type=int, default=10, help="how many requests schemathesis makes of each operation")
     parser.addoption("--churn", type=float, default=10.0, help="seconds of MediaProcessors that come and go")

@@ -33,6 +33,8 @@ _ENCODERS: Final[dict[Codec, tuple[str, dict[str, str]]]] = {
 }
 
 
+_CELT_ONLY: Final = 128
+"""From this bitrate on, Opus has no use for its voice codec: without it, it looks 2.5 ms ahead instead of 6.5."""
 _LAYOUTS: Final = {1: "mono", 2: "stereo"}
 _QUIET: Final = 0.01
 """AAC may leave bits unused where no sample is above this (−40 dBFS): FFmpeg's encoder tries hard to spend them, up to
@@ -63,6 +65,8 @@ class Encoding:
         context.bit_rate = self.bitrate * 1000
         context.time_base = TIME_BASE
         context.options = dict(_ENCODERS[self.codec][1])
+        if self.codec == "opus" and self.bitrate >= _CELT_ONLY:
+            context.options |= {"application": "lowdelay"}
         context.format = {"aac": "fltp", "opus": "flt", "mp3": "fltp", "pcm": "s16"}[self.codec]
 
 

@@ -41,18 +41,31 @@ class Relay:
         encoding: What the packets are encoded to.
         timeout: Seconds for the connection to be made, and for data to be taken.
         first: Bytes to begin with.
+        environment: Variables for the program, beside our own.
 
     Raises:
         OSError: There is no connection.
     """
 
     def __init__(
-        self, command: Sequence[str], container: Format, encoding: Encoding, timeout: float, first: bytes = b""
+        self,
+        command: Sequence[str],
+        container: Format,
+        encoding: Encoding,
+        timeout: float,
+        *,
+        first: bytes = b"",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         reading, self._stdin = os.pipe()
         with open(reading, "rb") as stdin:  # noqa: PTH123
             self._process = subprocess.Popen(  # noqa: S603
-                command, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+                command,
+                stdin=stdin,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
             )
         os.set_blocking(self._stdin, False)
         self._said = b""
@@ -144,8 +157,9 @@ def relay(url: str, protocol: Mapping[str, str], container: Format, encoding: En
     Raises:
         OSError: There is none.
     """
-    program = Path(__file__).with_name("relay_process.py")
-    return Relay([sys.executable, str(program), url, json.dumps(dict(protocol))], container, encoding, timeout)
+    program = str(Path(__file__).with_name("relay_process.py"))
+    environment = {"RELAY_URL": url, "RELAY_OPTIONS": json.dumps(dict(protocol))}
+    return Relay([sys.executable, program], container, encoding, timeout, environment=environment)
 
 
 def srt(url: str, container: Format, encoding: Encoding, timeout: float) -> Relay:
@@ -167,4 +181,5 @@ def srt(url: str, container: Format, encoding: Encoding, timeout: float) -> Rela
         url += f"{'&' if '?' in url else '?'}pkt_size={_TS_PACKETS}"
     reading = ["-probesize", "32", "-f", "data", "-raw_packet_size", str(_TS_PACKETS), "-i", "pipe:0"]
     writing = ["-map", "0", "-c", "copy", "-flush_packets", "1", "-f", "data", url]
-    return Relay([program, "-hide_banner", "-nostats", *reading, *writing], container, encoding, timeout, _NOTHING)
+    command = [program, "-hide_banner", "-nostats", *reading, *writing]
+    return Relay(command, container, encoding, timeout, first=_NOTHING)

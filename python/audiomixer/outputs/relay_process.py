@@ -1,4 +1,7 @@
-"""Sends what comes on standard input to a URL, byte for byte; run as a program by `relay.py`."""
+"""Sends what comes on standard input to a URL, byte for byte; run as a program by `relay.py`.
+
+The URL, which may hold a key, comes by the environment: arguments can be read by everybody on the machine.
+"""
 
 import json
 import os
@@ -32,6 +35,6 @@ def _escape(text: str, special: str = "|[]") -> str:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1], json.loads(sys.argv[2]))
+        main(os.environ["RELAY_URL"], json.loads(os.environ["RELAY_OPTIONS"]))
     except (OSError, av.FFmpegError) as error:
         sys.exit(f"relay: {error.strerror or error}")
