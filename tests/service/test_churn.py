@@ -78,7 +78,7 @@ async def test_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
             await asyncio.sleep(2)
             while (after := resources())["tasks"] > before["tasks"]:
                 await asyncio.sleep(1)
-        print(f"{made} MediaProcessors; {before} before, {after} after")  # noqa: T201 - for the soak run's reader
+        print(f"{made} MediaProcessors; {before} before, {after} after")
         assert (await api.get("MediaProcessors", Status="started"))["media_processors"] == []
         assert (await api.get("MediaProcessors", Status="failed", PageSize=1000))["meta"]
         for name in ("tasks", "threads", "files"):
