@@ -1,7 +1,7 @@
 """Low-latency HLS from memory: AAC in MPEG-TS, with the metadata as timed ID3.
 
 The muxer cuts the stream into parts of a third of a second, each of which begins with the tables that a player needs;
-six of them, joined, make a segment.
+three of them, joined, make a segment.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ _PART: Final = 0.32
 """Seconds of a part: 15 frames of AAC."""
 _MOST_TEXTS: Final = 100
 """Payloads that may wait for their audio; then the oldest are dropped."""
-_PARTS_PER_SEGMENT: Final = 6
+_PARTS_PER_SEGMENT: Final = 3
 _SHORT_SEGMENTS: Final = 4
 """The first segments are of one part only: a new stream can be played sooner."""
 _LEAST: Final = 3
 """Segments before there is a playlist: Chromium's own HLS player fails on a live playlist of one."""
-_WINDOW: Final = 10
+_WINDOW: Final = 20
 """Segments in the playlist."""
-_KEPT: Final = 16
+_KEPT: Final = 32
 """Segments in memory: who is late still gets those that have left the playlist."""
 _PATIENCE: Final = 3 * TARGET
 """Seconds for which a request may wait for what is still to come."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-TARGET: Final = 2
-"""Seconds of a segment, at most, rounded."""
+TARGET: Final = 1
+"""Seconds of a segment, at most, rounded. Players without low latency stay three of them behind."""
 PART_TARGET: Final = 0.35
 """Seconds of a part, at most."""
 PART_HOLD_BACK: Final = 3.2 * PART_TARGET
