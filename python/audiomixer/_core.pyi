@@ -279,8 +279,11 @@ class Inlet:
     def reports(self) -> list[Report]:
         """A block for each stream, for a receiver report that is made now."""
     @property
-    def taken(self) -> int:
-        """How much was taken in, of whatever kind."""
+    def authentic(self) -> int:
+        """RTP packets that were authentic: whether there are more proves that the other side is there."""
+    @property
+    def noticed(self) -> int:
+        """What else came from the other side's address, by the port: whether there is more suggests so."""
     @property
     def refused(self) -> int:
         """Packets that were not authentic, or replays."""
@@ -328,6 +331,8 @@ class Outlet:
         Raises:
             ValueError: The key is of another length, or a number out of range.
         """
+    def redirect(self, port: Port | None) -> None:
+        """Sends through another port from now on, or gives packets back."""
     def close(self) -> None:
         """Sends nothing any more."""
     def send(self, payload: bytes, timestamp: int) -> bytes | None:

@@ -23,7 +23,7 @@ from audiomixer.encoding import (
     Encoding,
 )
 from audiomixer.metadata import TimedMetadata
-from audiomixer.outputs.base import NamedOutput, Output, OutputEvent
+from audiomixer.outputs.base import NamedOutput, Output, OutputEvent, redacted
 from audiomixer.outputs.opening import open_output
 from audiomixer.outputs.tracks import TrackRecorder
 from audiomixer.rooms.base import Room
@@ -113,11 +113,11 @@ class AudioMixer:
             for output in outputs
         ]
         targets = [output.target for output in self.outputs if isinstance(output, NamedOutput)]
-        if rotate is not None and rotate <= 0:
-            raise ValueError(f"rotate: expected seconds, or None for one file, got {rotate!r}")
+        if rotate is not None and rotate < 1:
+            raise ValueError(f"rotate: expected at least 1 s, or None for one file, got {rotate!r}")
         for target in targets:
             if targets.count(target) > 1:
-                raise ValueError(f"outputs: {target!r} is given more than once")
+                raise ValueError(f"outputs: {redacted(target)!r} is given more than once")
         self._name = room_name(room) if isinstance(room, str) else room.name
         self._room = None if isinstance(room, str) else room
         self._rooms = rooms
@@ -184,7 +184,7 @@ class AudioMixer:
         self._room.attach()
         try:
             if self._tracks:
-                self._tracks.start()
+                await asyncio.to_thread(self._tracks.start)
             for output in self.outputs:
                 if isinstance(output, NamedOutput):
                     output.on_event = self._tell
@@ -299,9 +299,13 @@ class AudioMixer:
         """Hands the frame to whoever wants the audio itself."""
         if self._taps.mix.wanted:
             frame = MixFrame(self.time, samples.copy())
+            frame.samples.flags.writeable = False
             self._loop.call_soon_threadsafe(self._taps.mix.publish, frame)
         if (self._tracks or self._taps.solos.wanted) and self._fade is None:
             solos = self.room.bus.mixer.solos()
+            for solo in solos.values():
+                # All who read share it.
+                solo.flags.writeable = False
             if self._tracks:
                 self._tracks.write(self._frames, solos)
             if self._taps.solos.wanted:

@@ -71,19 +71,24 @@ async def participant_frames(solos: AsyncIterator[Solos], sample_rate: int) -> A
             downsampler = downsamplers.get(identity)
             if downsampler is None:
                 downsampler = downsamplers[identity] = Downsampler(sample_rate)
-            for frame in downsampler.resample(samples):
-                yield ParticipantFrame(identity, time, frame)
+            for late, frame in downsampler.resample(samples):
+                yield ParticipantFrame(identity, time - late, frame)
 
 
 class Downsampler:
-    """From 48 kHz, in frames of 20 ms; the first ones are a little late, as the filter is."""
+    """From 48 kHz, in frames of 20 ms, which come a little later than they were, as the filter needs."""
 
     def __init__(self, sample_rate: int) -> None:
         self._size = FRAME_SIZE * sample_rate // SAMPLE_RATE
+        self._taken = self._given = 0
         self._resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate, frame_size=self._size)
 
-    def resample(self, samples: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Frames of `(320,)` at 16 kHz: one, or none in the beginning."""
+    def resample(self, samples: NDArray[np.float32]) -> list[tuple[float, NDArray[np.float32]]]:
+        """Frames of `(320,)` at 16 kHz, one, or none in the beginning; and by how many seconds each is late."""
         frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="flt", layout="mono")
         frame.sample_rate = SAMPLE_RATE
-        return [resampled.to_ndarray()[0] for resampled in self._resampler.resample(frame)]
+        resampled = [resampled.to_ndarray()[0] for resampled in self._resampler.resample(frame)]
+        self._taken += 1
+        late = [(self._taken - 1 - self._given - n) * FRAME_SIZE / SAMPLE_RATE for n in range(len(resampled))]
+        self._given += len(resampled)
+        return list(zip(late, resampled, strict=True))

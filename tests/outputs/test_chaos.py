@@ -37,7 +37,8 @@ async def suffer(output: PushOutput, server: Server, restarts: int, seed: int) -
     """Kills a server again and again, and once has it hang first; how long its output took to be back."""
     chance, took = random.Random(seed), []
     for n in range(restarts):
-        await asyncio.sleep(chance.uniform(1, 3))
+        # A connection that did not last is not made anew in such a hurry.
+        await asyncio.sleep(chance.uniform(1, 3) if restarts <= 2 else chance.uniform(11, 25))
         if n == 0:
             server.signal(signal.SIGSTOP)
             await asyncio.sleep(3)

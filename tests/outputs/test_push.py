@@ -109,12 +109,15 @@ async def test_rtmp_payloads_are_script_data_in_step(tmp_path: Path) -> None:
     assert payloads_in(path.read_bytes())[:6] == [1, 2, 3, 4, 5, 6]
 
 
-async def test_rtmps(tmp_path: Path) -> None:
+async def test_rtmps_and_certificates_that_nobody_has_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
     subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
     async with nginx_rtmp(tmp_path, (certificate, key)) as (_, port):
+        with pytest.raises(OutputError, match=r"^output: cannot connect to rtmps://localhost"):
+            await PushOutput(f"rtmps://localhost:{port}/live/show", 128).start()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         output = PushOutput(f"rtmps://localhost:{port}/live/show", 128)
         async with live(output):
             await until(lambda: output.written > 50, 5)

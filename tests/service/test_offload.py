@@ -92,7 +92,17 @@ async def test_who_may_not_play_gets_nothing_though_it_is_in_the_cache(proxied: 
     assert (await client.get(f"{base}/{media}&{waited}")).status_code == 200
     for forged in (f"audio.m3u8?{waited}", f"audio.m3u8?token=forged&{waited}"):
         assert (await client.get(f"{base}/{forged}")).status_code == 401
-    assert (await client.get(f"{base.replace('/hls/', '/permit/')}")).status_code == 404
+    other = await api.streamer()
+    await api.processor("lounge", other)
+    granted = urlsplit(await api.playback_url(other)).query
+    for path in (f"/hls/{other}/../{streamer}/", f"/hls/{other}/%2e%2e/{streamer}/", f"/hls/{other}//../{streamer}/"):
+        traversal = f"{api.settings.public_url}{path}audio.m3u8?{granted}&{waited}"
+        curl = ["curl", "-sk", "--path-as-is", "-o", "/dev/null", "-w", "%{http_code}", traversal]
+        process = await asyncio.create_subprocess_exec(*curl, stdout=subprocess.PIPE)
+        assert (await process.communicate())[0] == b"400"
+    assert (
+        await client.get(f"{api.settings.public_url}/hls/{streamer}/audio.m3u8?{granted}&{waited}")
+    ).status_code == 401
 
 
 async def test_it_is_served_by_http_2(proxied: tuple[Api, httpx.AsyncClient]) -> None:

@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+import copy
+import gc
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import aioice
 import pylibsrtp
 import pytest
+from aioice.ice import CandidatePair
 from aiortc import RTCDtlsTransport, RTCIceTransport, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender
 from aiortc.rtp import RtcpReceiverInfo, RtcpSrPacket
 
@@ -108,6 +112,19 @@ async def heard(*, polled: bool, sender: Peer) -> AsyncIterator[tuple[Peer, Part
         await receiver.close()
 
 
+@contextlib.asynccontextmanager
+async def heard_by(receiver: Peer, *, sender: Peer) -> AsyncIterator[Participant]:
+    participant = Mixer().add_participant("alice")
+    receiver.media.inlet.route(None, participant)
+    try:
+        await sender.accept(await receiver.answer(await sender.offer()))
+        await until(lambda: send(sender, 1), lambda: participant.stats().received > 0)
+        yield participant
+    finally:
+        await sender.close()
+        await receiver.close()
+
+
 async def send(peer: Peer, packets: int) -> None:
     for _ in range(packets):
         peer.media.send(SILENCE, round(clock() * 50) * 960)
@@ -129,6 +146,44 @@ async def test_every_packet_arrives_and_nothing_is_decoded_on_the_way(polled: bo
         await asyncio.sleep(0.1)
         assert participant.stats().received - before >= 49
         assert not [thread.name for thread in threading.enumerate() if "decoder" in thread.name]
+
+
+async def test_a_closed_connection_keeps_no_socket() -> None:
+    def sockets() -> int:
+        return sum(path.is_socket() for path in Path("/proc/self/fd").iterdir() if path.exists())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = sockets()
+        for _ in range(3):
+            async with heard(polled=True, sender=Peer(LOOPBACK, "sendonly", intake=Intake())):
+                assert sockets() >= before + 4
+        await asyncio.sleep(0.1)
+        assert sockets() == before
+    finally:
+        gc.enable()
+
+
+async def test_media_follows_where_ice_goes() -> None:
+    """The listener moves to another address of its own: packets come there, and consent is asked for there."""
+    listener = Peer(LOOPBACK, "recvonly")
+    sender = Peer(LOOPBACK, "sendonly", intake=Intake())
+    async with heard_by(listener, sender=sender) as participant:
+        connection = sender._transceiver.sender.transport.transport._connection
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as moved:
+            moved.bind(("127.0.0.1", 0))
+            moved.settimeout(2)
+            pair = connection._nominated[1]
+            elsewhere = copy.copy(pair.remote_candidate)
+            elsewhere.port = moved.getsockname()[1]
+            connection._nominated[1] = CandidatePair(pair.protocol, elsewhere)
+            sender.media.follow()
+            before = participant.stats().received
+            await send(sender, 5)
+            assert len(moved.recv(2000)) > 20
+            await asyncio.sleep(0.1)
+            assert participant.stats().received == before
 
 
 async def test_datagrams_that_are_nothing_disturb_nothing() -> None:

@@ -1,15 +1,43 @@
 """What every kind of output is to a mixer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol, runtime_checkable
+from urllib.parse import SplitResult, urlsplit
 
 from audiomixer.encoding import EncodedPacket, Encoding
 
 
 class OutputError(Exception):
     """An output cannot be opened; the message says which and why."""
+
+
+def explain(error: BaseException) -> str:
+    """What went wrong, in a few words."""
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+def host_of(target: str, schemes: Collection[str]) -> SplitResult:
+    """The parts of a URL with one of these schemes and a host.
+
+    Raises:
+        ValueError: It is none; the message has nothing of it that may be secret.
+    """
+    try:
+        parts = urlsplit(target)
+        if parts.scheme in schemes and parts.hostname and (parts.port is None or parts.port > 0):
+            return parts
+    except ValueError:
+        pass
+    expected = ", ".join(f"{scheme}://" for scheme in schemes)
+    raise ValueError(f"output: expected a URL of {expected} with a host and a port, got {redacted(target)!r}")
+
+
+def redacted(target: str) -> str:
+    """A path; or of a URL what is not secret: no password, and no path, which may be a key."""
+    scheme, separator, rest = target.partition("://")
+    return f"{scheme}://{rest.partition('/')[0].rpartition('@')[2].partition('?')[0]}" if separator else target
 
 
 class Output(Protocol):

@@ -1,15 +1,14 @@
 """HLS in a directory, for whoever carries files to a CDN: what is there is whole at any time."""
 
 import asyncio
-import contextlib
+import secrets
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from audiomixer.encoding import EncodedPacket
-from audiomixer.outputs.base import OnEvent, OutputError, OutputEvent
+from audiomixer.outputs.base import OnEvent, OutputError, OutputEvent, explain
 from audiomixer.outputs.hls import HlsOutput
-from audiomixer.outputs.queued import explain
 
 
 class DirectoryOutput:
@@ -27,7 +26,9 @@ class DirectoryOutput:
     def __init__(self, path: str, bitrate: int) -> None:
         self.target = self.name = path
         self._folder = Path(path)
-        self._hls = HlsOutput(bitrate, low_latency=False)
+        # Caches may still have the segments of another stream by the names that they had.
+        self._prefix = f"{secrets.token_hex(4)}-"
+        self._hls = HlsOutput(bitrate, low_latency=False, prefix=self._prefix)
         self.encoding = self._hls.encoding
         self.on_event: OnEvent = lambda _: None
         self.error: str | None = None
@@ -58,9 +59,9 @@ class DirectoryOutput:
     def _prepare(self) -> None:
         self._folder.mkdir(exist_ok=True)
         self._replace("index.m3u8", self._hls.master_playlist().encode())
-        with contextlib.suppress(FileNotFoundError):
-            # Of another stream.
-            (self._folder / "audio.m3u8").unlink()
+        (self._folder / "audio.m3u8").unlink(missing_ok=True)
+        for old in self._folder.glob("????????-*.ts"):
+            old.unlink()
 
     def begin(self, began: datetime) -> None:
         """Dates in the playlist are counted from `began`."""
@@ -84,17 +85,21 @@ class DirectoryOutput:
     async def _follow(self) -> None:
         while not self._hls.ended:
             await self._hls.until_segment()
-            try:
-                await asyncio.to_thread(self._update)
-            except OSError as error:
-                # A full disk may have room again.
-                if self.error is None:
-                    self.error = explain(error)
-                    self.on_event(OutputEvent(self.name, "lost", self.error))
-            else:
-                if self.error:
-                    self.error = None
-                    self.on_event(OutputEvent(self.name, "connected"))
+            await self._try_to_update()
+        await self._try_to_update()
+
+    async def _try_to_update(self) -> None:
+        try:
+            await asyncio.to_thread(self._update)
+        except OSError as error:
+            # A full disk may have room again.
+            if self.error is None:
+                self.error = explain(error)
+                self.on_event(OutputEvent(self.name, "lost", self.error))
+        else:
+            if self.error:
+                self.error = None
+                self.on_event(OutputEvent(self.name, "connected"))
 
     def _update(self) -> None:
         playlist = self._hls.media_playlist()

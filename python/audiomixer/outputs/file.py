@@ -1,14 +1,15 @@
 """Recordings: the mix in files that play however the process ends."""
 
+import asyncio
 import contextlib
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from audiomixer.encoding import SAMPLE_RATE, EncodedPacket, Encoding
-from audiomixer.outputs.base import OutputError
+from audiomixer.outputs.base import OutputError, explain
 from audiomixer.outputs.muxer import FILES, Muxer
-from audiomixer.outputs.queued import QueuedOutput, explain
+from audiomixer.outputs.queued import QueuedOutput
 
 _LIMIT: Final = 1000
 """Packets that may wait for a slow disk, 20 s of them."""
@@ -40,7 +41,7 @@ class FileOutput(QueuedOutput):
             OutputError: It cannot.
         """
         try:
-            check_writable(self.target)
+            await asyncio.to_thread(check_writable, self.target)
         except OSError as error:
             raise OutputError(f"output: cannot write {self.name}: {explain(error)}") from error
         await super().start()

@@ -80,6 +80,7 @@ class HlsOutput:
         self._news = asyncio.Event()
         """Set, and replaced, when a part has come."""
         self._rendered: dict[bool, str] = {}
+        self._began = datetime.now(UTC)
 
     async def start(self) -> None:
         """Opens the muxer."""
@@ -195,10 +196,11 @@ class HlsOutput:
         """
         if len(self._segments) < _LEAST and not (self.ended and self._segments):
             return None
-        if skip not in self._rendered:
+        rendered = self._rendered.get(skip)
+        if rendered is None:
             with self._muxing:
                 segments = list(self._segments)[-_WINDOW:]
-                self._rendered[skip] = media_playlist(
+                rendered = self._rendered[skip] = media_playlist(
                     segments,
                     self._current,
                     prefix=self._prefix,
@@ -207,7 +209,7 @@ class HlsOutput:
                     skip=skip,
                     low_latency=self._low_latency,
                 )
-        return self._rendered[skip]
+        return rendered
 
     async def until(self, number: int, part: int | None = None) -> None:
         """Waits until a segment is complete, or a part of it is there; in vain if the stream ends, or stops flowing.

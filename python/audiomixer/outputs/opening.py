@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from audiomixer.outputs.base import NamedOutput
+from audiomixer.outputs.base import NamedOutput, redacted
 from audiomixer.outputs.directory import DirectoryOutput
 from audiomixer.outputs.file import FileOutput
 from audiomixer.outputs.muxer import FILES
@@ -37,4 +37,6 @@ def open_output(target: str, bitrate: int, *, rotate: float | None = None) -> Na
         return TextOutput(target)
     files = ", ".join(f"*{known}" for known in (*FILES, *SUFFIXES))
     schemes = ", ".join(f"{known}://" for known in (*SCHEMES, *WHIP))
-    raise ValueError(f"output: expected {files}, a directory ending in /, or a URL of {schemes}; got {target!r}")
+    raise ValueError(
+        f"output: expected {files}, a directory ending in /, or a URL of {schemes}; got {redacted(target)!r}"
+    )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import queue
 import random
 import socket
@@ -15,9 +16,9 @@ from urllib.parse import urlsplit, urlunsplit
 import av
 
 from audiomixer.encoding import EncodedPacket, Encoding
-from audiomixer.outputs.base import OutputError
+from audiomixer.outputs.base import OutputError, explain, host_of, redacted
 from audiomixer.outputs.muxer import FLV, MP3, OGG, TS, Format
-from audiomixer.outputs.queued import Item, QueuedOutput, explain
+from audiomixer.outputs.queued import Item, QueuedOutput
 from audiomixer.outputs.relay import Relay, relay, srt
 
 SCHEMES: Final = ("rtmp", "rtmps", "srt", "icecast")
@@ -29,11 +30,19 @@ _TIMEOUT: Final = 4.0
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 2.0
 """Seconds until the next try: a server that is back is found within this."""
+_REFUSED_PAUSE: Final = 30.0
+"""The same for a server that is there, but does not want us."""
+_LASTED: Final = 10.0
+"""Seconds after which a connection was a good one."""
 
 _log = logging.getLogger(__name__)
 
 Resolve = Callable[[str], str]
 """Gives an address of a host, or raises OSError."""
+
+
+class _AbsentError(OSError):
+    """Nobody is there to connect to."""
 
 
 class PushOutput(QueuedOutput):
@@ -53,10 +62,7 @@ class PushOutput(QueuedOutput):
     """
 
     def __init__(self, target: str, bitrate: int, resolve: Resolve | None = None) -> None:
-        self._parts = urlsplit(target)
-        if self._parts.scheme not in SCHEMES or not self._parts.hostname:
-            expected = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-            raise ValueError(f"output: expected a URL of {expected} with a host, got {target!r}")
+        self._parts = host_of(target, SCHEMES)
         self._resolve = resolve
         self._format = _format_of(self._parts.scheme, self._parts.path)
         self._relay: Relay | None = None
@@ -64,6 +70,8 @@ class PushOutput(QueuedOutput):
         """Whether the connection was lost before."""
         self._pause = _FIRST_PAUSE
         self._next_try = 0.0
+        self._since = 0.0
+        """When the connection was made."""
         self.reconnects = 0
         """How often the connection was lost and made again."""
         super().__init__(target, Encoding(self._format.codec, bitrate), _LIMIT)
@@ -71,8 +79,7 @@ class PushOutput(QueuedOutput):
     @property
     def name(self) -> str:
         """The URL without its path, which may hold a key, and without a password."""
-        port = f":{self._parts.port}" if self._parts.port else ""
-        return f"{self._parts.scheme}://{self._parts.hostname}{port}"
+        return redacted(self.target)
 
     @property
     def connected(self) -> bool:
@@ -87,18 +94,21 @@ class PushOutput(QueuedOutput):
         """
         try:
             self._relay = await asyncio.to_thread(self._connect)
+            self._since = time.monotonic()
         except (OSError, av.FFmpegError) as error:
             raise OutputError(f"output: cannot connect to {self.name}: {explain(error)}") from error
         await super().start()
 
     def _run(self) -> None:
-        for item in self._items():
-            if self._relay is None and not self._come_back():
-                self.dropped += isinstance(item, EncodedPacket)
-                continue
-            self._give(item)
-        if self._relay:
-            self._relay.close()
+        try:
+            for item in self._items():
+                if self._relay is None and not self._come_back():
+                    self.dropped += isinstance(item, EncodedPacket)
+                    continue
+                self._give(item)
+        finally:
+            if self._relay:
+                self._relay.close()
 
     def _give(self, item: Item) -> None:
         if self._relay is None:
@@ -110,26 +120,34 @@ class PushOutput(QueuedOutput):
             self.dropped += isinstance(item, EncodedPacket)
             lost, self._relay = self._relay, None
             self._lost = True
+            now = time.monotonic()
+            self._wait(now, _REFUSED_PAUSE if now - self._since < _LASTED else _FIRST_PAUSE)
             self._tell("lost", explain(error))
             with contextlib.suppress(OSError, av.FFmpegError):
                 lost.close()
 
     def _come_back(self) -> bool:
         """Tries to connect, if it is time to; then what has waited meanwhile is old."""
-        if time.monotonic() < self._next_try:
+        if time.monotonic() < self._next_try or self._stopping.is_set():
             return False
         try:
             self._relay = self._connect()
         except (OSError, av.FFmpegError) as error:
             _log.debug("output %s: %s", self.name, explain(error))
-            self._next_try = time.monotonic() + self._pause * random.uniform(0.8, 1.0)  # noqa: S311
-            self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
+            is_there = not isinstance(error, _AbsentError)
+            self._wait(time.monotonic(), _REFUSED_PAUSE if is_there else _LONGEST_PAUSE)
             return False
-        self._pause = _FIRST_PAUSE
+        self._since = time.monotonic()
         self.reconnects += 1
         self._forget_waiting()
         self._tell("connected")
         return True
+
+    def _wait(self, now: float, longest: float) -> None:
+        """Sets when to try next: later each time, up to `longest`."""
+        self._pause = _FIRST_PAUSE if longest == _FIRST_PAUSE else min(longest, self._pause)
+        self._next_try = now + self._pause * random.uniform(0.8, 1.0)  # noqa: S311
+        self._pause *= 2
 
     def _forget_waiting(self) -> None:
         ended = False
@@ -150,8 +168,15 @@ class PushOutput(QueuedOutput):
             return srt(url, self._format, self.encoding, _TIMEOUT)
         if self._lost:
             # A process is worth while only if somebody is there.
-            socket.create_connection((address or host, parts.port or _PORTS[parts.scheme]), _TIMEOUT).close()
+            try:
+                socket.create_connection((address or host, parts.port or _PORTS[parts.scheme]), _TIMEOUT).close()
+            except OSError as error:
+                raise _AbsentError(explain(error)) from error
         protocol = {"rw_timeout": str(round(_TIMEOUT * 1_000_000))}
+        if parts.scheme == "rtmps":
+            protocol["tls_verify"] = "1"
+            if authorities := os.environ.get("SSL_CERT_FILE"):
+                protocol["ca_file"] = authorities
         if parts.scheme == "icecast":
             protocol["content_type"] = "audio/mpeg" if self._format is MP3 else "application/ogg"
         elif parts.scheme == "rtmp":

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from audiomixer.encoding import EncodedPacket, Encoding
-from audiomixer.outputs.base import OnEvent, OutputEvent, State
+from audiomixer.outputs.base import OnEvent, OutputEvent, State, explain
 
 _FINISH_TIMEOUT: Final = 10.0
 """Seconds for what is queued to be written in the end."""
@@ -52,6 +52,7 @@ class QueuedOutput:
         self._queue: queue.Queue[Item | None] = queue.Queue(limit)
         self._thread = threading.Thread(target=self._work, name=f"output {self.name}", daemon=True)
         self._abandoned = threading.Event()
+        self._stopping = threading.Event()
         self._began: datetime | None = None
 
     @property
@@ -118,6 +119,7 @@ class QueuedOutput:
 
     async def stop(self) -> None:
         """Waits until everything is written, but not for ever."""
+        self._stopping.set()
         await asyncio.to_thread(self._finish)
 
     def _finish(self) -> None:
@@ -134,8 +136,3 @@ class QueuedOutput:
             self._abandoned.set()
             self.error = self.error or "it did not take everything in time"
             self._tell("failed", self.error)
-
-
-def explain(error: BaseException) -> str:
-    """What went wrong, in a few words."""
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -5,8 +5,10 @@ lacks, the `ffmpeg` program. (PyAV holds the GIL while it connects: here, a serv
 """
 
 import contextlib
+import fcntl
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -27,6 +29,9 @@ _NOTHING: Final = (b"\x47\x1f\xff\x10" + b"\xff" * 184) * (_TS_PACKETS // 188)
 """Null packets (ISO 13818-1): ffmpeg connects when there is something to send."""
 _CONNECTED: Final = b"Output #0"
 """What either program says then."""
+_CHATTER: Final = re.compile(r"\s*(Output|Input|Stream|Metadata|encoder|size=|video:)")
+"""What ffmpeg says while all is well."""
+_PIPE: Final = 16 * 1024
 _LONGEST: Final = 4096
 _PATIENCE: Final = 1.0
 """Seconds for a process to end by itself."""
@@ -57,26 +62,30 @@ class Relay:
         first: bytes = b"",
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        reading, self._stdin = os.pipe()
-        with open(reading, "rb") as stdin:  # noqa: PTH123
+        reading, writing = os.pipe()
+        self._pipe = _Pipe(writing, timeout)
+        try:
             self._process = subprocess.Popen(  # noqa: S603
                 command,
-                stdin=stdin,
+                stdin=reading,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,
             )
-        os.set_blocking(self._stdin, False)
+        except BaseException:
+            self._pipe.close()
+            raise
+        finally:
+            os.close(reading)
         self._said = b""
         self._settled = threading.Event()
         self._listener = threading.Thread(target=self._listen, args=[self._process.stderr], name="relay", daemon=True)
         self._listener.start()
         try:
-            pipe = _Pipe(self._stdin, timeout)
-            pipe.write(first)
+            self._pipe.write(first)
             self._wait(timeout)
-            self._muxer = Muxer(pipe, container, encoding)
+            self._muxer = Muxer(self._pipe, container, encoding)
         except BaseException:
             self._end()
             raise
@@ -99,7 +108,8 @@ class Relay:
     def _complaint(self) -> str:
         """The last thing that it said."""
         lines = self._said.decode(errors="replace").strip().splitlines()
-        return lines[-1].rpartition(": ")[2] if lines else "the connection has ended"
+        told = lines[-1].rpartition(": ")[2] if lines else ""
+        return told if told and not _CHATTER.match(lines[-1]) else "the connection has ended"
 
     def write(self, item: Item) -> None:
         """Writes a packet or a payload."""
@@ -117,8 +127,7 @@ class Relay:
             self._end()
 
     def _end(self) -> None:
-        with contextlib.suppress(OSError):
-            os.close(self._stdin)
+        self._pipe.close()
         try:
             self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
@@ -130,18 +139,30 @@ class _Pipe:
     """A pipe that does not take data for ever is broken."""
 
     def __init__(self, descriptor: int, timeout: float) -> None:
-        self._descriptor = descriptor
+        self._descriptor: int | None = descriptor
         self._timeout = timeout
+        os.set_blocking(descriptor, False)
+        with contextlib.suppress(OSError, AttributeError):
+            # No more than is on its way anyhow: what waits is late.
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE)
+        self._ready = select.poll()
+        self._ready.register(descriptor, select.POLLOUT)
 
     def write(self, data: bytes) -> int:
         """Writes all of it."""
         left, deadline = memoryview(data), time.monotonic() + self._timeout
-        while left:
-            if not select.select([], [self._descriptor], [], max(0.0, deadline - time.monotonic()))[1]:
+        while left and self._descriptor is not None:
+            if not self._ready.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 raise TimeoutError("it does not take data")
             with contextlib.suppress(BlockingIOError):
                 left = left[os.write(self._descriptor, left) :]
         return len(data)
+
+    def close(self) -> None:
+        """Ends it."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def relay(url: str, protocol: Mapping[str, str], container: Format, encoding: Encoding, timeout: float) -> Relay:
@@ -159,7 +180,7 @@ def relay(url: str, protocol: Mapping[str, str], container: Format, encoding: En
     """
     program = str(Path(__file__).with_name("relay_process.py"))
     environment = {"RELAY_URL": url, "RELAY_OPTIONS": json.dumps(dict(protocol))}
-    return Relay([sys.executable, program], container, encoding, timeout, environment=environment)
+    return Relay([sys.executable, "-P", program], container, encoding, timeout, environment=environment)
 
 
 def srt(url: str, container: Format, encoding: Encoding, timeout: float) -> Relay:

@@ -1,15 +1,17 @@
 """The metadata in files of its own: JSON lines, or WebVTT."""
 
+import asyncio
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from audiomixer.encoding import Encoding
+from audiomixer.encoding import EncodedPacket, Encoding
 from audiomixer.metadata import INTERVAL
-from audiomixer.outputs.base import OutputError
+from audiomixer.outputs.base import OutputError, explain
 from audiomixer.outputs.file import check_writable
-from audiomixer.outputs.queued import Payload, QueuedOutput, explain
+from audiomixer.outputs.queued import Payload, QueuedOutput
 
 SUFFIXES: Final = (".jsonl", ".vtt")
 _LIMIT: Final = 1000
@@ -36,13 +38,16 @@ class TextOutput(QueuedOutput):
             OutputError: It cannot.
         """
         try:
-            check_writable(self.target)
+            await asyncio.to_thread(check_writable, self.target)
         except OSError as error:
             raise OutputError(f"output: cannot write {self.name}: {explain(error)}") from error
         await super().start()
 
     def begin(self, began: datetime) -> None:
         """Times are counted from the beginning of the stream."""
+
+    def write(self, packets: Sequence[EncodedPacket]) -> None:
+        """Audio for others may come; it is not wanted."""
 
     def _run(self) -> None:
         with Path(self.target).open("w", encoding="utf-8", buffering=1) as file:

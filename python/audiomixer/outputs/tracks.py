@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
 from audiomixer.encoding import FRAME_SIZE, EncodedPacket, Encoder, Encoding
-from audiomixer.outputs.base import OutputError
+from audiomixer.outputs.base import OutputError, explain
 from audiomixer.outputs.muxer import FILES, Muxer
-from audiomixer.outputs.queued import explain
 
 _ENCODING: Final = Encoding("opus", 64, channels=1)
 _SUFFIX: Final = ".mka"
 _LIMIT: Final = 500
 """Frames that may wait for a slow disk, 10 s of them; then new ones are dropped, and are silence in the recording."""
+_FINISH_TIMEOUT: Final = 10.0
+"""Seconds for what is queued to be written in the end."""
 _SILENT_PACKET: Final = b"\xf8\xff\xfe"
 """20 ms of silence (RFC 6716: CELT, full band, 20 ms, and an empty frame)."""
 _LONGEST: Final = 200
@@ -44,7 +46,7 @@ class TrackRecorder:
         self.dropped = 0
         """Frames that a slow disk lost."""
         self._queue: queue.Queue[tuple[int, _Solos] | None] = queue.Queue(_LIMIT)
-        self._tracks: dict[str, _Track] = {}
+        self._tracks: dict[str, _Track | None] = {}
         self._thread = threading.Thread(target=self._run, name="tracks", daemon=True)
 
     def start(self) -> None:
@@ -68,25 +70,42 @@ class TrackRecorder:
 
     def stop(self) -> None:
         """Waits until everything is written."""
-        self._queue.put(None)
-        self._thread.join()
+        if not self._thread.is_alive():
+            return
+        try:
+            self._queue.put(None, timeout=_FINISH_TIMEOUT)
+        except queue.Full:
+            _log.error("tracks in %s were not finished: the disk did not take everything in time", self.folder)
+            return
+        self._thread.join(_FINISH_TIMEOUT)
 
     def _run(self) -> None:
         try:
             while (item := self._queue.get()) is not None:
                 frame, solos = item
                 for identity, samples in solos.items():
-                    self._track(identity).write(frame, samples)
-        except Exception:
-            _log.exception("recording participants in %s failed", self.folder)
-            while self._queue.get() is not None:
-                self.dropped += 1
-        for track in self._tracks.values():
-            track.close()
+                    self._write(identity, frame, samples)
+        finally:
+            for track in self._tracks.values():
+                if track:
+                    track.close()
 
-    def _track(self, identity: str) -> "_Track":
+    def _write(self, identity: str, frame: int, samples: NDArray[np.float32]) -> None:
+        """Writes a frame; a track that fails gets no more, and the others all the same."""
+        try:
+            track = self._track(identity)
+            if track:
+                track.write(frame, samples)
+            else:
+                self.dropped += 1
+        except (OSError, av.FFmpegError) as error:
+            _log.error("tracks: %s in %s failed: %s", identity, self.folder, explain(error))
+            self._tracks[identity] = None
+
+    def _track(self, identity: str) -> "_Track | None":
+        """The participant's track; None if it has failed."""
         track = self._tracks.get(identity)
-        if track is None:
+        if identity not in self._tracks:
             track = self._tracks[identity] = _Track(self.folder / f"{file_stem(identity)}{_SUFFIX}")
         return track
 

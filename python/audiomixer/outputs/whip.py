@@ -4,18 +4,17 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlunsplit
 
 import httpx
 
 from audiomixer._core import Intake
 from audiomixer.encoding import EncodedPacket, Encoding
-from audiomixer.outputs.base import OnEvent, OutputError, OutputEvent, State
-from audiomixer.outputs.queued import explain
-from audiomixer.pacer import clock
+from audiomixer.outputs.base import OnEvent, OutputError, OutputEvent, State, explain, host_of, redacted
+from audiomixer.pacer import FRAME, clock
 from audiomixer.webrtc.ice import LOOPBACK, Ice, addresses_of
 from audiomixer.webrtc.peer import Peer
 
@@ -42,14 +41,12 @@ class WhipOutput:
     """
 
     def __init__(self, target: str, bitrate: int, ice: Ice | None = None) -> None:
-        parts = urlsplit(target)
-        if parts.scheme not in SCHEMES or not parts.hostname:
-            raise ValueError(f"output: expected whip+http(s)://HOST/…, got {target!r}")
+        parts = host_of(target, SCHEMES)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         token = query.pop("token", None)
         self.target = target
         self._url = urlunsplit(parts._replace(scheme=parts.scheme.removeprefix("whip+"), query=urlencode(query)))
-        self.name = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+        self.name = redacted(target)
         self._headers = {"Content-Type": _SDP} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._ice = ice or (LOOPBACK if parts.hostname in {"localhost", "127.0.0.1"} else Ice(addresses_of("0.0.0.0")))  # noqa: S104
         self.encoding = Encoding("opus", bitrate)
@@ -79,12 +76,12 @@ class WhipOutput:
         """Connects.
 
         Raises:
-            OutputError: The server refuses, or does not answer.
+            OutputError: The server refuses, does not answer, or is not to be reached by media.
         """
         try:
             await self._connect()
-        except (OSError, ValueError, httpx.HTTPError) as error:
-            raise OutputError(f"output: cannot publish to {self.name}: {explain(error)}") from error
+        except Exception as error:
+            raise OutputError(f"output: cannot publish to {self.name}: {_reason(error)}") from error
         self._running = asyncio.create_task(self._stay())
 
     def begin(self, began: datetime) -> None:
@@ -92,7 +89,6 @@ class WhipOutput:
 
     def write(self, packets: Sequence[EncodedPacket]) -> None:
         """Sends Opus packets."""
-        self._intake.poll(clock())
         peer = self._peer
         for packet in packets:
             if peer:
@@ -111,7 +107,7 @@ class WhipOutput:
 
     async def _stay(self) -> None:
         while True:
-            await self._lost.wait()
+            await self._until(self._lost.is_set)
             self._tell("lost", "the connection has ended")
             await self._leave()
             pause = _FIRST_PAUSE
@@ -120,24 +116,37 @@ class WhipOutput:
                 pause = min(_LONGEST_PAUSE, 2 * pause)
                 try:
                     await self._connect()
-                except (OSError, ValueError, httpx.HTTPError) as error:
-                    _log.debug("output %s: %s", self.name, explain(error))
+                except Exception as error:
+                    _log.debug("output %s: %s", self.name, _reason(error))
             self.reconnects += 1
             self._tell("connected")
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        """Reads what the server sends, until something holds."""
+        while not holds():
+            self._intake.poll(clock())
+            await asyncio.sleep(FRAME)
 
     async def _connect(self) -> None:
         lost = asyncio.Event()
         peer = Peer(self._ice, "sendonly", intake=self._intake, on_closed=lost.set)
         try:
-            async with asyncio.timeout(_TIMEOUT), httpx.AsyncClient(timeout=_TIMEOUT) as client:
-                response = await client.post(self._url, content=await peer.offer(), headers=self._headers)
+            async with asyncio.timeout(_TIMEOUT):
+                async with httpx.AsyncClient(timeout=_TIMEOUT) as client:
+                    response = await client.post(self._url, content=await peer.offer(), headers=self._headers)
                 response.raise_for_status()
+                resource = response.url.join(response.headers.get("Location", ""))
+                # The token is for this server only.
+                is_its = (resource.scheme, resource.netloc) == (response.url.scheme, response.url.netloc)
+                self._resource = str(resource) if "Location" in response.headers and is_its else None
                 await peer.accept(response.text)
+                await self._until(lambda: peer.connected or lost.is_set())
+            if lost.is_set():
+                raise ConnectionError("no media can pass")
         except BaseException:
             await peer.close()
+            await self._leave()
             raise
-        if location := response.headers.get("Location"):
-            self._resource = str(response.url.join(location))
         self._lost = lost
         self._peer = peer
 
@@ -145,8 +154,8 @@ class WhipOutput:
         peer, self._peer = self._peer, None
         resource, self._resource = self._resource, None
         if peer:
-            self.dropped += peer.media.outlet.dropped
             await peer.close()
+            self.dropped += peer.media.outlet.dropped
         if resource:
             with contextlib.suppress(httpx.HTTPError):
                 async with httpx.AsyncClient(timeout=_TIMEOUT) as client:
@@ -155,3 +164,10 @@ class WhipOutput:
     def _tell(self, state: State, reason: str = "") -> None:
         _log.warning("output %s: %s", self.name, state)
         self.on_event(OutputEvent(self.name, state, reason))
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the URL, whose path may be a key."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"{error.response.status_code} {error.response.reason_phrase}"
+    return "no answer" if isinstance(error, TimeoutError) else explain(error)

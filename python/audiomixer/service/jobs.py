@@ -17,7 +17,7 @@ from audiomixer.service.streams import Stream, Streams
 
 _log = logging.getLogger(__name__)
 
-PUSHED: Final = ("rtmp", "rtmps", "icecast")
+PUSHED: Final = ("rtmp", "rtmps")
 """Schemes of URLs that outputs may have."""
 PLAYER_STREAMER: Final = "VJ"
 """What outputs begin with that are PlayerStreamers; others are URLs."""

@@ -266,7 +266,6 @@ async def _hls_media(request: Request) -> Response:
 async def _hls_permit(request: Request) -> Response:
     """Whether a playlist may be had: for proxies that keep them."""
     _admit(request, request.query_params.get("token"))
-    _stream(request)
     return Response(status_code=204)
 
 

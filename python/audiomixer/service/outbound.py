@@ -4,7 +4,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
@@ -94,8 +94,8 @@ class Outbound:
         def resolve(host: str) -> str:
             try:
                 return asyncio.run_coroutine_threadsafe(self.resolve(host), loop).result(2 * _RESOLVE_TIMEOUT)
-            except ForbiddenError as error:
-                raise OSError(str(error)) from error
+            except (ForbiddenError, RuntimeError, TimeoutError, CancelledError) as error:
+                raise OSError(str(error) or "the host was not found in time") from error
 
         return resolve
 

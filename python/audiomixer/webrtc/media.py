@@ -48,8 +48,10 @@ class Media:
         self.outlet = Outlet()
         """What is sent; by `send`, or through a `Fanout` with `send_unsent` for what it could not send."""
         self._intake = intake
-        self._port: Port | None = None
+        self._remote: Any = None
+        """The address that the port is connected to, if there is one."""
         self._transport: Any = None
+        self._port: Port | None = None
         self._keys = b""
         self._reports: list[asyncio.Task[None]] = []
 
@@ -78,13 +80,14 @@ class Media:
             self._loop.call_soon_threadsafe(lambda: spawn(self._send_through_ice(packet)))
 
     async def _send_through_ice(self, packet: bytes) -> None:
-        with contextlib.suppress(ConnectionError):
-            await self._transport.transport._send(packet)
+        if self._transport:
+            with contextlib.suppress(ConnectionError):
+                await self._transport.transport._send(packet)
 
     async def stop(self) -> None:
         """Ends both directions; once is enough."""
-        if self._intake:
-            self._intake.remove(self.inlet)
+        self._close_port()
+        self._transport = None
         self.outlet.close()
         reports, self._reports = self._reports, []
         for report in reports:
@@ -122,8 +125,8 @@ class Media:
             parameters.codecs[0].payloadType,
             random.randrange(2**15),  # noqa: S311
             random.randrange(2**32),  # noqa: S311
-            self._port,
         )
+        self.follow()
         self._reports.append(asyncio.create_task(report_sent(sender, parameters.rtcp.cname, self.outlet)))
 
     def _key(self, *, sending: bool) -> bytes:
@@ -142,12 +145,28 @@ class Media:
             """What was queued before, and comes decrypted: a few packets, of which nobody has heard the first."""
 
         transport._handle_rtp_data = handle_rtp_data
-        connection = transport.transport._connection
-        pair = next(iter(connection._nominated.values()), None)
-        if self._intake and pair and pair.protocol.local_candidate.type == "host":
-            self._open_port(self._intake, pair)
-        for protocol in connection._protocols:
+        self.follow()
+        for protocol in transport.transport._connection._protocols:
             protocol.datagram_received = partial(self._datagram_received, protocol.datagram_received)
+
+    def follow(self) -> None:
+        """Reads and sends where ICE has come to now: the other side may have moved."""
+        if self._transport is None:
+            return
+        pair: Any = next(iter(self._transport.transport._connection._nominated.values()), None)
+        is_direct = pair is not None and pair.protocol.local_candidate.type == "host"
+        if self._intake and is_direct and self._remote == pair.remote_addr:
+            self.outlet.redirect(self._port)
+            return
+        self._close_port()
+        if self._intake and is_direct:
+            self._open_port(self._intake, pair)
+        self.outlet.redirect(self._port)
+
+    def _close_port(self) -> None:
+        if self._intake:
+            self._intake.remove(self.inlet)
+        self._port = self._remote = None
 
     def _datagram_received(self, others: Receive, data: bytes, address: Any) -> None:
         if len(data) > 1 and not self.inlet.take(data, clock()):  # aiortc would trip over an empty datagram.
@@ -159,14 +178,15 @@ class Media:
         shared = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         try:
             shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._port = Port.beside(transport.get_extra_info("sockname")[:2], remote[:2])
+            port = Port.beside(transport.get_extra_info("sockname")[:2], remote[:2])
         except (OSError, ValueError) as error:
             _log.debug("no port of its own for a connection with %s: %s", remote, error)
             return
         finally:
             shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
             shared.close()
-        intake.add(self._port, self.inlet, partial(self._hand_back, pair.protocol.datagram_received, remote))
+        intake.add(port, self.inlet, partial(self._hand_back, pair.protocol.datagram_received, remote))
+        self._port, self._remote = port, remote
 
     def _hand_back(self, others: Receive, remote: Any, data: bytes) -> None:
         """Called by whoever polls the intake."""

@@ -94,8 +94,13 @@ impl Inlet {
     }
 
     #[getter]
-    fn taken(&self) -> u64 {
-        self.0.taken()
+    fn authentic(&self) -> u64 {
+        self.0.authentic()
+    }
+
+    #[getter]
+    fn noticed(&self) -> u64 {
+        self.0.noticed()
     }
 
     #[getter]
@@ -173,6 +178,10 @@ impl Outlet {
         Ok(())
     }
 
+    fn redirect(&self, port: Option<&Port>) {
+        self.0.redirect(port.map(|port| Arc::clone(&port.0)));
+    }
+
     fn close(&self) {
         self.0.close();
     }
@@ -221,8 +230,9 @@ impl Fanout {
         Self::default()
     }
 
-    fn add(&self, outlet: &Outlet, on_unsent: Py<PyAny>) {
-        self.0.add(Arc::clone(&outlet.0), Arc::new(on_unsent));
+    fn add(&self, py: Python<'_>, outlet: &Outlet, on_unsent: Py<PyAny>) {
+        let (outlet, on_unsent) = (Arc::clone(&outlet.0), Arc::new(on_unsent));
+        py.detach(|| self.0.add(outlet, on_unsent));
     }
 
     fn remove(&self, py: Python<'_>, outlet: &Outlet) {

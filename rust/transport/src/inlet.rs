@@ -33,7 +33,8 @@ struct State {
     /// The newest last.
     receptions: Vec<Reception>,
     refused: u64,
-    taken: u64,
+    authentic: u64,
+    noticed: u64,
 }
 
 /// Whether a datagram is RTP or SRTP, and no RTCP (RFC 7983, RFC 5761).
@@ -72,9 +73,19 @@ impl Inlet {
         self.state().refused
     }
 
-    /// How much was taken in: whether it grows tells if the other side is there.
-    pub fn taken(&self) -> u64 {
-        self.state().taken
+    /// RTP packets that were authentic: whether there are more proves that the other side is there.
+    pub fn authentic(&self) -> u64 {
+        self.state().authentic
+    }
+
+    /// What else came from the other side's address: whether there is more suggests so.
+    pub fn noticed(&self) -> u64 {
+        self.state().noticed
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn notice(&self) {
+        self.state().noticed += 1;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -84,7 +95,6 @@ impl Inlet {
 
 impl State {
     fn take(&mut self, datagram: &mut [u8], arrival: f64) -> bool {
-        self.taken += 1;
         let Some((receiver, settings)) = self.agreed.as_mut().filter(|_| is_rtp(datagram)) else {
             return false;
         };
@@ -92,6 +102,7 @@ impl State {
             self.refused += 1;
             return true;
         };
+        self.authentic += 1;
         let packet = Packet::parse(plain, settings.level_extension)
             .filter(|packet| settings.payload_types.contains(&packet.payload_type));
         let Some(packet) = packet else {

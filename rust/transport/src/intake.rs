@@ -98,6 +98,7 @@ impl<T> Entry<T> {
             for n in 0..count {
                 let (datagram, arrival) = batch.get(n);
                 if !self.inlet.take(datagram, arrival) {
+                    self.inlet.notice();
                     other(&self.tag, datagram);
                 }
             }

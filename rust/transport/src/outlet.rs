@@ -21,9 +21,15 @@ pub enum Sent {
 
 /// Sends one stream of packets to one connection. Usable from any thread.
 #[derive(Default)]
-pub struct Outlet(Mutex<Option<State>>);
+pub struct Outlet(Mutex<State>);
 
+#[derive(Default)]
 struct State {
+    open: Option<Open>,
+    counts: Counts,
+}
+
+struct Open {
     sender: srtp::Sender,
     port: Option<Arc<Port>>,
     payload_type: u8,
@@ -32,7 +38,6 @@ struct State {
     /// Added to the timestamps: a stream begins anywhere (RFC 3550, section 5.1).
     offset: u32,
     packet: Vec<u8>,
-    counts: Counts,
 }
 
 /// What a sender report says.
@@ -58,7 +63,7 @@ impl Outlet {
         start: (u16, u32),
         port: Option<Arc<Port>>,
     ) {
-        *self.state() = Some(State {
+        self.state().open = Some(Open {
             sender: srtp::Sender::new(key),
             port,
             payload_type,
@@ -66,37 +71,41 @@ impl Outlet {
             sequence: start.0,
             offset: start.1,
             packet: Vec::with_capacity(LONGEST),
-            counts: Counts::default(),
         });
     }
 
-    /// Sends nothing any more; what was sent until now.
-    pub fn close(&self) -> Counts {
-        self.state().take().map_or(Counts::default(), |state| state.counts)
+    /// Sends through another port from now on, or through none.
+    pub fn redirect(&self, port: Option<Arc<Port>>) {
+        if let Some(open) = &mut self.state().open {
+            open.port = port;
+        }
+    }
+
+    /// Sends nothing any more.
+    pub fn close(&self) {
+        self.state().open = None;
     }
 
     /// Sends `payload`, whose `timestamp` counts from any beginning.
     pub fn send(&self, payload: &[u8], timestamp: u32) -> Sent {
-        match &mut *self.state() {
-            Some(state) => state.send(payload, timestamp),
-            None => Sent::Dropped,
-        }
+        let State { open, counts } = &mut *self.state();
+        open.as_mut().map_or(Sent::Dropped, |open| open.send(payload, timestamp, counts))
     }
 
     /// What was sent so far.
     pub fn counts(&self) -> Counts {
-        self.state().as_ref().map_or(Counts::default(), |state| state.counts)
+        self.state().counts
     }
 
-    fn state(&self) -> MutexGuard<'_, Option<State>> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("nothing panics while it holds an outlet")
     }
 }
 
-impl State {
-    fn send(&mut self, payload: &[u8], timestamp: u32) -> Sent {
+impl Open {
+    fn send(&mut self, payload: &[u8], timestamp: u32, counts: &mut Counts) -> Sent {
         let timestamp = timestamp.wrapping_add(self.offset);
-        let marker = if self.counts.packets == 0 { FIRST_OF_TALKSPURT } else { 0 };
+        let marker = if counts.packets == 0 { FIRST_OF_TALKSPURT } else { 0 };
         self.packet.clear();
         self.packet.extend([0x80, self.payload_type | marker]);
         self.packet.extend(self.sequence.to_be_bytes());
@@ -113,11 +122,11 @@ impl State {
             },
         };
         if sent == Sent::Dropped {
-            self.counts.dropped += 1;
+            counts.dropped += 1;
         } else {
-            self.counts.packets = self.counts.packets.wrapping_add(1);
-            self.counts.octets = self.counts.octets.wrapping_add(payload.len() as u32);
-            self.counts.timestamp = timestamp;
+            counts.packets = counts.packets.wrapping_add(1);
+            counts.octets = counts.octets.wrapping_add(payload.len() as u32);
+            counts.timestamp = timestamp;
         }
         sent
     }
@@ -194,7 +203,8 @@ mod tests {
                 assert_eq!((packet.sequence, packet.timestamp, plain[1] & 0x80), expected);
                 assert_eq!(packet.payload, b"opus");
             }
-            let counts = outlets[n].close();
+            outlets[n].close();
+            let counts = outlets[n].counts();
             assert_eq!((counts.packets, counts.octets, counts.dropped), (2, 8, 0));
             assert_eq!(outlets[n].send(b"opus", 0), Sent::Dropped);
         }
@@ -208,5 +218,10 @@ mod tests {
         outlet.open(&[1; srtp::KEY], 7, 111, (0, 0), None);
         let Sent::Unsent(mut packet) = outlet.send(b"opus", 5) else { panic!("there is no port") };
         assert!(srtp::Receiver::new(&[1; srtp::KEY]).unprotect(&mut packet).is_some());
+        let (receiver, socket) =
+            (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        socket.connect(receiver.local_addr().unwrap()).unwrap();
+        outlet.redirect(Some(Arc::new(Port(socket))));
+        assert_eq!(outlet.send(b"opus", 6), Sent::Sent);
     }
 }

@@ -126,13 +126,17 @@ impl Receiver {
         let begin = payload_begin(plain)?;
         let (sequence, ssrc) = (sequence_of(plain), ssrc_of(plain));
         let known = self.streams.iter_mut().find(|stream| stream.ssrc == ssrc);
+        let is_authentic = |index: &u64| bool::from(self.keys.tag(plain, *index)[..].ct_eq(tag));
         let index = match &known {
-            Some(stream) => stream.index_of(sequence).filter(|index| !stream.is_replay(*index))?,
-            None => u64::from(sequence),
+            Some(stream) => stream
+                .index_of(sequence)
+                .filter(|index| !stream.is_replay(*index) && is_authentic(index))?,
+            // Its first packets may have been lost, and the sequence number have wrapped since.
+            None => [0, 1]
+                .map(|rollover| rollover << 16 | u64::from(sequence))
+                .into_iter()
+                .find(is_authentic)?,
         };
-        if !bool::from(self.keys.tag(plain, index)[..].ct_eq(tag)) {
-            return None;
-        }
         match known {
             Some(stream) => stream.accept(index),
             None => {
@@ -259,6 +263,16 @@ mod tests {
             assert!(receiver.unprotect(&mut pair[pair.len() - 1].clone()).is_some());
             assert!(pair.len() < 2 || receiver.unprotect(&mut pair[0].clone()).is_some());
         }
+    }
+
+    #[test]
+    fn a_stream_whose_beginning_was_lost_is_heard_though_it_has_wrapped() {
+        let (mut sender, mut receiver) = (Sender::new(&MASTER), Receiver::new(&MASTER));
+        let sent = [0xFFFF, 0, 1].map(|sequence| protected(&mut sender, sequence, b"x"));
+        assert!(receiver.unprotect(&mut sent[1].clone()).is_some());
+        assert!(receiver.unprotect(&mut sent[2].clone()).is_some());
+        assert!(receiver.unprotect(&mut sent[0].clone()).is_some(), "late, but not a replay");
+        assert_eq!(receiver.unprotect(&mut sent[0].clone()), None);
     }
 
     #[test]
