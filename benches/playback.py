@@ -77,7 +77,7 @@ async def without_a_browser(url: str, sid: str, clicker: Clicker, clicks: int) -
     return [at - made[made < at].max() for at in heard]
 
 
-async def measure(clicks: int) -> None:
+async def measure(clicks: int, players: list[str]) -> None:
     print(f"{'':24} {'n':>4} {'p50':>8} {'p95':>8} {'payload':>8} {'p95':>8}   seconds", flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -85,7 +85,7 @@ async def measure(clicks: int) -> None:
         async with clicking(folder) as (url, stream, clicker), async_playwright() as playwright:
             print(row("WHEP, no browser", await without_a_browser(url, stream.sid, clicker, clicks), []), flush=True)
             browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-            for player in PLAYERS:
+            for player in players:
                 if player in _SILENT:
                     continue
                 page = await browser.new_page()
@@ -105,7 +105,9 @@ async def measure(clicks: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clicks", type=int, default=100, help="for each player")
-    asyncio.run(measure(parser.parse_args().clicks))
+    parser.add_argument("--players", nargs="*", default=list(PLAYERS), help="those to measure, beside WHEP by itself")
+    options = parser.parse_args()
+    asyncio.run(measure(options.clicks, options.players))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from audiomixer._core import Intake
 from audiomixer.encoding import FRAME_SIZE, SAMPLE_RATE, Encoder, Encoding
-from audiomixer.pacer import FRAME, clock, process_pacer
+from audiomixer.pacer import FRAME, Pacer, clock
 from audiomixer.rooms.local import LocalRooms
 from audiomixer.service.media import media_app
 from audiomixer.service.server import serving
@@ -181,6 +181,8 @@ class Clicker:
         self._url = url
         self._stream = stream
         self._period = round(period / FRAME)
+        self._pacer = Pacer()
+        """Not the mixer's: a participant's clock is its own."""
         self._intake = Intake()
         self._peer = Peer(LOOPBACK, "sendonly", intake=self._intake)
         self._encoder = Encoder(Encoding("opus", 64, channels=1))
@@ -197,11 +199,11 @@ class Clicker:
         response.raise_for_status()
         await self._peer.accept(response.text)
         self._began = clock()
-        process_pacer().add(self)
+        self._pacer.add(self)
         self._stream.mixer.room.bus.add(self)
 
     async def leave(self) -> None:
-        process_pacer().remove(self)
+        self._pacer.remove(self)
         self._stream.mixer.room.bus.remove(self)
         await self._peer.close()
 
