@@ -2,6 +2,7 @@
 //! corpora that this has left behind. Each module states its invariant.
 #![forbid(unsafe_code)]
 
+pub mod datagrams;
 pub mod operations;
 pub mod packets;
 pub mod payloads;

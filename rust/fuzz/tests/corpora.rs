@@ -13,6 +13,11 @@ fn replay(target: &str, run: fn(&[u8])) {
 }
 
 #[test]
+fn datagrams() {
+    replay("datagrams", audiomixer_fuzz::datagrams::run);
+}
+
+#[test]
 fn packets() {
     replay("packets", audiomixer_fuzz::packets::run);
 }
