@@ -290,15 +290,15 @@ class Inlet:
 
 @final
 class Intake:
-    """Reads many ports at once, without the GIL.
-
-    Raises:
-        OSError: As many files are open as may be.
-    """
+    """Reads many ports at once, without the GIL."""
 
     def __new__(cls) -> Intake: ...
     def add(self, port: Port, inlet: Inlet, on_other: Callable[[bytes], object]) -> None:
-        """Begins to read a port for an inlet; `on_other` is called, by who polls, with each datagram that is no RTP."""
+        """Begins to read a port for an inlet; `on_other` is called, by who polls, with each datagram that is no RTP.
+
+        Raises:
+            OSError: As many files are open as may be.
+        """
     def remove(self, inlet: Inlet) -> None:
         """Ceases to read an inlet's port."""
     def poll(self, now: float) -> None:

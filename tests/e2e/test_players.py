@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -14,33 +15,43 @@ from tests.e2e.players import PLAYERS, clicking, pairs, script, scripts
 
 SILENT = {"Chromium itself"}
 """Lets WebAudio hear nothing."""
-MOST_LATE = {"player.js, WHEP": 0.4, "hls.js, low latency": 3.0, "hls.js": 9.0, "Amazon IVS": 9.0, "Shaka": 9.0}
+MOST_LATE = {"player.js, WHEP": 0.5, "hls.js, low latency": 12.0, "hls.js": 12.0, "Amazon IVS": 12.0, "Shaka": 12.0}
 """On a busy machine."""
 
 
-@pytest.mark.parametrize("player", PLAYERS)
-async def test_players_in_chromium(browser: Browser, tmp_path: Path, npm: Callable[[str], Path], player: str) -> None:
+async def play(browser: Browser, player: str, loaded: dict[str, str], url: str, sid: str) -> dict[str, Any]:
+    """What a player hears and tells; of one that lets nobody listen, nothing."""
     page = await browser.new_page()
+    await page.goto(f"{url}/web/style.css")
+    if player in loaded:
+        await page.add_script_tag(content=loaded[player])
+    await page.evaluate(script(player), [url, f"{url}/hls/{sid}/index.m3u8"])
+    if player in SILENT:
+        await page.wait_for_function("audio.currentTime > 4")
+        return {}
+    await page.wait_for_function("heard.clicks.length >= 5 && heard.payloads.length >= 8", timeout=50_000)
+    heard: dict[str, Any] = await page.evaluate("heard")
+    await page.close()
+    return heard
+
+
+async def test_players_in_chromium(browser: Browser, tmp_path: Path, npm: Callable[[str], Path]) -> None:
+    """WHEP alone, as it plays at once or not at all; and all the others together."""
     loaded = scripts(npm, tmp_path)
-    async with clicking(tmp_path) as (url, stream, clicker), asyncio.timeout(60):
+    async with clicking(tmp_path) as (url, stream, clicker), asyncio.timeout(80):
         await asyncio.sleep(3)
-        await page.goto(f"{url}/web/style.css")
-        if player in loaded:
-            await page.add_script_tag(content=loaded[player])
-        playing = f"{url}/hls/{stream.sid}/index.m3u8"
-        await page.evaluate(script(player), [url, playing])
+        first, *others = PLAYERS
+        results = [await play(browser, first, loaded, url, stream.sid)]
+        results += await asyncio.gather(*(play(browser, player, loaded, url, stream.sid) for player in others))
+    for player, heard in zip(PLAYERS, results, strict=True):
         if player in SILENT:
-            await page.wait_for_function("audio.currentTime > 4")
-            return
-        await page.wait_for_function("heard.clicks.length >= 4 && heard.payloads.length >= 8", timeout=40_000)
-        heard = await page.evaluate("heard")
-    assert heard["errors"] == []
-    latencies, errors = pairs(clicker, heard)
-    assert np.median(latencies) < MOST_LATE[player]
-    assert len(errors) >= 2
-    assert np.median(np.abs(errors)) < (0.5 if player == "Amazon IVS" else 0.25), (
-        "IVS looks for cues every quarter second"
-    )
+            continue
+        assert heard["errors"] == [], player
+        latencies, errors = pairs(clicker, heard)
+        assert np.median(latencies) < MOST_LATE[player], player
+        assert len(errors) >= 2, player
+        # IVS looks for cues now and then only.
+        assert np.median(np.abs(errors)) < (0.5 if player == "Amazon IVS" else 0.3), player
 
 
 PROGRAMS = {
@@ -53,30 +64,36 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-async def test_programs(tmp_path: Path, program: str) -> None:
-    """Each hears three clicks, at the distance at which they were made."""
-    wav = tmp_path / "heard.wav"
+async def run(program: str, folder: Path, url: str) -> Path:
+    """What a program makes of a stream, as a file."""
+    wav = folder / f"{program}.wav"
+    command = PROGRAMS[program].format(url=url, wav=wav).split()
+    if program == "VLC":  # It does not run as root.
+        folder.chmod(0o777)
+        for parent in folder.parents[:3]:
+            parent.chmod(parent.stat().st_mode | 0o055)
+        command = ["setpriv", "--reuid=65534", "--clear-groups", *command]
+    nowhere = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = await asyncio.create_subprocess_exec(*command, **nowhere)
+    try:
+        await asyncio.wait_for(process.wait(), 40)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    return wav
+
+
+async def test_programs(tmp_path: Path) -> None:
+    """All of them at once; each hears three clicks, at the distance at which they were made."""
     async with clicking(tmp_path) as (url, stream, _):
         await asyncio.sleep(5)
-        command = PROGRAMS[program].format(url=f"{url}/hls/{stream.sid}/index.m3u8", wav=wav).split()
-        if program == "VLC":
-            command = ["setpriv", "--reuid=65534", "--clear-groups", *command]
-            tmp_path.chmod(0o777)
-            for parent in tmp_path.parents[:3]:
-                parent.chmod(parent.stat().st_mode | 0o055)
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            await asyncio.wait_for(process.wait(), 40)
-        finally:
-            if process.returncode is None:
-                process.kill()
-    with av.open(str(wav)) as container:
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=48_000)
-        decoded = [r.to_ndarray()[0] for frame in container.decode(audio=0) for r in resampler.resample(frame)]
-    loud = np.flatnonzero(np.abs(np.concatenate(decoded)) > 0.1) / 48_000
-    begins = loud[np.insert(np.diff(loud) > 0.5, 0, True)]
-    assert len(begins) >= 3
-    assert np.diff(begins)[:2] == pytest.approx([1.9, 1.9], abs=0.05)
+        master = f"{url}/hls/{stream.sid}/index.m3u8"
+        files = await asyncio.gather(*(run(program, tmp_path, master) for program in PROGRAMS))
+    for wav in files:
+        with av.open(str(wav)) as container:
+            resampler = av.AudioResampler(format="flt", layout="mono", rate=48_000)
+            decoded = [r.to_ndarray()[0] for frame in container.decode(audio=0) for r in resampler.resample(frame)]
+        loud = np.flatnonzero(np.abs(np.concatenate(decoded)) > 0.1) / 48_000
+        begins = loud[np.insert(np.diff(loud) > 0.5, 0, True)]
+        assert len(begins) >= 3, wav.stem
+        assert np.diff(begins)[:2] == pytest.approx([1.9, 1.9], abs=0.05), wav.stem

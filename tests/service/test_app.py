@@ -102,7 +102,7 @@ async def test_low_latency_hls_over_http(service: Service) -> None:
         )
         assert part.content[:1] == b"G"
         assert f'URI="{hint[0]}",INDEPENDENT' in reload.text
-        assert reload.headers["Cache-Control"] == "public, max-age=12"
+        assert reload.headers["Cache-Control"] == "public, max-age=6"
         for wrong in ({"_HLS_msn": "x"}, {"_HLS_msn": "99999"}, {"_HLS_part": "1"}, {"_HLS_msn": "9" * 400}):
             refused = await client.get(media, params=wrong)
             assert refused.status_code == 400

@@ -117,13 +117,14 @@ impl From<transport::Report> for Report {
 }
 
 #[pyclass(frozen, module = "audiomixer._core")]
+#[derive(Default)]
 pub struct Intake(transport::Intake<Handler>);
 
 #[pymethods]
 impl Intake {
     #[new]
-    fn new() -> PyResult<Self> {
-        Ok(Self(transport::Intake::new()?))
+    fn new() -> Self {
+        Self::default()
     }
 
     fn add(&self, py: Python<'_>, port: &Port, inlet: &Inlet, on_other: Py<PyAny>) -> PyResult<()> {

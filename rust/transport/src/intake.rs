@@ -25,10 +25,18 @@ thread_local! {
 pub struct Intake<T>(Mutex<State<T>>);
 
 struct State<T> {
-    epoll: Epoll,
+    /// While there is anything to read.
+    epoll: Option<Epoll>,
     /// By the number that the kernel knows a port by.
     entries: Vec<Option<Entry<T>>>,
     events: Vec<EpollEvent>,
+}
+
+impl<T> Default for Intake<T> {
+    fn default() -> Self {
+        let events = vec![EpollEvent::empty(); EVENTS];
+        Self(Mutex::new(State { epoll: None, entries: Vec::new(), events }))
+    }
 }
 
 struct Entry<T> {
@@ -38,16 +46,13 @@ struct Entry<T> {
 }
 
 impl<T> Intake<T> {
-    /// An intake of nothing.
-    pub fn new() -> io::Result<Self> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let events = vec![EpollEvent::empty(); EVENTS];
-        Ok(Self(Mutex::new(State { epoll, entries: Vec::new(), events })))
-    }
-
     /// Begins to read `port`, for `inlet`.
     pub fn add(&self, port: Arc<Port>, inlet: Arc<Inlet>, tag: T) -> io::Result<()> {
         let State { epoll, entries, .. } = &mut *self.state();
+        let epoll = match epoll {
+            Some(epoll) => epoll,
+            None => epoll.insert(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?),
+        };
         let free = entries.iter().position(Option::is_none).unwrap_or(entries.len());
         epoll.add(&port.0, EpollEvent::new(EpollFlags::EPOLLIN, free as u64))?;
         if free == entries.len() {
@@ -62,8 +67,14 @@ impl<T> Intake<T> {
         let State { epoll, entries, .. } = &mut *self.state();
         let is_its = |entry: &Entry<T>| Arc::ptr_eq(&entry.inlet, inlet);
         let entry = entries.iter_mut().find(|entry| entry.as_ref().is_some_and(is_its))?.take()?;
-        // Unless somebody else holds it, it is about to be closed.
-        let _ = epoll.delete(&entry.port.0);
+        if let Some(epoll) = epoll {
+            // Unless somebody else holds it, it is about to be closed.
+            let _ = epoll.delete(&entry.port.0);
+        }
+        if entries.iter().all(Option::is_none) {
+            entries.clear();
+            *epoll = None;
+        }
         Some(entry.tag)
     }
 
@@ -72,6 +83,7 @@ impl<T> Intake<T> {
     /// After an error there is nothing: the other side's port may be closed, which ICE will notice.
     pub fn poll(&self, now: f64, mut other: impl FnMut(&T, &[u8])) {
         let State { epoll, entries, events } = &mut *self.state();
+        let Some(epoll) = epoll else { return };
         // Each port is read once: what is ready after that waits for the next tick.
         for _ in 0..=entries.len() / EVENTS {
             let ready = epoll.wait(events, EpollTimeout::ZERO).unwrap_or(0);

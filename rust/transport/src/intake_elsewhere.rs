@@ -10,12 +10,13 @@ use crate::port::Port;
 /// Reads nothing.
 pub struct Intake<T>(PhantomData<T>);
 
-impl<T> Intake<T> {
-    /// An intake of nothing.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self(PhantomData))
+impl<T> Default for Intake<T> {
+    fn default() -> Self {
+        Self(PhantomData)
     }
+}
 
+impl<T> Intake<T> {
     /// Never called, as there are no ports.
     pub fn add(&self, _: Arc<Port>, _: Arc<Inlet>, _: T) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())

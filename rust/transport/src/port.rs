@@ -58,7 +58,7 @@ mod tests {
         setsockopt(&shared, sockopt::ReuseAddr, &false).unwrap();
         assert!(UdpSocket::bind(local).is_err());
 
-        let (intake, inlet) = (Intake::new().unwrap(), Arc::new(Inlet::default()));
+        let (intake, inlet) = (Intake::default(), Arc::new(Inlet::default()));
         intake.add(port, Arc::clone(&inlet), "tag").unwrap();
         peer.send_to(b"from the peer", local).unwrap();
         stranger.send_to(b"from a stranger", local).unwrap();
