@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import importlib.metadata
+import logging
 import math
 import re
 import sys
@@ -162,6 +163,7 @@ async def mix_command(
     async with serving(media_app(streams), host, port) as url:
         try:
             with stop_signals() as stop, contextlib.ExitStack() as files:
+                logging.getLogger("audiomixer.outputs").setLevel(logging.CRITICAL)  # What they say is told as events.
                 async with mixer:
                     spawn(_tell_events(mixer))
                     show = _print_json(files.enter_context(_open(metadata))) if metadata else _ignore

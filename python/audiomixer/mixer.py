@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
@@ -112,7 +113,11 @@ class AudioMixer:
             open_output(output, audio_bitrate, rotate=rotate) if isinstance(output, str) else output
             for output in outputs
         ]
-        targets = [output.target for output in self.outputs if isinstance(output, NamedOutput)]
+        targets = [
+            output.target if "://" in output.target else os.path.realpath(output.target)
+            for output in self.outputs
+            if isinstance(output, NamedOutput)
+        ]
         if rotate is not None and rotate < 1:
             raise ValueError(f"rotate: expected at least 1 s, or None for one file, got {rotate!r}")
         for target in targets:
