@@ -113,16 +113,16 @@ class AudioMixer:
             open_output(output, audio_bitrate, rotate=rotate) if isinstance(output, str) else output
             for output in outputs
         ]
-        targets = [
-            output.target if "://" in output.target else os.path.realpath(output.target)
-            for output in self.outputs
-            if isinstance(output, NamedOutput)
-        ]
         if rotate is not None and rotate < 1:
             raise ValueError(f"rotate: expected at least 1 s, or None for one file, got {rotate!r}")
-        for target in targets:
-            if targets.count(target) > 1:
-                raise ValueError(f"outputs: {redacted(target)!r} is given more than once")
+        seen = set()
+        for output in self.outputs:
+            if isinstance(output, NamedOutput):
+                target = output.target
+                place = target if "://" in target else os.path.realpath(target)
+                if place in seen:
+                    raise ValueError(f"outputs: {redacted(target)!r} is given more than once")
+                seen.add(place)
         self._name = room_name(room) if isinstance(room, str) else room.name
         self._room = None if isinstance(room, str) else room
         self._rooms = rooms
