@@ -40,10 +40,7 @@ class FileOutput(QueuedOutput):
         Raises:
             OutputError: It cannot.
         """
-        try:
-            await asyncio.to_thread(check_writable, self.target)
-        except OSError as error:
-            raise OutputError(f"output: cannot write {self.name}: {explain(error)}") from error
+        await expect_writable(self.target)
         await super().start()
 
     def _run(self) -> None:
@@ -78,6 +75,18 @@ class FileOutput(QueuedOutput):
         muxer, self._muxer = self._muxer, None
         if muxer:
             muxer.close()
+
+
+async def expect_writable(path: str) -> None:
+    """Sees whether an output can be written, off the event loop: a disk may hang.
+
+    Raises:
+        OutputError: It cannot.
+    """
+    try:
+        await asyncio.to_thread(check_writable, path)
+    except OSError as error:
+        raise OutputError(f"output: cannot write {path}: {explain(error)}") from error
 
 
 def check_writable(path: str) -> None:

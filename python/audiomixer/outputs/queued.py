@@ -5,6 +5,7 @@ import logging
 import queue
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,7 +32,7 @@ class Payload:
 Item = EncodedPacket | Payload
 
 
-class QueuedOutput:
+class QueuedOutput(ABC):
     """Hands packets and payloads to a thread.
 
     Args:
@@ -108,9 +109,9 @@ class QueuedOutput:
             self.error = explain(error)
             self._tell("failed", self.error)
 
+    @abstractmethod
     def _run(self) -> None:
         """Writes `_items`, in the thread; an exception is the end of the output."""
-        raise NotImplementedError
 
     def _items(self) -> Iterator[Item]:
         """What is queued, until the output is stopped."""

@@ -1,6 +1,5 @@
 """The metadata in files of its own: JSON lines, or WebVTT."""
 
-import asyncio
 import json
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,8 +8,7 @@ from typing import Final
 
 from audiomixer.encoding import EncodedPacket, Encoding
 from audiomixer.metadata import INTERVAL
-from audiomixer.outputs.base import OutputError, explain
-from audiomixer.outputs.file import check_writable
+from audiomixer.outputs.file import expect_writable
 from audiomixer.outputs.queued import Payload, QueuedOutput
 
 SUFFIXES: Final = (".jsonl", ".vtt")
@@ -37,10 +35,7 @@ class TextOutput(QueuedOutput):
         Raises:
             OutputError: It cannot.
         """
-        try:
-            await asyncio.to_thread(check_writable, self.target)
-        except OSError as error:
-            raise OutputError(f"output: cannot write {self.name}: {explain(error)}") from error
+        await expect_writable(self.target)
         await super().start()
 
     def begin(self, began: datetime) -> None:
