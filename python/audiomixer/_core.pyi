@@ -77,8 +77,20 @@ class Mixer:
         Raises:
             ValueError: The identity is empty, longer than 256 bytes of UTF-8, or in use.
         """
+    def add_track(self, identity: str) -> Participant:
+        """Adds one more source of a participant, who has one volume, and one solo, for all of them.
+
+        Raises:
+            ValueError: There is no such participant.
+        """
+    def remove_track(self, track: Participant) -> None:
+        """Removes one source of a participant, who may have others; it fades out in the next frame.
+
+        Raises:
+            ValueError: It is not in this mixer.
+        """
     def remove_participant(self, identity: str) -> None:
-        """Removes a participant, who fades out in the next frame.
+        """Removes a participant with all tracks, who fades out in the next frame.
 
         Raises:
             ValueError: There is no such participant.

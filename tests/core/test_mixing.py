@@ -201,3 +201,35 @@ def test_other_rates_and_mono(sample_rate: int, channels: int) -> None:
         frame = mixer.mix(n * 0.02)
     assert frame.shape == (mixer.frame_size, channels)
     assert np.allclose(frame, 0.25)
+
+
+def test_tracks_of_a_participant_are_one_in_volumes_and_solos() -> None:
+    """A microphone and a shared screen; the one ends, then the other, and the participant is there all along."""
+    mixer = Mixer()
+    alice = mixer.add_participant("alice")
+    microphone, screen = mixer.add_track("alice"), mixer.add_track("alice")
+    assert mixer.volumes() == {"alice": -1}
+    assert mixer.identities == ["alice"]
+    mixed = mix(mixer, (microphone, sine(440, 0.3, 1)), (screen, sine(1000, 0.4, 1)))
+    assert rms(mixed[48_000 // 2 :]) == pytest.approx(0.5 / np.sqrt(2), rel=0.01), "both are heard"
+    assert mixer.volumes() == {"alice": pytest.approx(0.5 / np.sqrt(2) * 32767, rel=0.03)}
+    assert rms(mixer.solos()["alice"]) == pytest.approx(0.5 / np.sqrt(2), rel=0.03)
+
+    mixer.remove_track(screen)
+    mix(mixer, (microphone, sine(440, 0.3, 1)))
+    assert mixer.volumes() == {"alice": pytest.approx(0.3 / np.sqrt(2) * 32767, rel=0.03)}
+    microphone.muted = True
+    mixer.mix(3)
+    assert mixer.volumes() == {"alice": -1}
+    mixer.remove_track(microphone)
+    assert mixer.volumes() == {"alice": -1}
+    with pytest.raises(ValueError, match='track: no such one of "alice"'):
+        mixer.remove_track(microphone)
+
+    late = mixer.add_track("alice")
+    mixer.remove_participant("alice")
+    for left in (alice, late):
+        with pytest.raises(ValueError, match="has left"):
+            left.push_pcm(sine(440, 0.3, 0.02))
+    with pytest.raises(ValueError, match='no "alice" in this mixer'):
+        mixer.add_track("alice")

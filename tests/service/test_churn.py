@@ -21,12 +21,18 @@ _LONG = 120
 COUNTED = ("tasks", "threads", "files")
 
 
+def tasks() -> list[str]:
+    """What is under way; but for what a client's stock aiortc forgets when it is closed while it connects."""
+    all_of_them = [str(task.get_coro()) for task in asyncio.all_tasks()]
+    return [task for task in all_of_them if "RTCRtpSender." not in task]
+
+
 def resources() -> dict[str, int]:
     gc.collect()
     status = Path("/proc/self/status").read_text()
     memory = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
     return {
-        "tasks": len(asyncio.all_tasks()),
+        "tasks": len(tasks()),
         "threads": threading.active_count(),
         "files": len(os.listdir("/proc/self/fd")),  # noqa: PTH208 - it is a count
         "kilobytes": memory,
@@ -82,8 +88,7 @@ async def test_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
             after = resources()
             if all(after[name] <= before[name] + 2 for name in COUNTED) and after["tasks"] <= before["tasks"]:
                 break
-        left = [str(task.get_coro()) for task in asyncio.all_tasks()]
-        assert after["tasks"] <= before["tasks"], left
+        assert after["tasks"] <= before["tasks"], tasks()
         print(f"{made} MediaProcessors; {before} before, {after} after")
         assert (await api.get("MediaProcessors", Status="started"))["media_processors"] == []
         assert (await api.get("MediaProcessors", Status="failed", PageSize=1000))["meta"]

@@ -17,6 +17,9 @@ const RATES: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
 /// to stay below 16 KB.
 const LONGEST_IDENTITY: usize = 256;
 
+/// The greatest volume.
+const LOUDEST: i32 = 32_767;
+
 /// So many participants are concealed as well as can be in one mix, which takes up to 1 ms each; the others simply, so
 /// that a stall that hits everybody does not become one of the mix.
 const CONCEALED_WELL: usize = 6;
@@ -154,34 +157,62 @@ impl Mixer {
         self.bus().kernel.name()
     }
 
-    /// Adds a participant; an identity may be in the mixer once.
+    /// Adds a participant, who may get further tracks; an identity may be in the mixer once.
     pub fn add_participant(&self, identity: &str) -> Result<Participant> {
         if identity.is_empty() || identity.len() > LONGEST_IDENTITY {
             let problem = format!("expected 1 to {LONGEST_IDENTITY} bytes, got {}", identity.len());
             return Err(Error::new("identity", problem));
         }
         let mut roster = self.roster();
-        if roster.present().any(|other| other.identity() == identity) {
+        if roster.has(identity) {
             return Err(Error::new("identity", format!("{identity:?} is in this mixer already")));
         }
         let participant = Participant::new(identity, self.rate, self.channels, self.range);
-        roster.participants.push(participant.clone());
-        roster.changed = true;
+        roster.add(&participant);
         Ok(participant)
     }
 
-    /// Removes the participant called `identity`; it fades out in the next mix.
+    /// Adds one more source of the participant called `identity`, who has one volume, and one solo, for all of them.
+    pub fn add_track(&self, identity: &str) -> Result<Participant> {
+        let mut roster = self.roster();
+        if !roster.has(identity) {
+            return Err(nobody(identity));
+        }
+        let track = Participant::new(identity, self.rate, self.channels, self.range);
+        roster.add(&track);
+        Ok(track)
+    }
+
+    /// Removes one source of a participant, who may have others; it fades out in the next mix.
+    pub fn remove_track(&self, track: &Participant) -> Result<()> {
+        let roster = self.roster();
+        let found = roster.present().find(|other| other.is(track));
+        let problem = || Error::new("track", format!("no such one of {:?}", track.identity()));
+        found.ok_or_else(problem)?.strip().leave();
+        Ok(())
+    }
+
+    /// Removes the participant called `identity`, with all tracks; they fade out in the next mix.
     pub fn remove_participant(&self, identity: &str) -> Result<()> {
         let roster = self.roster();
-        let found = roster.present().find(|participant| participant.identity() == identity);
-        let problem = || Error::new("identity", format!("no {identity:?} in this mixer"));
-        found.ok_or_else(problem)?.strip().leave();
+        if !roster.has(identity) {
+            return Err(nobody(identity));
+        }
+        for participant in roster.participants.iter().filter(|p| p.identity() == identity) {
+            participant.strip().leave();
+        }
         Ok(())
     }
 
     /// The identities of those present.
     pub fn identities(&self) -> Vec<String> {
-        self.roster().present().map(|participant| participant.identity().to_owned()).collect()
+        let mut identities: Vec<String> = Vec::new();
+        for participant in self.roster().present() {
+            if !identities.iter().any(|other| other == participant.identity()) {
+                identities.push(participant.identity().to_owned());
+            }
+        }
+        identities
     }
 
     /// Mixes the 20 ms that end at `now` (seconds) into `out`, interleaved and peak-limited.
@@ -226,18 +257,26 @@ impl Mixer {
     /// What each participant is in the last mix, before the limiter, as one channel, in the order they came.
     pub fn solos(&self) -> Vec<(String, Vec<f32>)> {
         let _between_mixes = self.bus();
-        let solo = |participant: &Participant| {
-            (participant.identity().to_owned(), participant.strip().solo())
-        };
-        self.roster().present().map(solo).collect()
+        let mut solos: Vec<(String, Vec<f32>)> = Vec::new();
+        for participant in self.roster().present() {
+            let solo = participant.strip().solo();
+            match solos.iter_mut().find(|(identity, _)| identity == participant.identity()) {
+                Some((_, sum)) => sum.iter_mut().zip(solo).for_each(|(sum, more)| *sum += more),
+                None => solos.push((participant.identity().to_owned(), solo)),
+            }
+        }
+        solos
     }
 
     /// The volume of each participant since the last call, in the order they came.
     pub fn volumes(&self) -> Vec<Volume> {
-        let mut volumes = Vec::new();
+        let mut volumes: Vec<Volume> = Vec::new();
         for participant in self.roster().present() {
             let level = participant.strip().volume().unwrap_or(-1);
-            volumes.push(Volume { identity: participant.identity().to_owned(), level });
+            match volumes.iter_mut().find(|volume| volume.identity == participant.identity()) {
+                Some(volume) => volume.level = together(volume.level, level),
+                None => volumes.push(Volume { identity: participant.identity().to_owned(), level }),
+            }
         }
         volumes
     }
@@ -265,6 +304,15 @@ impl Roster {
         self.participants.iter().filter(|participant| !participant.strip().left())
     }
 
+    fn has(&self, identity: &str) -> bool {
+        self.present().any(|participant| participant.identity() == identity)
+    }
+
+    fn add(&mut self, participant: &Participant) {
+        self.participants.push(participant.clone());
+        self.changed = true;
+    }
+
     /// Makes `playing` the same, if it is not.
     fn update(&mut self, playing: &mut Vec<Participant>) {
         if std::mem::take(&mut self.changed) {
@@ -277,6 +325,18 @@ impl Roster {
         self.participants.retain(|participant| !participant.strip().faded_out());
         self.changed = true;
     }
+}
+
+fn nobody(identity: &str) -> Error {
+    Error::new("identity", format!("no {identity:?} in this mixer"))
+}
+
+/// The volume of two sources that have nothing to do with each other: their powers add up.
+fn together(one: i32, other: i32) -> i32 {
+    if one.min(other) < 0 {
+        return one.max(other);
+    }
+    (f64::from(one).hypot(f64::from(other)).round() as i32).min(LOUDEST)
 }
 
 /// Lets the `most` loudest of `playing` be mixed.

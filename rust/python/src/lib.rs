@@ -164,6 +164,14 @@ impl Mixer {
         self.0.add_participant(identity).map(Participant).map_err(value_error)
     }
 
+    fn add_track(&self, identity: &str) -> PyResult<Participant> {
+        self.0.add_track(identity).map(Participant).map_err(value_error)
+    }
+
+    fn remove_track(&self, track: &Participant) -> PyResult<()> {
+        self.0.remove_track(&track.0).map_err(value_error)
+    }
+
     fn remove_participant(&self, identity: &str) -> PyResult<()> {
         self.0.remove_participant(identity).map_err(value_error)
     }

@@ -9,7 +9,7 @@ use crate::reception::{Reception, Report};
 use crate::srtp;
 
 /// Streams that are reported on; a sender that makes up more gets no reports of the first ones.
-const REPORTED: usize = 64;
+const REPORTED: usize = 256;
 
 /// What has been agreed on for a connection.
 pub struct Settings {
@@ -48,12 +48,14 @@ impl Inlet {
         self.state().agreed = Some((srtp::Receiver::new(&settings.key), settings));
     }
 
-    /// Hands the packets of `ssrc`, or of all that have no route of their own, to `participant`, or to nobody.
+    /// Hands the packets of `ssrc`, or of all that have no route of their own, to `participant`, or to nobody, and then
+    /// there is no report on them any more.
     pub fn route(&self, ssrc: Option<u32>, participant: Option<Participant>) {
         let mut state = self.state();
         state.routes.retain(|(other, _)| *other != ssrc);
-        if let Some(participant) = participant {
-            state.routes.push((ssrc, participant));
+        match participant {
+            Some(participant) => state.routes.push((ssrc, participant)),
+            None => state.receptions.retain(|reception| Some(reception.ssrc()) != ssrc),
         }
     }
 

@@ -17,8 +17,8 @@ pub const TAG: usize = 10;
 const FIXED_HEADER: usize = 12;
 /// Packets that come so much later than the newest are not told from replays.
 const WINDOW: u64 = 128;
-/// So many streams of one sender are kept apart; then the one that was begun first is forgotten.
-const STREAMS: usize = 64;
+/// So many streams of one sender are kept apart: a large room's. Then the one that was silent longest is forgotten.
+const STREAMS: usize = 256;
 
 type Counter = ctr::CtrCore<Aes128, ctr::flavors::Ctr128BE>;
 
@@ -82,6 +82,8 @@ struct Stream {
     index: u64,
     /// Which of the indexes up to it have been seen, it being the lowest bit.
     seen: u128,
+    /// How many packets of the sender's had come when its last one did.
+    heard: u64,
 }
 
 impl Stream {
@@ -111,12 +113,13 @@ impl Stream {
 pub struct Receiver {
     keys: Keys,
     streams: Vec<Stream>,
+    packets: u64,
 }
 
 impl Receiver {
     /// For packets protected with this master key and salt.
     pub fn new(master: &[u8; KEY]) -> Self {
-        Self { keys: Keys::derive(master), streams: Vec::new() }
+        Self { keys: Keys::derive(master), streams: Vec::new(), packets: 0 }
     }
 
     /// Decrypts `packet` in place and gives it without its tag; `None` if it is not authentic, no RTP, or a replay.
@@ -137,13 +140,19 @@ impl Receiver {
                 .into_iter()
                 .find(is_authentic)?,
         };
+        self.packets += 1;
         match known {
-            Some(stream) => stream.accept(index),
+            Some(stream) => {
+                stream.accept(index);
+                stream.heard = self.packets;
+            }
             None => {
                 if self.streams.len() == STREAMS {
-                    self.streams.remove(0);
+                    let heard = |&place: &usize| self.streams[place].heard;
+                    let silent = (0..STREAMS).min_by_key(heard).expect("there are some");
+                    self.streams.swap_remove(silent);
                 }
-                self.streams.push(Stream { ssrc, index, seen: 1 });
+                self.streams.push(Stream { ssrc, index, seen: 1, heard: self.packets });
             }
         }
         self.keys.crypt(ssrc, index, &mut plain[begin..]);
@@ -284,6 +293,21 @@ mod tests {
             assert!(receiver.unprotect(&mut packet).is_some());
         }
         assert_eq!(receiver.streams.len(), STREAMS);
+    }
+
+    #[test]
+    fn who_still_sends_is_not_forgotten() {
+        let (mut sender, mut receiver) = (Sender::new(&MASTER), Receiver::new(&MASTER));
+        let mut first = protected(&mut sender, 0, b"x");
+        assert!(receiver.unprotect(&mut first.clone()).is_some());
+        for other in 2..1000 {
+            let mut packet = packet(0, other, b"x");
+            Sender::new(&MASTER).protect(&mut packet);
+            assert!(receiver.unprotect(&mut packet).is_some());
+            let mut next = protected(&mut sender, other as u16, b"x");
+            assert!(receiver.unprotect(&mut next).is_some());
+        }
+        assert_eq!(receiver.unprotect(&mut first), None, "it is still known as a replay");
     }
 
     proptest! {
