@@ -27,9 +27,14 @@ from audiomixer.metadata import TimedMetadata
 from audiomixer.outputs.base import NamedOutput, Output, OutputEvent, redacted
 from audiomixer.outputs.opening import open_output
 from audiomixer.outputs.tracks import TrackRecorder
-from audiomixer.rooms.base import Room
-from audiomixer.rooms.local import LocalRooms, check_name
+from audiomixer.rooms.base import Room, RoomEvent
+from audiomixer.rooms.local import LocalRooms
+from audiomixer.rooms.opening import room_maker
+from audiomixer.rooms.place import Place
+from audiomixer.rooms.publication import Publication
 from audiomixer.taps import SAMPLE_RATES, MixFrame, ParticipantFrame, Taps, participant_frames
+from audiomixer.tasks import spawn
+from audiomixer.webrtc.ice import Ice
 
 IDENTITY: Final = "audio-mixer-v2"
 _BLOCK: Final = 5
@@ -42,6 +47,9 @@ _PAYLOADS: Final = 120
 _EVENTS: Final = 100
 """So many events may wait for a reader."""
 
+_FADING: Final = 0.1
+"""Seconds until a mixer that leaves its room has faded out for certain."""
+
 _SILENCE: Final = np.zeros((1, 1), np.float32)
 """What makes every frame silent."""
 
@@ -51,35 +59,27 @@ _phases = itertools.count()
 _log = logging.getLogger(__name__)
 
 
-def room_name(url: str) -> str:
-    """The name of the local room that `url` names.
-
-    Raises:
-        ValueError: It names none.
-    """
-    scheme, _, name = url.partition(":")
-    if scheme != "local":
-        raise ValueError(f"room: expected local:NAME, got {url!r}")
-    check_name(name)
-    return name
-
-
 class AudioMixer:
     """Mixes one room, from entering the `async with` block until leaving it.
 
     The stream keeps wall-clock time whatever happens in the room: nobody there, everybody muted, the room gone.
 
     Args:
-        room: A room, or the URL of one: `local:NAME`.
+        room: A room, or the URL of one: `local:NAME`, `livekit+ws(s)://HOST/ROOM?token=…` (or `api_key` and
+            `api_secret`), `janus+ws(s)://HOST/ROOM` (`pin`, `token`, `admin_key`, `secret`).
         outputs: Outputs, or paths and URLs of such: `*.m4a|.mp3|.ogg|.wav|.mka`, `*.jsonl|.vtt` for the metadata, a
             directory ending in `/` for HLS, `rtmp(s)://`, `srt://`, `icecast://`, `whip+http(s)://`.
         audio_bitrate: 128 or 192, in kbit/s.
-        identity: The mixer's own identity, in rooms that show their mixers; local rooms do not.
+        identity: The mixer's own identity, in rooms that show their mixers; Janus does, and LiveKit if it publishes.
         leveler: Brings speakers to one loudness: `Mixer.leveler` of the room, for all who mix it.
         max_speakers: Mixes at most so many at once: `Mixer.max_speakers`, likewise. None leaves it as it is.
         tracks: A directory for recordings of each participant alone, all on the stream's own timeline.
         rotate: Seconds after which recordings of the mix begin a new file.
+        publish: Publishes the mix in its room of LiveKit, as a track, and the payloads as data packets.
+        create: Makes the room if it is elsewhere, and not there.
+        patient: Whether a server elsewhere may be out of reach to begin with; it is tried until it is there.
         rooms: Where `local:` rooms are; a server's, so that participants can join them.
+        ice: Where media is received from rooms elsewhere: at every address of this machine, if None.
         first_sequence: Sequence number of the first payload, for a stream that goes on where another process stopped.
 
     Raises:
@@ -98,7 +98,11 @@ class AudioMixer:
         max_speakers: int | None = None,
         tracks: str | None = None,
         rotate: float | None = None,
+        publish: bool = False,
+        create: bool = True,
+        patient: bool = False,
         rooms: LocalRooms | None = None,
+        ice: Ice | None = None,
         first_sequence: int = 0,
     ) -> None:
         if audio_bitrate not in BITRATES:
@@ -123,9 +127,22 @@ class AudioMixer:
                 if place in seen:
                     raise ValueError(f"outputs: {redacted(target)!r} is given more than once")
                 seen.add(place)
-        self._name = room_name(room) if isinstance(room, str) else room.name
+        publication = Publication(audio_bitrate) if publish else None
+        if publication:
+            self.outputs.append(publication)
         self._room = None if isinstance(room, str) else room
-        self._rooms = rooms
+        if isinstance(room, str):
+            self._make_room = room_maker(
+                Place.parse(room),
+                identity,
+                rooms=rooms,
+                ice=ice,
+                create=create,
+                patient=patient,
+                publication=publication,
+            )
+        elif publish:
+            raise ValueError("publish: expected the URL of a room of LiveKit")
         self._encoders: dict[Encoding, Encoder] = {}
         self._payloads: Broadcast[TimedMetadata] = Broadcast(_PAYLOADS)
         self._events: Broadcast[OutputEvent] = Broadcast(_EVENTS)
@@ -185,8 +202,8 @@ class AudioMixer:
         """
         self._loop = asyncio.get_running_loop()
         if self._room is None:
-            self._room = (self._rooms or LocalRooms()).open(self._name)
-        self._room.attach()
+            self._room = self._make_room()
+        await self._room.attach()
         try:
             if self._tracks:
                 await asyncio.to_thread(self._tracks.start)
@@ -230,6 +247,12 @@ class AudioMixer:
         """Leaves the room for good; the stream goes on, with silence and nobody in the metadata."""
         if self._fade is None:
             self._fade = np.linspace(1, 0, FRAME_SIZE, dtype=np.float32)[:, None]
+            spawn(self._quit())
+
+    async def _quit(self) -> None:
+        """Leaves the room, once the next frames have faded out."""
+        await asyncio.sleep(_FADING)
+        await self.room.quit()
 
     async def drop(self, output: Output) -> None:
         """Ends one of the outputs; the others go on."""
@@ -266,6 +289,10 @@ class AudioMixer:
     def output_events(self) -> AsyncIterator[OutputEvent]:
         """What becomes of outputs that were named by paths and URLs, from now on: lost, connected again, failed."""
         return self._events.subscribe()
+
+    def room_events(self) -> AsyncIterator[RoomEvent]:
+        """What happens in the room, from now on, once started: who comes and goes, whether it is lost or has ended."""
+        return self.room.events.subscribe()
 
     def frames(self) -> AsyncIterator[MixFrame]:
         """The mix from now on, 20 ms at a time. A reader that falls five seconds behind loses the oldest."""

@@ -1,7 +1,9 @@
 """What every kind of room is to a mixer."""
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
+from audiomixer.broadcast import Broadcast
 from audiomixer.bus import Bus
 
 
@@ -15,6 +17,35 @@ class NoRoomError(RoomError):
 
 class FullError(RoomError):
     """A room, or the server, has as many participants as it may."""
+
+
+What = Literal[
+    "joined",
+    "participant-joined",
+    "participant-left",
+    "published",
+    "unpublished",
+    "muted",
+    "unmuted",
+    "skipped",
+    "reconnecting",
+    "ended",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RoomEvent:
+    """Something has happened in a room."""
+
+    what: What
+    """`joined`: the mixer is in the room, again maybe; `published`: audio that is mixed from now on; `muted`: as
+    signalled, where rooms do; `skipped`: audio that cannot be mixed; `ended`: the room is over for the mixer."""
+    identity: str = ""
+    """Whom it is about; nobody, if empty."""
+    track: str = ""
+    """Which of their tracks, by the room's own name for it."""
+    reason: str = ""
+    """Why it was skipped, is reconnecting, or has ended."""
 
 
 class Room(Protocol):
@@ -31,12 +62,19 @@ class Room(Protocol):
     def bus(self) -> Bus:
         """The room's running mix."""
 
-    def attach(self) -> None:
+    @property
+    def events(self) -> Broadcast[RoomEvent]:
+        """What happens in it."""
+
+    async def attach(self) -> None:
         """One more mixer is in the room, which keeps it running.
 
         Raises:
-            RoomError: The room has ended.
+            RoomError: It cannot be joined, or has ended. Nothing is left running then.
         """
 
+    async def quit(self) -> None:
+        """The mixer is not in the room any more, and does not come back; the bus goes on, for its silence."""
+
     async def detach(self) -> None:
-        """One mixer less is in the room."""
+        """One mixer less is attached."""

@@ -16,7 +16,7 @@ from audiomixer.broadcast import Broadcast
 from audiomixer.bus import Bus
 from audiomixer.encoding import FRAME_SIZE, Encoder, Encoding
 from audiomixer.pacer import clock, process_pacer
-from audiomixer.rooms.base import RoomError
+from audiomixer.rooms.base import RoomError, RoomEvent, What
 from audiomixer.tasks import spawn
 from audiomixer.tokens import Keyring
 from audiomixer.webrtc.ice import LOOPBACK, Ice
@@ -174,6 +174,8 @@ class LocalRoom:
         self.name = name
         self.volumes: Broadcast[dict[str, int]] = Broadcast(limit=10)
         """The volumes, by identity, every 500 ms."""
+        self.events: Broadcast[RoomEvent] = Broadcast(limit=1000)
+        """Who comes and goes."""
         self._ice = ice
         self._door = door or OpenDoor()
         self._on_ended = on_ended
@@ -197,11 +199,18 @@ class LocalRoom:
         members = self._members.items()
         return {identity: member.participant.stats() for identity, member in members if member.participant}
 
-    def attach(self) -> None:
+    async def attach(self) -> None:
         """A mixer joins."""
+        self._enter()
+        self._tell("joined")
+
+    def _enter(self) -> None:
         if self._ended:
             raise RoomError(f"room: {self.name!r} has ended")
         self._users += 1
+
+    async def quit(self) -> None:
+        """A mixer that does not mix any more is none that the room knows of."""
 
     async def detach(self) -> None:
         """A mixer leaves."""
@@ -218,7 +227,7 @@ class LocalRoom:
             OfferError: The offer cannot be answered. Nothing has changed then.
             RoomError: The room has ended.
         """
-        self.attach()
+        self._enter()
         try:
             member = _Member(self._ice, self.bus.intake, self._closed)
             answer = await member.peer.answer(offer)
@@ -233,6 +242,10 @@ class LocalRoom:
             self._members[identity] = member
             self._count_hearing()
             self._door.joined(self, member.resource, identity)
+            if not previous:
+                self._tell("participant-joined", identity)
+            if member.peer.receives:
+                self._tell("published", identity, member.resource)
             _log.info("room %s: %s %s", self.name, identity, "is back" if previous else "joined")
             if previous:
                 await previous.peer.close()
@@ -252,6 +265,7 @@ class LocalRoom:
         for identity, other in self._members.items():
             if other is member:
                 self._remove(identity)
+                self._tell("participant-left", identity)
                 _log.info("room %s: %s left", self.name, identity)
                 spawn(self._end_if_empty())
                 return
@@ -259,6 +273,8 @@ class LocalRoom:
     def _remove(self, identity: str) -> None:
         member = self._members.pop(identity)
         self._count_hearing()
+        if member.peer.receives:
+            self._tell("unpublished", identity, member.resource)
         if member.participant:
             self._door.left(self, member.resource, member.participant.stats())
         # Packets may still come, until the connection is closed.
@@ -280,6 +296,11 @@ class LocalRoom:
             self._ended = True
             self._on_ended(self)
             self.volumes.close()
+            self._tell("ended", reason="the room has been closed")
+            self.events.close()
+
+    def _tell(self, what: What, identity: str = "", track: str = "", reason: str = "") -> None:
+        self.events.publish(RoomEvent(what, identity, track, reason))
 
     async def _end_if_empty(self) -> None:
         if not self._members and not self._users:

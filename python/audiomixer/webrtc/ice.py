@@ -101,6 +101,14 @@ class Ice:
         self._failed: dict[IceServer, float] = {}
         """When a server that answers has refused a connection, or was too slow for it."""
 
+    def with_servers(self, servers: Sequence[IceServer]) -> "Ice":
+        """The same, and the first of these STUN and TURN servers where it has none of its own."""
+        chosen = list(self.servers)
+        for server in servers:
+            if all(server.kind != other.kind for other in chosen):
+                chosen.append(server)
+        return Ice(self.addresses, announced=self.announced, ports=self.ports, servers=chosen)
+
     def restrict(self, connection: aioice.Connection) -> None:
         """Has a connection gather here, instead of everywhere."""
 

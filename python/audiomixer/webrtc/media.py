@@ -53,6 +53,7 @@ class Media:
         self._transport: Any = None
         self._port: Port | None = None
         self._keys = b""
+        self._receives = False
         self._reports: list[asyncio.Task[None]] = []
 
     def take_over(self, transceiver: RTCRtpTransceiver) -> None:
@@ -102,6 +103,9 @@ class Media:
         transport = receiver.transport
         transport._register_rtp_receiver(receiver, parameters)
         self._connect(transport)
+        if self._receives:
+            return  # The inlet has the streams of all transceivers.
+        self._receives = True
         # aiortc takes any number for an id; RFC 8285 has a byte.
         levels = (e.id for e in parameters.headerExtensions if e.uri == _AUDIO_LEVEL and 0 < e.id < 256)
         self.inlet.agree(

@@ -1,0 +1,135 @@
+"""Who is in a room elsewhere, with which audio tracks, as signalling tells; kept in step with a mixer."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from audiomixer._core import Mixer, Participant
+from audiomixer.broadcast import Broadcast
+from audiomixer.rooms.base import RoomEvent, What
+
+_LONGEST_IDENTITY: Final = 256
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Track:
+    source: Participant
+    muted: bool | None
+
+
+@dataclass(slots=True)
+class _Member:
+    identity: str
+    tracks: dict[str, _Track] = field(default_factory=dict)
+    skipped: set[str] = field(default_factory=set)
+
+
+class Roster:
+    """A room's participants. To be used on one event loop.
+
+    Those of one identity are one in the mixer, however many the room takes them for.
+
+    Args:
+        room: The room's name, for the log.
+        mixer: What they are mixed by.
+        events: Where it is told who comes and goes.
+    """
+
+    def __init__(self, room: str, mixer: Mixer, events: Broadcast[RoomEvent]) -> None:
+        self._room = room
+        self._mixer = mixer
+        self._events = events
+        self._members: dict[str, _Member] = {}
+
+    def tell(self, what: What, identity: str = "", track: str = "", reason: str = "") -> None:
+        """Publishes an event."""
+        self._events.publish(RoomEvent(what, identity, track, reason))
+        about = f"{identity} " if identity else ""
+        _log.info("room %s: %s%s%s", self._room, about, what, f": {reason}" if reason else "")
+
+    def source(self, track: str) -> Participant | None:
+        """What the audio of a track goes to, if there is one."""
+        for member in self._members.values():
+            if found := member.tracks.get(track):
+                return found.source
+        return None
+
+    def update(self, key: str, identity: str, tracks: Mapping[str, bool | None]) -> None:
+        """A participant is there, newly or still.
+
+        Args:
+            key: Names the participant.
+            identity: Whom the metadata tells of; what is too long for it is cut.
+            tracks: All audio tracks, and whether each is muted: None if that is not signalled.
+        """
+        identity = identity.encode()[:_LONGEST_IDENTITY].decode(errors="ignore") or key
+        member = self._members.get(key)
+        if member and member.identity != identity:
+            self.remove(key)
+            member = None
+        if member is None:
+            if not self._is_here(identity):
+                self._mixer.add_participant(identity)
+                self.tell("participant-joined", identity)
+            member = self._members[key] = _Member(identity)
+        for track in member.tracks.keys() - tracks.keys():
+            self._unpublish(member, track)
+        for track, muted in tracks.items():
+            self._publish(member, track, muted)
+
+    def _publish(self, member: _Member, name: str, muted: bool | None) -> None:
+        track = member.tracks.get(name)
+        if track is None:
+            track = member.tracks[name] = _Track(self._mixer.add_track(member.identity), None)
+            self.tell("published", member.identity, name)
+        if track.muted is not muted:
+            if muted or track.muted:
+                self.tell("muted" if muted else "unmuted", member.identity, name)
+            track.muted = track.source.muted = muted
+
+    def skip(self, key: str, track: str, reason: str) -> None:
+        """A participant's track cannot be mixed."""
+        member = self._members.get(key)
+        if member and track not in member.skipped:
+            member.skipped.add(track)
+            self.tell("skipped", member.identity, track, reason)
+
+    def _unpublish(self, member: _Member, name: str) -> None:
+        self._mixer.remove_track(member.tracks.pop(name).source)
+        self.tell("unpublished", member.identity, name)
+
+    def remove(self, key: str) -> None:
+        """A participant has left, if there was one."""
+        member = self._members.get(key)
+        if member is None:
+            return
+        for track in list(member.tracks):
+            self._unpublish(member, track)
+        del self._members[key]
+        if not self._is_here(member.identity):
+            self._mixer.remove_participant(member.identity)
+            self.tell("participant-left", member.identity)
+
+    def renew(self, here: Iterable[tuple[str, str]]) -> None:
+        """The mixer has joined anew: these are there, and what they publish is told anew.
+
+        Args:
+            here: Key and identity of each.
+        """
+        now = dict(here)
+        # Those who are back under another key have never left.
+        for key, identity in now.items():
+            self.update(key, identity, {})
+        for key in self._members.keys() - now.keys():
+            self.remove(key)
+
+    def clear(self) -> None:
+        """Everybody is gone."""
+        for key in list(self._members):
+            self.remove(key)
+
+    def _is_here(self, identity: str) -> bool:
+        return any(member.identity == identity for member in self._members.values())
