@@ -328,9 +328,7 @@ class LiveKitSession:
 
     async def _publish(self, publication: Publication, ice: Ice) -> None:
         try:
-            peer = self._publisher = Peer(
-                ice, "sendonly", on_closed=lambda: self._lose("the mix is not heard")
-            )
+            peer = self._publisher = Peer(ice, "sendonly", on_closed=lambda: self._lose("the mix is not heard"))
             channel = peer.open_channel("_reliable")
             peer.open_channel("_lossy", reliable=False)
             track = rtc.AddTrackRequest(

@@ -1,0 +1,34 @@
+"""A network of its own, for servers that open ports on every address they find, or none on loopback."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+
+NAME, INSIDE, OUTSIDE = "audiomixer-test", "10.77.0.1", "10.77.0.2"
+"""The namespace, the address in it, and the one on this side, on which the two reach each other."""
+ENTER = ("ip", "netns", "exec", NAME)
+"""What a command begins with that is to be run inside."""
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
+
+
+@contextlib.contextmanager
+def namespace() -> Iterator[None]:
+    """Makes the network, for the length of the context. Needs root."""
+    with contextlib.ExitStack() as stack:
+        if NAME in subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout.split():
+            _ip("netns", "delete", NAME)  # It is left of a run that was killed.
+        _ip("netns", "add", NAME)
+        stack.callback(_ip, "netns", "delete", NAME)
+        _ip("link", "add", "test-out", "type", "veth", "peer", "name", "test-in", "netns", NAME)
+        _ip("address", "add", f"{OUTSIDE}/24", "dev", "test-out")
+        _ip("link", "set", "test-out", "up")
+        for command in (
+            ["address", "add", f"{INSIDE}/24", "dev", "test-in"],
+            ["link", "set", "test-in", "up"],
+            ["link", "set", "lo", "up"],
+        ):
+            _ip("-netns", NAME, *command)
+        yield
