@@ -72,11 +72,13 @@ class JanusSession:
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         given = place.parameters
         credentials = {"apisecret": given.get("api_secret"), "token": given.get("token")}
-        self._entry = {name: given[name] for name in ("pin", "token") if name in given}
+        self._entry: dict[str, Any] = {name: given[name] for name in ("pin", "token") if name in given}
         self._client = JanusClient(
             f"{place.server}/", {name: value for name, value in credentials.items() if value}, self._lose
         )
         self._room: int | str = int(place.name) if place.name.isdecimal() else place.name
+        self._encrypted = False
+        """Whether everybody has to encrypt end to end."""
         self._observer = 0
         self._listener = 0
         """The handle that receives, once there is something to receive."""
@@ -123,11 +125,14 @@ class JanusSession:
             self._room = self._place.name
             found = await self._client.ask(self._observer, request="exists", room=self._room)
         if found.data["exists"]:
+            # Janus tells of encryption by the room only; a participant may encrypt in other rooms without its knowing.
+            rooms = (await self._client.ask(self._observer, request="list")).data["list"]
+            self._encrypted = any(room["room"] == self._room and room.get("require_e2ee") for room in rooms)
             return
         if not create:
             raise NoRoomError(f"room: there is no {self._place.name!r}")
         given = self._place.parameters
-        more = {name: given[name] for name in ("admin_key", "pin") if name in given}
+        more: dict[str, Any] = {name: given[name] for name in ("admin_key", "pin") if name in given}
         try:
             await self._client.ask(
                 self._observer,
@@ -181,7 +186,7 @@ class JanusSession:
         for publisher in data.get("publishers", []):
             feed = self._feed(publisher)
             audio = [s for s in publisher.get("streams", []) if s.get("type") == "audio" and not s.get("disabled")]
-            feed.encrypted = {s["mid"] for s in audio if publisher.get("e2ee") or s.get("e2ee")}
+            feed.encrypted = {s["mid"] for s in audio if self._encrypted}
             feed.streams = {
                 s["mid"]: s.get("moderated") or None
                 for s in audio
@@ -194,9 +199,10 @@ class JanusSession:
                 moderated.streams[data["mid"]] = data["moderation"] == "muted" or None
         elif "display" in data and (renamed := self._feeds.get(str(data.get("id")))):
             renamed.display = data["display"]
-        for gone in ("leaving", "kicked"):
-            if gone in data and self._feeds.pop(str(data[gone]), None):
-                self._roster.remove(str(data[gone]))
+        for gone in (str(data[what]) for what in ("leaving", "kicked") if what in data):
+            if gone in self._feeds:
+                del self._feeds[gone]
+                self._roster.remove(gone)
 
     def _feed(self, told: dict[str, Any]) -> _Feed:
         key = str(told["id"])

@@ -103,12 +103,13 @@ class JanusClient:
 
     async def _request(self, **message: Any) -> dict[str, Any]:
         transaction = secrets.token_hex(8)
-        answer = self._asked[transaction] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._asked[transaction] = answer
         session = {"session_id": self._session} if self._session else {}
         try:
             async with asyncio.timeout(_ANSWER_TIMEOUT):
                 await self._send({"transaction": transaction} | session | self._credentials | message)
-                answered = await answer
+                answered: dict[str, Any] = await answer
         except TimeoutError:
             raise LostError("Janus does not answer") from None
         finally:
