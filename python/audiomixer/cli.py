@@ -8,7 +8,7 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import IO, Annotated, Any, Final, Literal
 
@@ -115,7 +115,14 @@ async def demo_command(
 @app.command("mix")
 @_command
 async def mix_command(
-    room: Annotated[str, typer.Option(help="Room to mix: local:NAME, which is hosted here.")],
+    room: Annotated[
+        str,
+        typer.Option(
+            envvar="AUDIOMIXER_ROOM",
+            help="Room to mix: local:NAME, which is hosted here, livekit+ws(s)://HOST/ROOM, janus+ws(s)://HOST/ROOM. "
+            "Credentials are in its query (?token=…), or in the environment, as for the service.",
+        ),
+    ],
     output: Annotated[
         list[str] | None,
         typer.Option(
@@ -124,7 +131,7 @@ async def mix_command(
         ),
     ] = None,
     identity: Annotated[
-        str, typer.Option(help="The mixer's identity, in rooms that show it; local ones do not.")
+        str, typer.Option(help="The mixer's identity, in rooms that show it: Janus's, and LiveKit's with --publish.")
     ] = IDENTITY,
     audio_bitrate: Bitrate = "128",
     duration: Duration = None,
@@ -138,6 +145,10 @@ async def mix_command(
     tracks: Annotated[
         str | None, typer.Option(help="Folder for recordings of each participant alone, on the same timeline.")
     ] = None,
+    publish: Annotated[
+        bool,
+        typer.Option("--publish", help="Publish the mix in its room of LiveKit, and the metadata as data."),
+    ] = False,
     metadata: Annotated[
         str | None, typer.Option(help="File for the timed metadata, a payload a line; - is stdout.")
     ] = None,
@@ -147,8 +158,9 @@ async def mix_command(
 ) -> None:
     """Mixes a room into files, and to servers."""
     rooms = LocalRooms(Ice(addresses_of(host)), OpenDoor(Keyring({"": secret}) if secret else None))
+    place = _load(None, None).place(room)
     mixer = AudioMixer(
-        room,
+        place,
         outputs=output or [],
         audio_bitrate=int(audio_bitrate),
         identity=identity,
@@ -156,27 +168,49 @@ async def mix_command(
         max_speakers=max_speakers,
         rotate=rotate,
         tracks=tracks,
+        publish=publish,
         rooms=rooms,
     )
-    streams = Streams(rooms)
     _check_metadata(metadata)
-    async with serving(media_app(streams), host, port) as url:
-        try:
-            with stop_signals() as stop, contextlib.ExitStack() as files:
-                logging.getLogger("audiomixer.outputs").setLevel(logging.CRITICAL)  # What they say is told as events.
-                async with mixer:
-                    spawn(_tell_events(mixer))
-                    show = _print_json(files.enter_context(_open(metadata))) if metadata else _ignore
-                    typer.echo(f"Talk at {url}/rooms/{mixer.room.name}; stop with Ctrl-C.", err=True)
-                    await _follow(mixer, show, duration, stop)
-        finally:
-            await streams.close()
+    hosted = _hosting(rooms, host, port) if place.kind == "local" else contextlib.nullcontext("")
+    async with hosted as url:
+        with stop_signals() as stop, contextlib.ExitStack() as files:
+            # What they say is told as events.
+            logging.getLogger("audiomixer.outputs").setLevel(logging.CRITICAL)
+            told = [spawn(_tell_events(mixer)), spawn(_tell_room_events(mixer))]
+            async with mixer:
+                show = _print_json(files.enter_context(_open(metadata))) if metadata else _ignore
+                where = f"Talk at {url}/rooms/{place.name}" if url else f"Mixing {place.name}"
+                typer.echo(f"{where}; stop with Ctrl-C.", err=True)
+                await _follow(mixer, show, duration, stop)
+            await asyncio.gather(*told)
     for written in mixer.outputs:
         if isinstance(written, NamedOutput):
             if written.error:
                 raise OutputError(f"output: {written.name} stopped: {written.error}")
             if written.written:
                 typer.echo(f"Wrote {mixer.time:.1f} s to {written.name}", err=True)
+
+
+@contextlib.asynccontextmanager
+async def _hosting(rooms: LocalRooms, host: str, port: int) -> AsyncIterator[str]:
+    """Serves local rooms; gives the URL."""
+    streams = Streams(rooms)
+    async with serving(media_app(streams), host, port) as url:
+        try:
+            yield url
+        finally:
+            await streams.close()
+
+
+async def _tell_room_events(mixer: AudioMixer) -> None:
+    """Tells when a room elsewhere is lost, joined again, or over, and of what cannot be mixed."""
+    lost = False
+    async for event in mixer.room_events():
+        lost |= event.what == "reconnecting"
+        if event.what in {"reconnecting", "ended", "skipped"} or (event.what == "joined" and lost):
+            about = f" {event.identity}" if event.identity else ""
+            typer.echo(f"room{about}: {event.what}" + (f": {event.reason}" if event.reason else ""), err=True)
 
 
 async def _tell_events(mixer: AudioMixer) -> None:

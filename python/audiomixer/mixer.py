@@ -50,6 +50,8 @@ _EVENTS: Final = 100
 _FADING: Final = 0.1
 """Seconds until a mixer that leaves its room has faded out for certain."""
 
+_ROOM_EVENTS: Final = 1000
+
 _SILENCE: Final = np.zeros((1, 1), np.float32)
 """What makes every frame silent."""
 
@@ -66,7 +68,7 @@ class AudioMixer:
 
     Args:
         room: A room, or the URL of one: `local:NAME`, `livekit+ws(s)://HOST/ROOM?token=…` (or `api_key` and
-            `api_secret`), `janus+ws(s)://HOST/ROOM` (`pin`, `token`, `admin_key`, `secret`).
+            `api_secret`), `janus+ws(s)://HOST/ROOM` (`pin`, `token`, `admin_key`, `api_secret`).
         outputs: Outputs, or paths and URLs of such: `*.m4a|.mp3|.ogg|.wav|.mka`, `*.jsonl|.vtt` for the metadata, a
             directory ending in `/` for HLS, `rtmp(s)://`, `srt://`, `icecast://`, `whip+http(s)://`.
         audio_bitrate: 128 or 192, in kbit/s.
@@ -89,7 +91,7 @@ class AudioMixer:
 
     def __init__(
         self,
-        room: str | Room,
+        room: str | Place | Room,
         *,
         outputs: Iterable[str | Output] = (),
         audio_bitrate: int = 128,
@@ -130,10 +132,10 @@ class AudioMixer:
         publication = Publication(audio_bitrate) if publish else None
         if publication:
             self.outputs.append(publication)
-        self._room = None if isinstance(room, str) else room
-        if isinstance(room, str):
+        self._room = None if isinstance(room, str | Place) else room
+        if isinstance(room, str | Place):
             self._make_room = room_maker(
-                Place.parse(room),
+                Place.parse(room) if isinstance(room, str) else room,
                 identity,
                 rooms=rooms,
                 ice=ice,
@@ -146,6 +148,7 @@ class AudioMixer:
         self._encoders: dict[Encoding, Encoder] = {}
         self._payloads: Broadcast[TimedMetadata] = Broadcast(_PAYLOADS)
         self._events: Broadcast[OutputEvent] = Broadcast(_EVENTS)
+        self._room_events: Broadcast[RoomEvent] = Broadcast(_ROOM_EVENTS)
         self._taps = Taps()
         self._tracks = TrackRecorder(tracks) if tracks else None
         self._started: list[Output] = []
@@ -203,7 +206,12 @@ class AudioMixer:
         self._loop = asyncio.get_running_loop()
         if self._room is None:
             self._room = self._make_room()
-        await self._room.attach()
+        self._forwarding = spawn(self._forward(self._room.events.subscribe()))
+        try:
+            await self._room.attach()
+        except BaseException:
+            self._forwarding.cancel()
+            raise
         try:
             if self._tracks:
                 await asyncio.to_thread(self._tracks.start)
@@ -273,6 +281,8 @@ class AudioMixer:
             self._payloads.close()
             self._events.close()
             self._taps.close()
+            self._forwarding.cancel()
+            self._room_events.close()
             await self.room.detach()
 
     async def _stop_outputs(self) -> None:
@@ -291,8 +301,12 @@ class AudioMixer:
         return self._events.subscribe()
 
     def room_events(self) -> AsyncIterator[RoomEvent]:
-        """What happens in the room, from now on, once started: who comes and goes, whether it is lost or has ended."""
-        return self.room.events.subscribe()
+        """What happens in the room, from now on: who comes and goes, whether it is lost or has ended."""
+        return self._room_events.subscribe()
+
+    async def _forward(self, events: AsyncIterator[RoomEvent]) -> None:
+        async for event in events:
+            self._room_events.publish(event)
 
     def frames(self) -> AsyncIterator[MixFrame]:
         """The mix from now on, 20 ms at a time. A reader that falls five seconds behind loses the oldest."""

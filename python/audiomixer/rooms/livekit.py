@@ -4,20 +4,19 @@ import asyncio
 import contextlib
 import json
 import logging
-import secrets
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, Final
 
 import websockets
 from aiortc import RTCDataChannel
-from livekit import api
 from livekit.protocol import models, rtc
 from websockets.asyncio.client import ClientConnection, connect
 
 from audiomixer._core import Intake, Participant
 from audiomixer.pacer import clock
 from audiomixer.rooms.base import NoRoomError, RoomError
+from audiomixer.rooms.livekit_credentials import LiveKitCredentials
 from audiomixer.rooms.place import Place
 from audiomixer.rooms.publication import Publication
 from audiomixer.rooms.remote import LostError
@@ -49,72 +48,6 @@ _PASSING: Final = {
 """Why a server ends a session whose room may be joined again."""
 
 _log = logging.getLogger(__name__)
-
-
-class LiveKitCredentials:
-    """What a mixer may join a room by: a token, or an API key to mint one.
-
-    Args:
-        place: The room, with its parameters.
-        identity: Who the mixer is. One that nobody sees is given a suffix: mixers in one room must not be the same.
-        visible: Whether it shows, as it has to if it publishes.
-
-    Raises:
-        ValueError: Neither is given.
-    """
-
-    def __init__(self, place: Place, identity: str, *, visible: bool) -> None:
-        given = place.parameters
-        self.token = given.get("token", "")
-        self._key, self._secret = given.get("api_key", ""), given.get("api_secret", "")
-        if not self.token and not (self._key and self._secret):
-            raise ValueError("room: expected a token, or an api_key and its api_secret, for a room of LiveKit")
-        self._place = place
-        self._visible = visible
-        self._identity = identity if visible else f"{identity}-{secrets.token_hex(4)}"
-
-    def mint(self) -> str:
-        """A token to join the room by."""
-        if not self._key:
-            return self.token
-        grants = api.VideoGrants(
-            room_join=True,
-            room=self._place.name,
-            can_subscribe=True,
-            can_publish=self._visible,
-            can_publish_data=self._visible,
-            hidden=not self._visible,
-            agent=True,
-        )
-        token = api.AccessToken(self._key, self._secret).with_identity(self._identity).with_kind("agent")
-        return token.with_grants(grants).to_jwt()
-
-    async def ensure(self, *, create: bool) -> None:
-        """Sees that there is the room, if that can be seen: by an API key.
-
-        Args:
-            create: Whether it is made if there is none.
-
-        Raises:
-            NoRoomError: There is none.
-            RoomError: The key is not good for that.
-            LostError: The server does not answer.
-        """
-        if not self._key:
-            return
-        url = "http" + self._place.server.removeprefix("ws")
-        try:
-            async with api.LiveKitAPI(url, self._key, self._secret) as livekit:
-                if create:
-                    await livekit.room.create_room(api.CreateRoomRequest(name=self._place.name))
-                    return
-                found = await livekit.room.list_rooms(api.ListRoomsRequest(names=[self._place.name]))
-        except api.TwirpError as error:
-            raise RoomError(f"room: LiveKit refused: {error.message}") from error
-        except (OSError, TimeoutError) as error:
-            raise LostError(str(error) or type(error).__name__) from error
-        if not found.rooms:
-            raise NoRoomError(f"room: there is no {self._place.name!r}")
 
 
 class LiveKitSession:
@@ -207,7 +140,7 @@ class LiveKitSession:
     def _begin(self, join: rtc.JoinResponse) -> None:
         self._sid = join.participant.sid
         others = [other for other in join.other_participants if other.sid != self._sid]
-        servers = list(_ice_servers(join.ice_servers))
+        servers = list(_turn_servers(join.ice_servers))
         ice = self._ice.with_servers(servers)
         self._subscriber = Subscriber(ice, self._intake, lambda: self._lose("the media connection is lost"))
         self._answered = clock()
@@ -395,10 +328,14 @@ def _bytes(message: str | bytes) -> bytes:
     return message
 
 
-def _ice_servers(servers: Iterable[rtc.ICEServer]) -> Iterable[IceServer]:
+def _turn_servers(servers: Iterable[rtc.ICEServer]) -> Iterable[IceServer]:
+    """Those that may be of use: what a STUN server would tell, LiveKit sees by itself."""
     for server in servers:
         for url in server.urls:
             try:
-                yield IceServer.parse(url, server.username, server.credential)
+                parsed = IceServer.parse(url, server.username, server.credential)
             except ValueError as error:
                 _log.debug("a server that LiveKit names is left out: %s", error)
+                continue
+            if parsed.kind == "turn":
+                yield parsed

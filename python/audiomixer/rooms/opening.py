@@ -49,7 +49,8 @@ def room_maker(
 
 
 def _livekit(place: Place, identity: str, ice: Ice, create: bool, publication: Publication | None) -> MakeSession:
-    from audiomixer.rooms.livekit import LiveKitCredentials, LiveKitSession
+    from audiomixer.rooms.livekit import LiveKitSession
+    from audiomixer.rooms.livekit_credentials import LiveKitCredentials
 
     credentials = LiveKitCredentials(place, identity, visible=publication is not None)
     return lambda roster, bus: LiveKitSession(

@@ -1,7 +1,7 @@
 """URLs of rooms: `local:NAME`, `livekit+ws(s)://HOST/ROOM`, `janus+ws(s)://HOST/ROOM`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -12,7 +12,7 @@ Kind = Literal["local", "livekit", "janus"]
 PARAMETERS: Final[Mapping[Kind, tuple[str, ...]]] = {
     "local": (),
     "livekit": ("token", "api_key", "api_secret"),
-    "janus": ("pin", "token", "admin_key", "secret"),
+    "janus": ("pin", "token", "admin_key", "api_secret"),
 }
 """What the query of a URL may tell."""
 
@@ -66,6 +66,13 @@ class Place:
         if not name or not name.isprintable() or len(name.encode()) > _LONGEST_NAME:
             raise ValueError(f"room: expected a name of at most {_LONGEST_NAME} bytes at the end of its URL")
         return cls(kind, name, f"{parts.scheme.partition('+')[2]}://{parts.netloc}{prefix}", parameters)
+
+    def with_defaults(self, parameters: Mapping[str, str]) -> "Place":
+        """The same, with what its URL does not tell; but a token stands for itself."""
+        more = {name: value for name, value in parameters.items() if value and name in PARAMETERS[self.kind]}
+        if self.kind == "livekit" and "token" in self.parameters:
+            more = {}
+        return replace(self, parameters={**more, **self.parameters})
 
 
 def place_url(server: str, name: str) -> str:

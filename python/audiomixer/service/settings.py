@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 
 from audiomixer.playback import PlaybackKey
+from audiomixer.rooms.place import Place, check_server, place_url
 from audiomixer.tokens import Keyring
 from audiomixer.webrtc.ice import Ice, IceServer, addresses_of
 
@@ -77,7 +78,17 @@ class Settings(BaseSettings):
     database_url: str = Field(
         "", repr=False, description="sqlite:///FILE or postgresql://…; default: a file in the data folder"
     )
-    rooms: str = Field("local:", description="where rooms are; local: is this server")
+    rooms: str = Field(
+        "local:",
+        repr=False,
+        description="where rooms are: local: is this server; or livekit+ws(s)://HOST, janus+ws(s)://HOST",
+    )
+    livekit_api_key: str = Field("", description="for rooms of LiveKit, to mint tokens with")
+    livekit_api_secret: str = Field("", repr=False, description="the key's secret")
+    janus_admin_key: str = Field("", repr=False, description="for rooms of Janus, to create them")
+    janus_pin: str = Field("", repr=False, description="of every room of Janus")
+    janus_token: str = Field("", repr=False, description="for Janus, if it wants tokens")
+    janus_api_secret: str = Field("", repr=False, description="for Janus, if its API has a secret")
     room_creation: bool = Field(True, description="rooms that do not exist are created when somebody joins them")
     public_url: str = Field("", description="the service's URL as clients see it; default: that of each request")
 
@@ -120,8 +131,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> "Settings":
-        if self.rooms != "local:":
-            raise ValueError("rooms: expected local:")
+        try:
+            check_server(self.rooms)
+        except ValueError:
+            raise ValueError("rooms: expected local:, livekit+ws(s)://HOST or janus+ws(s)://HOST") from None
         self.public_url = self.public_url.rstrip("/")
         if self.public_url and not re.match(r"https?://[^/]", self.public_url):
             raise ValueError("public_url: expected http(s)://…")
@@ -182,6 +195,21 @@ class Settings(BaseSettings):
     def playback_key(self) -> PlaybackKey:
         """What playback URLs are signed with."""
         return PlaybackKey(self.auth_token)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether rooms are on another server."""
+        return self.rooms != "local:"
+
+    def place(self, room: str) -> Place:
+        """Where a room is, by its name or its URL, with the credentials that are set.
+
+        Raises:
+            ValueError: It is nowhere.
+        """
+        named = Place.parse(room if re.match(r"local:|[a-z]+\+wss?://", room) else place_url(self.rooms, room))
+        names = (name for name in type(self).model_fields if name.startswith(f"{named.kind}_"))
+        return named.with_defaults({name.removeprefix(f"{named.kind}_"): getattr(self, name) for name in names})
 
     def ice(self, host: str) -> Ice:
         """Where connections are offered, by a server that listens on `host`."""
