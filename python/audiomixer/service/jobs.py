@@ -4,16 +4,19 @@ What the service asks of an engine is narrow on purpose: start a job, end an out
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from audiomixer.mixer import AudioMixer
 from audiomixer.outputs.base import Output, OutputError
 from audiomixer.outputs.push import PushOutput
+from audiomixer.rooms.base import RoomEvent
 from audiomixer.rooms.local import LocalRoom
 from audiomixer.service.outbound import ForbiddenError, Outbound
+from audiomixer.service.settings import Settings
 from audiomixer.service.streams import Stream, Streams
+from audiomixer.tasks import spawn
 
 _log = logging.getLogger(__name__)
 
@@ -52,8 +55,14 @@ class Progress:
     """The outputs that have not failed."""
 
 
+OnRoomEvent = Callable[[str, RoomEvent], None]
+"""Is told of a job's SID what happens in its room, on the event loop."""
+
+
 class Engine(Protocol):
     """Runs jobs."""
+
+    on_room_event: OnRoomEvent
 
     async def start(self, job: Job) -> None:
         """Starts a job.
@@ -84,12 +93,15 @@ class LocalEngine:
     Args:
         streams: Where their streams are served, and whose rooms they mix.
         outbound: Where they may push to.
+        settings: Where rooms are elsewhere, and by what they are joined.
         prefix: Gives what the names of a stream's segments begin with.
     """
 
-    def __init__(self, streams: Streams, outbound: Outbound, prefix: Callable[[str], str]) -> None:
+    def __init__(self, streams: Streams, outbound: Outbound, settings: Settings, prefix: Callable[[str], str]) -> None:
         self._streams = streams
         self._outbound = outbound
+        self._settings = settings
+        self.on_room_event: OnRoomEvent = lambda sid, event: None
         self._prefix = prefix
         self._mixers: dict[str, AudioMixer] = {}
         self._outputs: dict[str, dict[str, list[Output]]] = {}
@@ -99,6 +111,7 @@ class LocalEngine:
 
         Raises:
             OutputError: An output cannot be opened, or leads to where it may not.
+            RoomError: The room cannot be joined.
         """
         try:
             await self._start(job)
@@ -135,20 +148,30 @@ class LocalEngine:
         outputs |= {url: [await self._push(url, job.audio_bitrate)] for url in job.outputs if url not in outputs}
         mixer = AudioMixer(
             # A room of its own, where nobody can come, if there is none to join.
-            job.room or LocalRoom("none"),
+            self._settings.place(job.room) if job.room else LocalRoom("none"),
             outputs=[output for group in outputs.values() for output in group],
             audio_bitrate=job.audio_bitrate,
             identity=job.identity,
+            create=self._settings.room_creation,
+            # What was in a room before the process ended comes back to it, sooner or later.
+            patient=job.interruptions > 0,
             rooms=self._streams.rooms,
+            ice=self._settings.ice("0.0.0.0") if self._settings.elsewhere else None,  # noqa: S104
             first_sequence=job.first_sequence,
         )
         mixer.sequence_limit = job.sequence_limit
+        if self._settings.elsewhere:
+            spawn(self._listen(job.sid, mixer.room_events()))
         await mixer.start()
         self._mixers[job.sid] = mixer
         self._outputs[job.sid] = outputs
         for stream in streams:
             stream.feed(mixer)
             self._streams.add(stream)
+
+    async def _listen(self, sid: str, events: AsyncIterator[RoomEvent]) -> None:
+        async for event in events:
+            self.on_room_event(sid, event)
 
     async def drop(self, sid: str, output: str) -> None:
         """Ends one output of a job."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import select
@@ -11,7 +11,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from audiomixer.outputs.base import OutputError
-from audiomixer.rooms.base import RoomError
+from audiomixer.rooms.base import RoomError, RoomEvent
+from audiomixer.rooms.place import place_url
 from audiomixer.service.errors import ApiError
 from audiomixer.service.jobs import PLAYER_STREAMER, Engine, Job, Progress
 from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, make_sid
@@ -89,6 +90,8 @@ class ProcessorLifecycle:
         self._runs: dict[str, _Run] = {}
         self._checking: asyncio.Task[None] | None = None
         streamers.on_ended = self._lose_output
+        engine.on_room_event = self._told
+        rooms.on_completed = self._room_completed
 
     @property
     def running(self) -> int:
@@ -245,7 +248,7 @@ class ProcessorLifecycle:
     async def _work(self, processor: MediaProcessor, run: _Run, room: Room | None) -> tuple[str, str] | None:
         job = Job(
             processor.sid,
-            f"local:{room.unique_name}" if room else None,
+            place_url(self._office.settings.rooms, room.unique_name) if room else None,
             processor.identity,
             tuple(sorted(run.outputs)),
             processor.audio_bitrate,
@@ -254,7 +257,14 @@ class ProcessorLifecycle:
             processor.reserved + _RESERVE if processor.interruptions else _RESERVE,
         )
         try:
-            await self._engine.start(job)
+            try:
+                await self._engine.start(job)
+            except RoomError as error:
+                # As if there were none: it starts, and is in no room.
+                _log.warning("no room: %s", error, extra={"sid": processor.sid})
+                await self._exit(run)
+                room, job = None, replace(job, room=None)
+                await self._engine.start(job)
         except OutputError as error:
             return "error-streaming-media", str(error)
         except Exception as error:
@@ -270,9 +280,29 @@ class ProcessorLifecycle:
     async def _leave_room(self, sid: str, run: _Run) -> None:
         """It is in its room no more, at the latest when it ends."""
         self._engine.leave_room(sid)
+        await self._exit(run)
+
+    async def _exit(self, run: _Run) -> None:
         if run.room:
-            self._rooms.exit(run.room, run.participant)
-            run.room = None
+            room, run.room = run.room, None
+            await self._rooms.exit(room, run.participant)
+
+    def _room_completed(self, room: str) -> None:
+        """Nobody is in the room any more: who is on its server leaves."""
+        for sid, run in self._runs.items():
+            if run.room == room:
+                run.room = None
+                self._engine.leave_room(sid)
+
+    def _told(self, sid: str, event: RoomEvent) -> None:
+        """Something has happened in the room that a mixer is in."""
+        run = self._runs.get(sid)
+        if run is None or run.room is None:
+            return
+        if event.what == "ended":
+            spawn(self._exit(run))
+        else:
+            self._rooms.told(run.room, run.participant, event)
 
     async def end(self, sid: str, reason: str, problem: str | None = None) -> None:
         """Ends one, unless it has ended; players get what there is."""

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from audiomixer._core import Stats
-from audiomixer.rooms.base import FullError, NoRoomError
+from audiomixer.rooms.base import FullError, NoRoomError, RoomEvent
 from audiomixer.rooms.local import LocalRoom, LocalRooms, check_identity, check_name
 from audiomixer.service.errors import ApiError
 from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, make_sid
@@ -52,11 +52,22 @@ class RoomOrder:
 
 
 @dataclass(slots=True)
+class _Told:
+    """A participant of a room elsewhere, of whom mixers tell that are there."""
+
+    sid: str
+    by: set[str]
+    """The mixers, by their SIDs as participants."""
+
+
+@dataclass(slots=True)
 class _Live:
     """A room in progress. Its participants are told by SID, mixers included."""
 
     room: Room
     present: set[str] = field(default_factory=set)
+    told: dict[str, _Told] = field(default_factory=dict)
+    """Participants elsewhere, by identity."""
     joining: int = 0
     """Those who have been admitted, and are not present yet."""
 
@@ -78,6 +89,8 @@ class RoomLifecycle:
         self.local = LocalRooms(door=self)
         self.totals: Counter[str] = Counter()
         """What happened to the packets of participants that have left."""
+        self.on_completed: Callable[[str], None] = lambda sid: None
+        """Told of the SID of a room that has ended."""
         self._office = office
         self._keyring = keyring
         self._live: dict[str, _Live] = {}
@@ -191,6 +204,7 @@ class RoomLifecycle:
             room = self.local.get(name)
             if room:
                 await room.close()
+            self.on_completed(sid)
 
     async def enter(self, name: str, identity: str) -> tuple[Room, str] | None:
         """A mixer wants to join: gives the room, made if need be and allowed, and the mixer's SID as a participant.
@@ -202,14 +216,45 @@ class RoomLifecycle:
             return None
         return room, self._add(room, identity)
 
-    def exit(self, room_sid: str, participant: str) -> None:
-        """A mixer leaves, unless it has left."""
+    async def exit(self, room_sid: str, participant: str) -> None:
+        """A mixer leaves, unless it has left. A room elsewhere that none is in any more is over, as far as is known."""
         self._drop(room_sid, participant)
+        live = self._live.get(room_sid)
+        if live is None:
+            return
+        for identity in list(live.told):
+            self._untell(room_sid, live, identity, participant)
+        if self._office.settings.elsewhere and not live.present:
+            await self.complete(room_sid)
+
+    def told(self, room_sid: str, by: str, event: RoomEvent) -> None:
+        """A mixer tells of a participant of its room elsewhere."""
+        live = self._live.get(room_sid)
+        if live is None:
+            return
+        if event.what == "participant-joined":
+            known = live.told.get(event.identity)
+            if known:
+                known.by.add(by)
+            else:
+                live.told[event.identity] = _Told(self._add(live.room, event.identity), {by})
+        elif event.what == "participant-left":
+            self._untell(room_sid, live, event.identity, by)
+
+    def _untell(self, room_sid: str, live: _Live, identity: str, by: str) -> None:
+        told = live.told.get(identity)
+        if told:
+            told.by.discard(by)
+            if not told.by:
+                del live.told[identity]
+                self._drop(room_sid, told.sid)
 
     @contextlib.asynccontextmanager
     async def admit(self, room: str, token: str | None, identity: str | None) -> AsyncGenerator[tuple[str, str]]:
         """Somebody wants to join a room, with an access token."""
         access = self._keyring.verify(token)
+        if self._office.settings.elsewhere:
+            raise NoRoomError(f"room: rooms are elsewhere, there is no {room!r} here")
         found = await self.find(room)
         access.check_room(room, *([found.unique_name, found.sid] if found else []))
         identity = check_identity(access.identity)
@@ -269,7 +314,9 @@ class RoomLifecycle:
 
     async def _find_or_create(self, name: str) -> Room | None:
         room = await self.find(name)
-        if room is None and self._office.settings.room_creation and not _is_sid(name):
+        # Whether there is a room elsewhere turns out when it is joined.
+        may_be = self._office.settings.room_creation or self._office.settings.elsewhere
+        if room is None and may_be and not _is_sid(name):
             try:
                 return await self.create(RoomOrder(name))
             except ApiError as error:

@@ -79,7 +79,7 @@ class Service:
         self.rooms.local.ice = self.ice
         self.turnstile = Turnstile(self.playback_key, settings.keyring())
         self.streams = Streams(self.rooms.local, self.turnstile, settings.max_listeners)
-        self.engine = LocalEngine(self.streams, self.outbound, self._prefix)
+        self.engine = LocalEngine(self.streams, self.outbound, settings, self._prefix)
         self.streamers = StreamerLifecycle(office, self.streams)
         self.processors = ProcessorLifecycle(office, self.engine, self.rooms, self.streamers)
         self._watching = asyncio.create_task(self.ice.watch()) if self.ice.servers else None
