@@ -18,8 +18,9 @@ def _ip(*arguments: str) -> None:
 def namespace() -> Iterator[None]:
     """Makes the network, for the length of the context. Needs root."""
     with contextlib.ExitStack() as stack:
-        if NAME in subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout.split():
-            _ip("netns", "delete", NAME)  # It is left of a run that was killed.
+        # What may be left of a run that was killed.
+        subprocess.run(["ip", "link", "delete", "test-out"], capture_output=True, check=False)
+        subprocess.run(["ip", "netns", "delete", NAME], capture_output=True, check=False)
         _ip("netns", "add", NAME)
         stack.callback(_ip, "netns", "delete", NAME)
         _ip("link", "add", "test-out", "type", "veth", "peer", "name", "test-in", "netns", NAME)
