@@ -42,9 +42,10 @@ class LiveKit:
     Args:
         folder: For its log.
         more: More lines of its configuration.
+        turn_servers: What participants are told to use.
     """
 
-    def __init__(self, folder: Path, more: str = "") -> None:
+    def __init__(self, folder: Path, more: str = "", turn_servers: str = "") -> None:
         self.port, media = free_port(), free_port()
         self._log = folder / f"livekit-{self.port}.log"
         self._configuration = f"""
@@ -52,7 +53,7 @@ port: {self.port}
 bind_addresses: ["127.0.0.1"]
 keys: {{{KEY}: "{SECRET}"}}
 rtc: {{udp_port: {media}, tcp_port: 0, node_ip: 127.0.0.1, use_external_ip: false, enable_loopback_candidate: true,
-       interfaces: {{includes: [lo]}}, ips: {{includes: [127.0.0.1/32]}}}}
+       interfaces: {{includes: [lo]}}, ips: {{includes: [127.0.0.1/32]}}, turn_servers: [{turn_servers}]}}
 {more}
 """
         self._program = livekit_program()
@@ -104,8 +105,8 @@ rtc: {{udp_port: {media}, tcp_port: 0, node_ip: 127.0.0.1, use_external_ip: fals
 
 
 @contextlib.contextmanager
-def livekit(folder: Path, more: str = "") -> Iterator[LiveKit]:
-    server = LiveKit(folder, more)
+def livekit(folder: Path, more: str = "", turn_servers: str = "") -> Iterator[LiveKit]:
+    server = LiveKit(folder, more, turn_servers)
     server.start()
     try:
         yield server

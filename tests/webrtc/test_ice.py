@@ -16,9 +16,7 @@ from audiomixer.encoding import FRAME_SIZE
 from audiomixer.webrtc.ice import LOOPBACK, Ice, IceServer
 from audiomixer.webrtc.peer import Peer
 from tests.e2e.command import free_port
-
-ADDRESS = "127.0.0.2"
-"""An address of this machine that nothing else uses."""
+from tests.webrtc.coturn import ADDRESS, coturn
 
 
 def candidates(sdp: str) -> list[tuple[str, str, int]]:
@@ -50,35 +48,6 @@ async def connected(receiver: Ice, sender: Ice) -> AsyncIterator[tuple[str, floa
     finally:
         await here.close()
         await there.close()
-
-
-@contextlib.asynccontextmanager
-async def coturn(folder: Path) -> AsyncIterator[int]:
-    """A TURN server on loopback; gives its port."""
-    port = free_port()
-    arguments = (
-        f"-n --listening-ip={ADDRESS} --listening-port={port} --relay-ip={ADDRESS} --allow-loopback-peers"
-        " --no-tls --no-dtls --no-cli --lt-cred-mech"
-        f" --user=audio:mixer --realm=test --log-file=stdout --pidfile={folder / 'pid'}"
-        f" --userdb={folder / 'db'}"
-    ).split()
-    server = await asyncio.create_subprocess_exec("turnserver", *arguments, stdout=asyncio.subprocess.DEVNULL)
-    try:
-        await _until_it_listens(port)
-        yield port
-    finally:
-        server.terminate()
-        await server.wait()
-
-
-async def _until_it_listens(port: int) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection(ADDRESS, port)
-                writer.close()
-                return
-            await asyncio.sleep(0.05)
 
 
 async def test_only_the_addresses_that_were_chosen() -> None:
