@@ -23,7 +23,7 @@ from aiortc.rtp import RtpPacket
 from playwright.async_api import async_playwright
 
 from audiomixer.encoding import SAMPLE_RATE
-from tests.e2e.conftest import FLAGS, PACKAGES
+from tests.browser import FLAGS, PACKAGES
 from tests.e2e.players import PLAYERS, Clicker, clicking, pairs, script, scripts
 
 _SILENT = {"Chromium itself"}

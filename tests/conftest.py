@@ -11,6 +11,7 @@ from audiomixer.rooms.local import LocalRooms, OpenDoor
 from audiomixer.service import Streams, media_app
 from audiomixer.service.server import serving
 from audiomixer.tokens import Keyring
+from tests.browser import browser, npm, page, plain_page  # noqa: F401 - fixtures
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

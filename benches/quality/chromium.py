@@ -14,7 +14,7 @@ from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.peer import Peer
 from benches.quality.measures import CHUNK, WARM_UP, Played
 from benches.quality.network import PACKET, Network
-from tests.e2e.conftest import FLAGS
+from tests.browser import FLAGS
 from tests.signals import Signal
 
 AT_ONCE = 4

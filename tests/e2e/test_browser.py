@@ -2,8 +2,8 @@
 
 from playwright.async_api import Browser, Page, expect
 
+from tests.browser import TONE
 from tests.conftest import Service
-from tests.e2e.conftest import TONE
 from tests.rooms.client import Client, Microphone
 
 SPECTRUM = """

@@ -33,6 +33,13 @@ async def speak(live: AudioMixer) -> None:
         await asyncio.sleep(began + (frame - 25) * 0.02 - time.monotonic())
 
 
+async def until(output: PushOutput, *, connected: bool) -> None:
+    began = time.monotonic()
+    while output.connected != connected:
+        await asyncio.sleep(0.02)
+        assert time.monotonic() - began < 30, f"{output.name}: {vars(output)}"
+
+
 async def suffer(output: PushOutput, server: Server, restarts: int, seed: int) -> list[float]:
     """Kills a server again and again, and once has it hang first; how long its output took to be back."""
     chance, took = random.Random(seed), []
@@ -43,13 +50,11 @@ async def suffer(output: PushOutput, server: Server, restarts: int, seed: int) -
             server.signal(signal.SIGSTOP)
             await asyncio.sleep(3)
         await server.kill()
-        while output.connected:
-            await asyncio.sleep(0.02)
+        await until(output, connected=False)
         await asyncio.sleep(chance.uniform(0, 2))
         await server.start()
         began = time.monotonic()
-        while not output.connected:
-            await asyncio.sleep(0.02)
+        await until(output, connected=True)
         took.append(time.monotonic() - began)
     return took
 

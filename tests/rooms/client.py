@@ -1,6 +1,7 @@
 """A participant that speaks WHIP, or a listener that speaks WHEP, with a stock aiortc."""
 
 import asyncio
+import contextlib
 import json
 from typing import Any, Self
 
@@ -89,6 +90,11 @@ class Client:
     async def __aexit__(self, *error: object) -> None:
         if self._reading:
             self._reading.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(3):
+                # Closed meanwhile, stock aiortc goes on to connect, and stays.
+                while self.pc.connectionState in {"new", "connecting"}:
+                    await asyncio.sleep(0.02)
         await self.pc.close()
 
     def vanish(self) -> None:

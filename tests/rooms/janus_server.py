@@ -12,7 +12,7 @@ import aioice.ice
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-from audiomixer.rooms.janus_client import JanusClient
+from audiomixer.rooms.janus_client import Event, JanusClient
 from audiomixer.webrtc.ice import Ice
 from tests.namespace import ENTER, INSIDE, OUTSIDE, namespace
 from tests.rooms.client import Microphone
@@ -75,10 +75,16 @@ class Janus:
         return Participant(self, room, identity, frequency)
 
     async def end(self, room: str) -> None:
+        await self._ask(request="destroy", room=int(room))
+
+    async def create(self, room: str, **more: object) -> None:
+        await self._ask(request="create", room=int(room), admin_key=ADMIN_KEY, publishers=10, **more)
+
+    async def _ask(self, **request: object) -> None:
         client = JanusClient(f"{self.url}/", {}, lambda reason: None)
         await client.open()
         handle = await client.attach(PLUGIN, lambda event: None)
-        await client.ask(handle, request="destroy", room=int(room))
+        await client.ask(handle, None, **request)
         await client.close()
 
 
@@ -119,19 +125,23 @@ class Participant:
         join = {"request": "join", "ptype": "publisher", "room": self._room, "display": self.identity, **entry}
         self._id = (await self._client.ask(self._handle, None, **join)).data["id"]
 
-    async def publish(self, frequency: float) -> None:
+    async def publish(self, frequency: float, *, e2ee: bool = False) -> None:
         """Publishes a tone, beside what it publishes already."""
         is_first = not self._pc.getTransceivers()
         self.microphone = Microphone(frequency)
         self._pc.addTransceiver(self.microphone, direction="sendonly")
         await self._pc.setLocalDescription(await self._pc.createOffer())
-        offer = {"type": "offer", "sdp": self._pc.localDescription.sdp}
+        offer = {"type": "offer", "sdp": self._pc.localDescription.sdp} | ({"e2ee": True} if e2ee else {})
         event = await self._client.ask(self._handle, offer, request="publish" if is_first else "configure")
         assert event.jsep is not None
         await self._pc.setRemoteDescription(RTCSessionDescription(event.jsep["sdp"], "answer"))
 
-    async def ask(self, **request: object) -> None:
-        await self._client.ask(self._handle, None, room=self._room, **request)
+    async def ask(self, **request: object) -> Event:
+        return await self._client.ask(self._handle, None, room=self._room, **request)
+
+    async def others(self) -> set[int]:
+        found = (await self.ask(request="listparticipants")).data["participants"]
+        return {other["id"] for other in found} - {self._id}
 
     async def mute(self) -> None:
         """Has itself muted, as moderators do."""

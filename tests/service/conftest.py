@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import browser, plain_page  # noqa: F401 - fixtures
 from tests.service.api import Api, running
 from tests.service.postgresql import running as server
 

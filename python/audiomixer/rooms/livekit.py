@@ -91,6 +91,8 @@ class LiveKitSession:
         self._sid = ""
         self._owners: dict[str, str] = {}
         """Of tracks that are subscribed to."""
+        self._offers: asyncio.Queue[rtc.SessionDescription] = asyncio.Queue()
+        """At most one, as the server waits for the answer."""
         self._sections: dict[str, str] = {}
         """Tracks by section of the last offer."""
         self._answered = 0.0
@@ -146,6 +148,7 @@ class LiveKitSession:
         self._answered = clock()
         self._tasks = [
             asyncio.create_task(self._listen(others)),
+            asyncio.create_task(self._negotiate(self._subscriber)),
             asyncio.create_task(self._ping(join.ping_interval or 5, join.ping_timeout or 15)),
         ]
         if self._publication:
@@ -176,7 +179,7 @@ class LiveKitSession:
     async def _handle(self, message: rtc.SignalResponse) -> None:
         match message.WhichOneof("message"):
             case "offer":
-                await self._answer(message.offer)
+                self._offers.put_nowait(message.offer)
             case "trickle":
                 await self._trickle(message.trickle)
             case "update":
@@ -194,11 +197,17 @@ class LiveKitSession:
             case "track_published":
                 self._expected.set()
 
-    async def _answer(self, offer: rtc.SessionDescription) -> None:
-        if self._subscriber:
-            self._sections = dict(offer.mid_to_track_id)
-            sdp = await self._subscriber.answer(offer.sdp, self._sources())
-            await self._send(answer=rtc.SessionDescription(type="answer", sdp=sdp, id=offer.id))
+    async def _negotiate(self, subscriber: Subscriber) -> None:
+        """Answers one offer after the other; what else the server says may be needed meanwhile."""
+        try:
+            while True:
+                offer = await self._offers.get()
+                self._sections = dict(offer.mid_to_track_id)
+                sdp = await subscriber.answer(offer.sdp, self._sources())
+                await self._send(answer=rtc.SessionDescription(type="answer", sdp=sdp, id=offer.id))
+        except Exception as error:
+            _log.exception("room %s: an offer cannot be answered", self._place.name)
+            self._lose(repr(error))
 
     def _sources(self) -> dict[str, Participant]:
         """Who is heard from which section."""

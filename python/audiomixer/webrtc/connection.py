@@ -74,6 +74,8 @@ class Connection:
         self._pc.on("connectionstatechange", self._on_state)
         if on_channel:
             self._pc.on("datachannel", on_channel)
+        self._settled = asyncio.Event()
+        """Set when it has come about, or failed to."""
         self._timeout: asyncio.TimerHandle | None = None
         self._candidates: list[RTCIceCandidate] = []
         """Those that came before the other side's description."""
@@ -114,6 +116,8 @@ class Connection:
             spawn(self.close())
 
     def _on_state(self) -> None:
+        if self._pc.connectionState != "connecting":
+            self._settled.set()
         if self._pc.connectionState in {"closed", "failed"}:
             spawn(self.close())
 

@@ -40,6 +40,9 @@ class Subscriber(Connection):
             ValueError: The offer is no SDP.
             aiortc.exceptions.InvalidStateError: The connection has ended.
         """
+        if self._negotiated:
+            # What is negotiated while it comes about, aiortc would not start to receive.
+            await self._settled.wait()
         offer = _without_rejected(offer)
         description = SessionDescription.parse(offer)
         audio = [m for m in description.media if m.kind == "audio"]

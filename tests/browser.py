@@ -13,7 +13,7 @@ from tests.signals import sine
 
 TONE = 1000
 """What the fake microphone hears, in Hz."""
-PACKAGES = Path(__file__).parent.parent.parent / "target" / "npm"
+PACKAGES = Path(__file__).parent.parent / "target" / "npm"
 FLAGS = [
     "--headless",
     "--no-sandbox",
