@@ -94,6 +94,8 @@ rtc: {{udp_port: {media}, tcp_port: 0, node_ip: 127.0.0.1, use_external_ip: fals
     def participant(self, room: str, identity: str, frequency: float) -> "Participant":
         return Participant(self, room, identity, frequency)
 
+    one_of_many = participant
+
     @contextlib.asynccontextmanager
     async def api(self) -> AsyncIterator[api.LiveKitAPI]:
         async with api.LiveKitAPI(self.url.replace("ws", "http"), KEY, SECRET) as client:
@@ -114,8 +116,8 @@ def livekit(folder: Path, more: str = "", turn_servers: str = "") -> Iterator[Li
         server.kill()
 
 
-def token(identity: str, room: str) -> str:
-    grants = api.VideoGrants(room_join=True, room=room)
+def token(identity: str, room: str, *, speaks: bool = True) -> str:
+    grants = api.VideoGrants(room_join=True, room=room, can_publish=speaks)
     return api.AccessToken(KEY, SECRET).with_identity(identity).with_grants(grants).to_jwt()
 
 

@@ -140,7 +140,7 @@ async def test_a_browser(server: Janus, room: str, plain_page: Page) -> None:
         await plain_page.goto(url)
         await plain_page.evaluate(_PUBLISH, [f"{server.url}/", int(room)])
         await ear.until(lambda: ear.level(TONE) > 0.2, 8)
-        await ear.until(lambda: ear.volumes["chromium"] > 5000, 2)
+        await ear.until(lambda: ear.volumes.get("chromium", 0) > 5000, 2)
         await plain_page.close()
         await ear.until(lambda: "chromium" not in ear.volumes, 5)
 

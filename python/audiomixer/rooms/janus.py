@@ -150,7 +150,7 @@ class JanusSession:
 
     def _begin(self, joined: dict[str, Any]) -> None:
         self._note(joined)
-        self._roster.renew((key, feed.display) for key, feed in self._feeds.items())
+        self._roster.renew((key, feed.display) for key, feed in self._seen().items())
         self._show()
         self._subscribing = asyncio.create_task(self._subscribe_for_ever())
 
@@ -210,9 +210,13 @@ class JanusSession:
         feed.display = told.get("display") or key
         return feed
 
+    def _seen(self) -> dict[str, _Feed]:
+        """The participants, without other mixers of the same name."""
+        return {key: feed for key, feed in self._feeds.items() if feed.streams or feed.display != self._identity}
+
     def _show(self) -> None:
         """Tells the roster, and has received what is new."""
-        for key, feed in self._feeds.items():
+        for key, feed in self._seen().items():
             self._roster.update(key, feed.display, {_track(feed.id, mid): muted for mid, muted in feed.streams.items()})
             for mid in feed.encrypted:
                 self._roster.skip(key, _track(feed.id, mid), "it is encrypted end to end")

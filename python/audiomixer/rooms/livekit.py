@@ -165,7 +165,7 @@ class LiveKitSession:
     async def _listen(self, others: list[models.ParticipantInfo]) -> None:
         """Does what the server says."""
         try:
-            self._roster.renew((other.sid, other.identity) for other in others)
+            self._roster.renew((other.sid, other.identity) for other in others if not _only_listens(other))
             await self._take(others)
             while self._socket and not self._over.done():
                 message = rtc.SignalResponse.FromString(_bytes(await self._receive(self._socket)))
@@ -228,7 +228,7 @@ class LiveKitSession:
             if participant.sid == self._sid:
                 continue
             self._owners = {track: owner for track, owner in self._owners.items() if owner != participant.sid}
-            if participant.state == models.ParticipantInfo.State.DISCONNECTED:
+            if participant.state == models.ParticipantInfo.State.DISCONNECTED or _only_listens(participant):
                 self._roster.remove(participant.sid)
                 continue
             audio = [t for t in participant.tracks if t.type == models.TrackType.AUDIO and t.name != MIX]
@@ -321,6 +321,11 @@ async def _hang_up(socket: ClientConnection) -> None:
         async with asyncio.timeout(_CLOSE_TIMEOUT):
             await socket.send(rtc.SignalRequest(leave=leave).SerializeToString())
             await socket.close()
+
+
+def _only_listens(participant: models.ParticipantInfo) -> bool:
+    """Whether somebody may not publish: there may be any number of them, and the metadata is of those who may."""
+    return participant.HasField("permission") and not participant.permission.can_publish and not participant.tracks
 
 
 def _send_payload(channel: RTCDataChannel, text: str) -> bool:

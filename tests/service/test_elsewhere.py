@@ -1,0 +1,142 @@
+"""A service whose rooms are LiveKit's or Janus's: `room.name` is a room there, and all rules stay."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from audiomixer.service import Settings
+from audiomixer.service.room_lifecycle import RoomOrder
+from tests.rooms.elsewhere import Server, new_room, speaking
+from tests.rooms.janus_server import ADMIN_KEY, janus
+from tests.rooms.livekit_server import KEY, SECRET, livekit
+from tests.service.api import Api, running
+from tests.service.test_media_processors import payloads
+from tests.service.test_restart import connected
+
+CREDENTIALS = {"livekit_api_key": KEY, "livekit_api_secret": SECRET, "janus_admin_key": ADMIN_KEY}
+
+
+@pytest.fixture(scope="module", params=[livekit, janus], ids=["livekit", "janus"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with request.param(tmp_path_factory.mktemp("server")) as there:
+        yield there
+
+
+@pytest.fixture(autouse=True)
+def _loopback() -> None:
+    """The servers' addresses are not loopback."""
+
+
+def settings_for(server: Server) -> dict[str, Any]:
+    addresses = {"ice_addresses": server.ice.addresses} if server.ice else {}
+    kind = type(server).__name__.lower()
+    return {"rooms": f"{kind}+{server.url}", **CREDENTIALS, **addresses}
+
+
+@pytest.fixture
+async def api(server: Server, tmp_path: Path) -> AsyncIterator[Api]:
+    async with running(tmp_path, **settings_for(server)) as api:
+        yield api
+
+
+@pytest.fixture
+def room() -> str:
+    return new_room()
+
+
+async def until_heard(api: Api, streamer: str, identities: set[str]) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            told: Any = (await payloads(api, streamer, 1))[-1]["p"]
+            if told.keys() == identities and all(volume["v"] > 1000 for volume in told.values()):
+                return
+
+
+async def until_connected(api: Api, room: str, identities: set[str]) -> None:
+    async with asyncio.timeout(5):
+        while set(await connected(api, room)) != identities:
+            await asyncio.sleep(0.1)
+
+
+async def test_a_room_there_is_mixed(api: Api, server: Server, room: str) -> None:
+    """Who is there is a participant here; the room completes, and the stream goes on."""
+    streamer = await api.streamer()
+    made = await api.processor(room, streamer)
+    async with speaking(server, room, "alice", "bob") as (alice, _):
+        await until_heard(api, streamer, {"alice", "bob"})
+        await until_connected(api, room, {"audio-mixer-v2", "alice", "bob"})
+        await alice.leave()
+        await until_connected(api, room, {"audio-mixer-v2", "bob"})
+        completed = await api.post(f"Rooms/{room}", 200, Status="completed")
+        assert await connected(api, completed["sid"]) == []
+        assert (await payloads(api, streamer, 2))[-1]["p"] == {}
+        assert (await api.get(f"MediaProcessors/{made['sid']}"))["status"] == "started"
+
+
+async def test_the_room_ends_there(api: Api, server: Server, room: str) -> None:
+    streamer = await api.streamer()
+    made = await api.processor(room, streamer)
+    sid = (await api.get(f"Rooms/{room}"))["sid"]
+    async with speaking(server, room, "alice"):
+        await until_heard(api, streamer, {"alice"})
+        await server.end(room)
+        await until_connected(api, sid, set())
+        assert (await api.get(f"Rooms/{sid}"))["status"] == "completed"
+        assert (await payloads(api, streamer, 2))[-1]["p"] == {}
+        assert (await api.get(f"MediaProcessors/{made['sid']}"))["status"] == "started"
+
+
+async def test_without_room_creation_it_starts_unconnected(api: Api, server: Server, room: str) -> None:
+    """It tries once; a room that is there is joined."""
+    api.settings.room_creation = False
+    one, other = await api.streamer(), await api.streamer()
+    assert (await api.processor(room, one))["status"] == "started"
+    assert (await api.get("Rooms", Status="in-progress"))["rooms"] == []
+    api.settings.room_creation = True
+    await api.processor(room, other)
+    api.settings.room_creation = False
+    third = await api.streamer()
+    await api.processor(room, third)
+    async with speaking(server, room, "alice"):
+        await until_heard(api, other, {"alice"})
+        await until_heard(api, third, {"alice"})
+        assert (await payloads(api, one, 2))[-1]["p"] == {}
+
+
+async def test_its_time_in_the_room_is_over(api: Api, server: Server, room: str) -> None:
+    await api.service.rooms.create(RoomOrder(room, max_participant_duration=3))
+    streamer = await api.streamer()
+    made = await api.processor(room, streamer)
+    async with speaking(server, room, "alice"):
+        await until_heard(api, streamer, {"alice"})
+        await asyncio.sleep(3)
+        assert (await payloads(api, streamer, 2))[-1]["p"] == {}
+        assert (await api.get(f"MediaProcessors/{made['sid']}"))["status"] == "started"
+
+
+async def test_a_service_that_comes_back(server: Server, tmp_path: Path, room: str) -> None:
+    """With it come its processors, into the same rooms."""
+    async with running(tmp_path, **settings_for(server)) as api:
+        streamer = await api.streamer()
+        await api.processor(room, streamer)
+    async with running(tmp_path, **settings_for(server)) as api, speaking(server, room, "alice"):
+        await until_heard(api, streamer, {"alice"})
+
+
+async def test_nobody_joins_here(api: Api, room: str) -> None:
+    token = api.token("alice")
+    headers = {"Content-Type": "application/sdp", "Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient() as client:
+        refused = await client.post(api.whip(room), headers=headers, content="v=0")
+    assert refused.status_code == 404
+    assert "rooms are elsewhere" in refused.json()["message"]
+
+
+@pytest.mark.parametrize("rooms", ["livekit+http://example.com", "livekit:", "zoom+wss://example.com", "janus+wss://"])
+def test_places_where_no_rooms_are(rooms: str) -> None:
+    with pytest.raises(ValueError, match="expected local:, livekit"):
+        Settings(rooms=rooms)
