@@ -87,7 +87,7 @@ class Janus:
         await self._ask(request="destroy", room=int(room))
 
     async def create(self, room: str, **more: object) -> None:
-        await self._ask(request="create", room=int(room), admin_key=ADMIN_KEY, publishers=10, **more)
+        await self._ask(request="create", room=int(room), admin_key=ADMIN_KEY, publishers=100, **more)
 
     async def _ask(self, **request: object) -> None:
         client = JanusClient(f"{self.url}/", {}, lambda reason: None)

@@ -29,6 +29,8 @@ _PUBLISHERS: Final = 500
 _TOGETHER: Final = 0.05
 """Seconds for which changes are collected: each takes an offer and an answer."""
 _AGAIN: Final = 0.5
+_UPDATES: Final = 8
+"""Offers that may wait; there is one for each request, and who makes more is not Janus."""
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +92,7 @@ class JanusSession:
         self._sections: dict[str, str] = {}
         """Tracks by section of the last offer."""
         self._changed = asyncio.Event()
-        self._updated: asyncio.Queue[Event] = asyncio.Queue()
+        self._updated: asyncio.Queue[Event] = asyncio.Queue(_UPDATES)
         self._subscribing: asyncio.Task[None] | None = None
 
     async def join(self, *, again: bool) -> None:

@@ -33,6 +33,8 @@ TOPIC: Final = "timed-metadata"
 
 _BACKLOG: Final = 16 * 1024
 """Bytes that may wait in the data channel; then payloads are dropped."""
+_OFFERS: Final = 8
+"""Offers that may wait; a server waits for each answer, and who makes more is not LiveKit."""
 _PROTOCOL: Final = 16
 _LARGEST_MESSAGE: Final = 16 * 2**20
 _CLOSE_TIMEOUT: Final = 1.0
@@ -91,8 +93,7 @@ class LiveKitSession:
         self._sid = ""
         self._owners: dict[str, str] = {}
         """Of tracks that are subscribed to."""
-        self._offers: asyncio.Queue[rtc.SessionDescription] = asyncio.Queue()
-        """At most one, as the server waits for the answer."""
+        self._offers: asyncio.Queue[rtc.SessionDescription] = asyncio.Queue(_OFFERS)
         self._sections: dict[str, str] = {}
         """Tracks by section of the last offer."""
         self._answered = 0.0

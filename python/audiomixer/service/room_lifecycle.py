@@ -1,6 +1,5 @@
 """Rooms as resources: made by the API or by who joins first, over when told to or when nobody is there."""
 
-import asyncio
 import contextlib
 import logging
 from collections import Counter
@@ -9,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from audiomixer._core import Stats
@@ -17,6 +15,7 @@ from audiomixer.rooms.base import FullError, NoRoomError, RoomEvent
 from audiomixer.rooms.local import LocalRoom, LocalRooms, check_identity, check_name
 from audiomixer.service.errors import ApiError
 from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, make_sid
+from audiomixer.service.records import Records
 from audiomixer.service.store import Heartbeat, Participant, Room, now
 from audiomixer.tasks import spawn
 from audiomixer.tokens import Keyring
@@ -25,11 +24,6 @@ _log = logging.getLogger(__name__)
 
 ROOM_EXISTS: Final = 53113
 _MINUTE: Final = 60.0
-_MOST_RECORDS: Final = 10_000
-"""Joins and leaves that may wait for the database; then they are not accounted for."""
-_LAST_RECORDS: Final = 5.0
-"""Seconds for which they may wait in the end."""
-_AGAIN: Final = 1.0
 _COUNTED: Final[tuple[str, ...]] = ("received", "lost", "recovered", "concealed", "late")
 
 
@@ -97,8 +91,7 @@ class RoomLifecycle:
         self._participants: dict[str, tuple[str, str]] = {}
         """Room and participant by WHIP resource."""
         self._alarms = Alarms()
-        self._records: asyncio.Queue[tuple[str, Callable[[Session], None]]] = asyncio.Queue(_MOST_RECORDS)
-        self._recording: asyncio.Task[None] | None = None
+        self._records = Records(office)
 
     @property
     def in_progress(self) -> int:
@@ -120,7 +113,7 @@ class RoomLifecycle:
                 self._everybody_left(session, room, heartbeat.at if heartbeat else now())
             return rooms
 
-        self._recording = asyncio.create_task(self._record_for_ever())
+        self._records.start()
         for room in await self._office.store.run(load):
             self._live[room.sid] = _Live(room)
             self._office.callbacks.deliver(room.sid)
@@ -130,12 +123,7 @@ class RoomLifecycle:
         """Everybody has to leave; the rooms stay in progress."""
         self._alarms.close()
         await self.local.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_RECORDS):
-                await self._records.join()
-        if self._recording:
-            self._recording.cancel()
-            await asyncio.gather(self._recording, return_exceptions=True)
+        await self._records.close()
 
     async def create(self, order: RoomOrder) -> Room:
         """Makes a room.
@@ -339,7 +327,7 @@ class RoomLifecycle:
             stored.used = joined
             self._tell_of(session, stored, participant, "participant-connected")
 
-        self._record(room.sid, add)
+        self._records.add(room.sid, add)
         return sid
 
     def _drop(self, room_sid: str, sid: str) -> None:
@@ -358,34 +346,11 @@ class RoomLifecycle:
             if participant and participant.status == "connected":
                 self._end(session, room, participant, left)
 
-        self._record(room_sid, end)
-
-    def _record(self, sid: str, work: Callable[[Session], None]) -> None:
-        """Has something stored that has happened already, in the order in which it did."""
-        try:
-            self._records.put_nowait((sid, work))
-        except asyncio.QueueFull:
-            _log.error("the database is away for too long: a participant is not accounted for", extra={"sid": sid})
-
-    async def _record_for_ever(self) -> None:
-        while True:
-            sid, work = await self._records.get()
-            while True:
-                try:
-                    await self._office.store.run(work)
-                    break
-                except OperationalError:
-                    _log.exception("a participant has to be accounted for later", extra={"sid": sid})
-                    await asyncio.sleep(_AGAIN)
-                except Exception:
-                    _log.exception("a participant cannot be accounted for", extra={"sid": sid})
-                    break
-            self._office.callbacks.deliver(sid)
-            self._records.task_done()
+        self._records.add(room_sid, end)
 
     async def recorded(self) -> None:
         """Waits until everything that has happened is stored."""
-        await self._records.join()
+        await self._records.stored()
 
     def _await_somebody(self, room: Room) -> None:
         """The room ends if nobody comes."""
