@@ -45,7 +45,8 @@ test-python: build $(VENV)/.test
 soak: build $(VENV)/.test ## half an hour of garbage, kills, and MediaProcessors that come and go
 	@tests/system-packages
 	$(BIN)/python -m pytest --timeout 1500 --kills 5 --garbage 10000 --examples 200 --churn 300 --restarts 10 \
-	    -s $(ARGS) tests/outputs/test_chaos.py tests/service/test_churn.py tests/service/test_robustness.py tests/e2e/test_service.py
+	    -s $(ARGS) tests/outputs/test_chaos.py tests/rooms/test_churn.py \
+	    tests/service/test_churn.py tests/service/test_robustness.py tests/e2e/test_service.py
 
 lint: build $(VENV)/.test $(VENV)/.lint
 	cargo fmt --check
@@ -56,11 +57,12 @@ lint: build $(VENV)/.test $(VENV)/.lint
 	$(BIN)/lint-imports
 	$(BIN)/python -m mypy.stubtest audiomixer._core --mypy-config-file pyproject.toml
 
-bench: build $(VENV)/.test $(VENV)/.bench ## what it costs, beside others; the machine has to be idle, and Janus needs root
+bench: build $(VENV)/.test ## what it costs, beside others; the machine has to be idle, and Janus needs root
 	@benches/system-packages libopus0 nginx-light wrk chromium npm
 	cargo bench --quiet --package audiomixer-core --bench kernel
 	$(BIN)/python -m benches.mixing
 	$(BIN)/python -m benches.receiving
+	$(BIN)/python -m benches.rooms
 	$(BIN)/python -m benches.density --rooms 40 --speakers 2
 	$(BIN)/python -m benches.density --rooms 1 --speakers 200
 	$(BIN)/python -m benches.listeners --listeners 400

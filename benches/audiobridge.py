@@ -12,19 +12,18 @@ from typing import Any
 
 import httpx
 
-_NAMESPACE, _INSIDE = "audiobridge", "10.77.0.1"
-OUTSIDE = "10.77.0.2"
-"""The address on which participants reach it."""
-_API = f"http://{_INSIDE}:8088/janus"
+from tests.namespace import ENTER, INSIDE, namespace
+
+_API = f"http://{INSIDE}:8088/janus"
 _ROOM = 1
 _PACKAGES = Path(__file__).with_name("system-packages")
 _CONFIGURATION = {
     "janus.jcfg": f"""
         general: {{ configs_folder = "CONFIGURATION", plugins_folder = "/usr/lib/x86_64-linux-gnu/janus/plugins"
                     transports_folder = "/usr/lib/x86_64-linux-gnu/janus/transports", debug_level = 2 }}
-        nat: {{ ice_enforce_list = "{_INSIDE}" }}
+        nat: {{ ice_enforce_list = "{INSIDE}" }}
     """,
-    "janus.transport.http.jcfg": f'general: {{ base_path = "/janus", http = true, port = 8088, ip = "{_INSIDE}" }}',
+    "janus.transport.http.jcfg": f'general: {{ base_path = "/janus", http = true, port = 8088, ip = "{INSIDE}" }}',
     "janus.plugin.audiobridge.jcfg": f"""
         room-{_ROOM}: {{ description = "bench", sampling_rate = 48000, audiolevel_ext = false, record = false }}
     """,
@@ -64,30 +63,16 @@ class AudioBridge:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True)
-
-
 @contextlib.contextmanager
 def audiobridge() -> Iterator[AudioBridge]:
     """Runs Janus for the length of the context. Needs root."""
     subprocess.run([_PACKAGES, "janus", "iproute2"], check=True)
     with contextlib.ExitStack() as stack:
-        _ip("netns", "add", _NAMESPACE)
-        stack.callback(_ip, "netns", "delete", _NAMESPACE)
-        _ip("link", "add", "bridge-out", "type", "veth", "peer", "name", "bridge-in", "netns", _NAMESPACE)
-        _ip("address", "add", f"{OUTSIDE}/24", "dev", "bridge-out")
-        _ip("link", "set", "bridge-out", "up")
-        for command in (
-            ["address", "add", f"{_INSIDE}/24", "dev", "bridge-in"],
-            ["link", "set", "bridge-in", "up"],
-            ["link", "set", "lo", "up"],
-        ):
-            _ip("-netns", _NAMESPACE, *command)
+        stack.enter_context(namespace())
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         for name, text in _CONFIGURATION.items():
             (Path(folder) / name).write_text(text.replace("CONFIGURATION", folder))
-        command = ["ip", "netns", "exec", _NAMESPACE, "janus", "--configs-folder", folder]
+        command = [*ENTER, "janus", "--configs-folder", folder]
         janus = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         stack.callback(janus.wait)
         stack.callback(janus.terminate)

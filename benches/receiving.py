@@ -22,8 +22,9 @@ from aiortc.mediastreams import MediaStreamError
 
 from audiomixer.encoding import FRAME_SIZE
 from audiomixer.rooms.local import LocalRoom
-from benches.audiobridge import OUTSIDE, audiobridge
+from benches.audiobridge import audiobridge
 from benches.senders import STREAMS, in_process, send
+from tests.namespace import OUTSIDE
 
 _SETTLE = 4.0
 """Seconds until the measurement begins."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from audiomixer.rooms.base import NoRoomError, RoomError
 from tests.rooms.elsewhere import AMPLITUDE, TONES, VOLUME, Server, mixing, new_room, speaking
 from tests.rooms.janus_server import janus
 from tests.rooms.livekit_server import livekit
+from tests.test_taps import decoded
 
 
 @pytest.fixture(scope="module", params=[livekit, janus], ids=["livekit", "janus"])
@@ -64,9 +66,11 @@ async def test_who_speaks_is_muted_leaves_and_comes_late(server: Server, room: s
         assert event in ear.events
 
 
-async def test_the_server_comes_back(server: Server, room: str) -> None:
+async def test_the_server_comes_back(server: Server, room: str, tmp_path: Path) -> None:
     """Killed in mid-stream: the stream goes on, with silence, and in wall-clock time; then all are heard again."""
-    async with mixing(server, room) as ear:
+    path = tmp_path / "show.wav"
+    async with mixing(server, room, outputs=[str(path)]) as ear:
+        started = time.monotonic()
         async with speaking(server, room, "alice"):
             await ear.until(lambda: ear.level(TONES["alice"]) > 0.19, 5)
             began, frames, payloads = time.monotonic(), ear.frames, ear.payloads
@@ -83,6 +87,8 @@ async def test_the_server_comes_back(server: Server, room: str) -> None:
             lasted = time.monotonic() - began
             assert (ear.frames - frames) * FRAME_SIZE / SAMPLE_RATE == pytest.approx(lasted, abs=0.3)
             assert ear.payloads - payloads == pytest.approx(lasted * 2, abs=1.1)
+        lasted = time.monotonic() - started
+    assert len(decoded(path)) / 2 / SAMPLE_RATE == pytest.approx(lasted, abs=0.3), "the recording has no gap"
 
 
 async def test_the_room_ends_and_the_stream_does_not(server: Server, room: str) -> None:

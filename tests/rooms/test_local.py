@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
+from audiomixer import AudioMixer
 from audiomixer.rooms.local import LocalRoom
 from audiomixer.tokens import mint
 from tests.conftest import Service
@@ -258,3 +259,19 @@ async def test_names_that_are_none(service: Service, path: str, problem: str) ->
     assert problem in response.json()["message"]
     await asyncio.sleep(0.05)
     assert list(service.streams.rooms) == []
+
+
+async def test_what_happens_is_told(service: Service) -> None:
+    room = service.streams.rooms.open("lounge")
+    mixer = AudioMixer(room)
+    events = mixer.room_events()
+    async with mixer:
+        async with Client(f"{service.url}/whip/lounge?identity=alice", Microphone(500)) as alice:
+            async with Client(f"{service.url}/whip/lounge?identity=listener"):
+                pass
+            await alice.delete()
+        told = [await anext(events) for _ in range(7)]
+    assert (told[0].what, told[0].identity) == ("joined", "")
+    of_alice = [event.what for event in told if event.identity == "alice"]
+    assert of_alice == ["participant-joined", "published", "unpublished", "participant-left"]
+    assert ("listener", "participant-joined") in [(event.identity, event.what) for event in told]

@@ -75,7 +75,7 @@ class Roster:
                 self._mixer.add_participant(identity)
                 self.tell("participant-joined", identity)
             member = self._members[key] = _Member(identity)
-        for track in member.tracks.keys() - tracks.keys():
+        for track in [track for track in member.tracks if track not in tracks]:
             self._unpublish(member, track)
         for track, muted in tracks.items():
             self._publish(member, track, muted)
@@ -123,7 +123,7 @@ class Roster:
         # Those who are back under another key have never left.
         for key, identity in now.items():
             self.update(key, identity, {})
-        for key in self._members.keys() - now.keys():
+        for key in [key for key in self._members if key not in now]:
             self.remove(key)
 
     def clear(self) -> None:
