@@ -1,6 +1,5 @@
 """Janus, in a network of its own, and who is in its rooms: stock aiortc."""
 
-import asyncio
 import contextlib
 import signal
 import socket
@@ -10,17 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import aioice.ice
-import numpy as np
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-from audiomixer.encoding import FRAME_SIZE, Encoder, Encoding
 from audiomixer.rooms.janus_client import Event, JanusClient
 from audiomixer.webrtc.ice import Ice
-from audiomixer.webrtc.peer import Peer
 from tests.namespace import ENTER, INSIDE, OUTSIDE, namespace
+from tests.rooms.chorus import Voice
 from tests.rooms.client import Microphone
-from tests.signals import sine
 
 ADMIN_KEY = "supersecret"
 PLUGIN = "janus.plugin.videoroom"
@@ -169,28 +165,15 @@ class Participant:
 
 
 class LightParticipant(Participant):
-    """Sends a second of the tone, encoded beforehand, over and over."""
+    """Is one of a chorus."""
 
     async def publish(self, frequency: float, *, e2ee: bool = False) -> None:
-        encoder = Encoder(Encoding("opus", 32))
-        tone = np.repeat(sine(frequency, 0.2, 1)[:, None], 2, axis=1)
-        packets = [encoder.encode(frame) for frame in np.split(np.concatenate([tone, tone]), 100)]
-        self._second = [packet.data for frame in packets for packet in frame][-50:]
-        self._peer = Peer(self._server.ice, "sendonly")
-        offer = {"type": "offer", "sdp": await self._peer.offer()}
+        self._voice = Voice(self._server.ice, frequency)
+        offer = {"type": "offer", "sdp": await self._voice.peer.offer()}
         event = await self._client.ask(self._handle, offer, request="publish")
         assert event.jsep is not None
-        await self._peer.accept(event.jsep["sdp"])
-        self._sending = asyncio.create_task(self._send())
-
-    async def _send(self) -> None:
-        began, number = time.monotonic(), 0
-        while True:
-            self._peer.media.send(self._second[number % 50], number * FRAME_SIZE)
-            number += 1
-            await asyncio.sleep(began + number * 0.02 - time.monotonic())
+        await self._voice.peer.accept(event.jsep["sdp"])
 
     async def leave(self) -> None:
-        self._sending.cancel()
-        await self._peer.close()
+        await self._voice.close()
         await super().leave()

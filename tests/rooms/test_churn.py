@@ -110,7 +110,7 @@ async def test_nobody_is_taken_for_another_and_nothing_is_left(server: Server, p
     deadline = time.monotonic() + 10  # Who leaves while connecting is forgotten after some seconds.
     while (left := tasks()) and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
-    print(f"\n{changes} changes among {most} in {seconds:.0f} s, {late} of {rounds} ticks late")
+    print(f"\n{changes} changes among {most} in {seconds:.0f} s, {late} of {rounds} ticks late", flush=True)
     assert left == []
     assert wrong == []
     assert late <= 0.01 * rounds, "what else this machine does is not forbidden"

@@ -172,6 +172,8 @@ async def _query_consent(connection: aioice.Connection, media: Media) -> None:
     while failures < _CONSENT_FAILURES:
         pause = _CONSENT_RETRY if failures else _CONSENT_INTERVAL
         await doze(pause * random.uniform(0.8, 1.2))  # noqa: S311
+        if connection._closing:
+            return  # It was closed at the very moment at which it came about.
         media.follow()
         is_there, is_noticed = inlet.authentic > authentic, inlet.noticed > noticed
         authentic, noticed = inlet.authentic, inlet.noticed
