@@ -158,7 +158,8 @@ async def mix_command(
 ) -> None:
     """Mixes a room into files, and to servers."""
     rooms = LocalRooms(Ice(addresses_of(host)), OpenDoor(Keyring({"": secret}) if secret else None))
-    place = _load(None, None).place(room)
+    chosen = _load(None, None)
+    place = chosen.place(room)
     mixer = AudioMixer(
         place,
         outputs=output or [],
@@ -170,6 +171,7 @@ async def mix_command(
         tracks=tracks,
         publish=publish,
         rooms=rooms,
+        ice=None if place.kind == "local" else chosen.ice("0.0.0.0"),  # noqa: S104
     )
     _check_metadata(metadata)
     hosted = _hosting(rooms, host, port) if place.kind == "local" else contextlib.nullcontext("")
@@ -208,7 +210,7 @@ async def _tell_room_events(mixer: AudioMixer) -> None:
     lost = False
     async for event in mixer.room_events():
         lost |= event.what == "reconnecting"
-        if event.what in {"reconnecting", "ended", "skipped"} or (event.what == "joined" and lost):
+        if event.what in {"reconnecting", "ended", "skipped", "refused"} or (event.what == "joined" and lost):
             about = f" {event.identity}" if event.identity else ""
             typer.echo(f"room{about}: {event.what}" + (f": {event.reason}" if event.reason else ""), err=True)
 

@@ -210,7 +210,7 @@ class AudioMixer:
         try:
             await self._room.attach()
         except BaseException:
-            self._forwarding.cancel()
+            self._close_broadcasts()
             raise
         try:
             if self._tracks:
@@ -278,12 +278,13 @@ class AudioMixer:
             if self._tracks:
                 await asyncio.to_thread(self._tracks.stop)
         finally:
-            self._payloads.close()
-            self._events.close()
-            self._taps.close()
-            self._forwarding.cancel()
-            self._room_events.close()
+            self._close_broadcasts()
             await self.room.detach()
+
+    def _close_broadcasts(self) -> None:
+        self._forwarding.cancel()
+        for broadcast in (self._payloads, self._events, self._room_events, self._taps):
+            broadcast.close()
 
     async def _stop_outputs(self) -> None:
         started, self._started = self._started, []

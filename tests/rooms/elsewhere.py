@@ -80,9 +80,11 @@ class Ear:
 async def mixing(server: Server, room: str, **more: object) -> AsyncIterator[Ear]:
     mixer = AudioMixer(server.room(room), ice=server.ice, **more)  # type: ignore[arg-type]
     ear = Ear(mixer)
-    async with mixer:
-        yield ear
-    await ear.close()
+    try:
+        async with mixer:
+            yield ear
+    finally:
+        await ear.close()
 
 
 @contextlib.asynccontextmanager

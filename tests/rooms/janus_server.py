@@ -57,7 +57,7 @@ class Janus:
             return
         with (self._folder / "log").open("ab") as log:
             command = [*ENTER, "janus", "--configs-folder", str(self._folder)]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError):

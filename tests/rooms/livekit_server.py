@@ -205,7 +205,7 @@ class LightParticipant:
             message = signal_rtc.SignalResponse.FromString(bytes(data))  # type: ignore[arg-type]
             match message.WhichOneof("message"):
                 case "offer":
-                    sdp = await self._subscriber.answer(message.offer.sdp, {})
+                    sdp = await self._subscriber.answer(message.offer.sdp, dict)
                     answer = signal_rtc.SessionDescription(type="answer", sdp=sdp, id=message.offer.id)
                     await self._tell(answer=answer)
                 case "answer":

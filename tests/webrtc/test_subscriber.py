@@ -34,7 +34,7 @@ class Server:
         for _ in range(more):
             self._pc.addTransceiver(Microphone(440), direction="sendonly")
         await self._pc.setLocalDescription(await self._pc.createOffer())
-        answer = await self.subscriber.answer(self._pc.localDescription.sdp, participants)
+        answer = await self.subscriber.answer(self._pc.localDescription.sdp, lambda: participants)
         await self._pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
 
     async def close(self) -> None:

@@ -28,6 +28,7 @@ What = Literal[
     "muted",
     "unmuted",
     "skipped",
+    "refused",
     "reconnecting",
     "ended",
 ]
@@ -39,13 +40,14 @@ class RoomEvent:
 
     what: What
     """`joined`: the mixer is in the room, again maybe; `published`: audio that is mixed from now on; `muted`: as
-    signalled, where rooms do; `skipped`: audio that cannot be mixed; `ended`: the room is over for the mixer."""
+    signalled, where rooms do; `skipped`: audio that cannot be mixed; `refused`: the mix, which may not be published;
+    `ended`: the room is over for the mixer."""
     identity: str = ""
     """Whom it is about; nobody, if empty."""
     track: str = ""
     """Which of their tracks, by the room's own name for it."""
     reason: str = ""
-    """Why it was skipped, is reconnecting, or has ended."""
+    """Why it was skipped or refused, is reconnecting, or has ended."""
 
 
 class Room(Protocol):

@@ -24,11 +24,12 @@ _ROOM_EXISTS: Final = 427
 _NO_SUCH_FEED: Final = 428
 _WRONG_TYPE: Final = 430
 _FULL: Final = 432
+_FINAL: Final = {403, _NO_SUCH_ROOM, 429, _WRONG_TYPE, 433}
+"""Who is refused for these reasons, credentials or a pin that is wrong among them, need not try again."""
 _PUBLISHERS: Final = 500
 """So many may speak in a room that is made here; three, if nothing is said."""
 _TOGETHER: Final = 0.05
 """Seconds for which changes are collected: each takes an offer and an answer."""
-_AGAIN: Final = 0.5
 _UPDATES: Final = 8
 """Offers that may wait; there is one for each request, and who makes more is not Janus."""
 
@@ -84,8 +85,11 @@ class JanusSession:
         self._observer = 0
         self._listener = 0
         """The handle that receives, once there is something to receive."""
+        self._receiving = False
         self._private_id = 0
-        self._subscriber = Subscriber(ice, intake, lambda: self._lose("the media connection is lost"))
+        self._joined: dict[str, Any] = {}
+        """Who was there when the room was joined."""
+        self._subscriber = Subscriber(ice.with_servers(()), intake, lambda: self._lose("the media connection is lost"))
         self._feeds: dict[str, _Feed] = {}
         self._subscribed: set[str] = set()
         """Tracks that are received, or asked for."""
@@ -100,8 +104,7 @@ class JanusSession:
         try:
             await self._client.open()
             self._observer = await self._client.attach(_PLUGIN, self._observe)
-            # A room that was lost with its server is made again, as LiveKit's are.
-            await self._ensure(create=self._create or again)
+            await self._ensure(create=self._create)
             joined = await self._client.ask(
                 self._observer,
                 request="join",
@@ -111,10 +114,12 @@ class JanusSession:
                 **self._entry,
             )
         except JanusError as error:
+            if again and error.code not in _FINAL:
+                raise LostError(str(error)) from error
             kind = {_NO_SUCH_ROOM: NoRoomError, _FULL: FullError}.get(error.code, RoomError)
             raise kind(f"room: {self._place.name!r} cannot be joined: {error}") from error
         self._private_id = joined.data["private_id"]
-        self._begin(joined.data)
+        self._joined = joined.data
 
     async def _ensure(self, *, create: bool) -> None:
         """Sees that there is the room."""
@@ -150,8 +155,9 @@ class JanusSession:
             if error.code != _ROOM_EXISTS:
                 raise
 
-    def _begin(self, joined: dict[str, Any]) -> None:
-        self._note(joined)
+    def begin(self) -> None:
+        """Begins to receive, and to tell the roster."""
+        self._note(self._joined)
         self._roster.renew((key, feed.display) for key, feed in self._seen().items())
         self._show()
         self._subscribing = asyncio.create_task(self._subscribe_for_ever())
@@ -218,7 +224,10 @@ class JanusSession:
 
     def _show(self) -> None:
         """Tells the roster, and has received what is new."""
-        for key, feed in self._seen().items():
+        seen = self._seen()
+        for key in self._feeds.keys() - seen.keys():
+            self._roster.remove(key)
+        for key, feed in seen.items():
             self._roster.update(key, feed.display, {_track(feed.id, mid): muted for mid, muted in feed.streams.items()})
             for mid in feed.encrypted:
                 self._roster.skip(key, _track(feed.id, mid), "it is encrypted end to end")
@@ -254,29 +263,35 @@ class JanusSession:
         # What is asked for twice comes twice.
         self._subscribed |= new.keys()
         try:
-            event = await self._ask_for(list(new.values()))
+            await self._negotiate(list(new.values()))
         except JanusError as error:
             if error.code != _NO_SUCH_FEED:
                 raise
             # Somebody has left, which will be told.
-            self._subscribed -= new.keys()
-            await asyncio.sleep(_AGAIN)
-            self._changed.set()
-            return
+            for track, stream in new.items():
+                try:
+                    await self._negotiate([stream])
+                except JanusError as gone:
+                    if gone.code != _NO_SUCH_FEED:
+                        raise
+                    self._subscribed.discard(track)
+
+    async def _negotiate(self, new: list[dict[str, Any]]) -> None:
+        event = await self._ask_for(new)
         while event.jsep is None and event.data.get("videoroom") == "updating":
             event = await self._updated.get()
         if event.jsep is None:
             return
         streams = [stream for stream in event.data["streams"] if stream["type"] == "audio" and stream.get("active")]
         self._sections = {stream["mid"]: _track(stream["feed_id"], stream["feed_mid"]) for stream in streams}
-        answer = {"type": "answer", "sdp": await self._subscriber.answer(event.jsep["sdp"], self._sources())}
+        answer = {"type": "answer", "sdp": await self._subscriber.answer(event.jsep["sdp"], self._sources)}
         await self._client.ask(self._listener, answer, request="start")
 
     async def _ask_for(self, streams: list[dict[str, Any]]) -> Event:
-        if self._listener:
+        if self._receiving:
             return await self._client.ask(self._listener, request="update", subscribe=streams)
-        self._listener = await self._client.attach(_PLUGIN, self._hear)
-        return await self._client.ask(
+        self._listener = self._listener or await self._client.attach(_PLUGIN, self._hear)
+        event = await self._client.ask(
             self._listener,
             request="join",
             ptype="subscriber",
@@ -287,6 +302,8 @@ class JanusSession:
             streams=streams,
             **self._entry,
         )
+        self._receiving = True
+        return event
 
     def _hear(self, event: Event) -> None:
         """Something has happened to what is received."""

@@ -153,6 +153,8 @@ class JanusClient:
             pass  # The answer takes a while.
         elif answer and not answer.done():
             answer.set_result(message)
+        elif kind == "error":
+            self._lose(str(message.get("error", {}).get("reason", "Janus has ended the session")))
         elif tell := self._handles.get(message.get("sender", 0)):
             tell(_event(message))
 

@@ -36,6 +36,7 @@ _BACKLOG: Final = 16 * 1024
 _OFFERS: Final = 8
 """Offers that may wait; a server waits for each answer, and who makes more is not LiveKit."""
 _PROTOCOL: Final = 16
+_PUBLISH_TIMEOUT: Final = 10.0
 _LARGEST_MESSAGE: Final = 16 * 2**20
 _CLOSE_TIMEOUT: Final = 1.0
 _PASSING: Final = {
@@ -84,6 +85,7 @@ class LiveKitSession:
         self._create = create
         self._publication = publication
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._joined = rtc.JoinResponse()
         self._socket: ClientConnection | None = None
         self._subscriber: Subscriber | None = None
         self._publisher: Peer | None = None
@@ -106,7 +108,7 @@ class LiveKitSession:
         try:
             self._socket = await self._connect()
         except NoRoomError:
-            if again or not self._create:
+            if not self._create:
                 raise
             # It is a server that makes no rooms for who joins.
             await self._credentials.ensure(create=True)
@@ -116,7 +118,7 @@ class LiveKitSession:
             raise self._refusal(first.leave)
         if first.WhichOneof("message") != "join":
             raise LostError(f"LiveKit began with {first.WhichOneof('message')}")
-        self._begin(first.join)
+        self._joined = first.join
 
     async def _connect(self) -> ClientConnection:
         url = f"{self._place.server}/rtc?protocol={_PROTOCOL}&auto_subscribe=0&sdk=go"
@@ -126,7 +128,7 @@ class LiveKitSession:
         except websockets.InvalidStatus as error:
             status, body = error.response.status_code, bytes(error.response.body or b"").decode(errors="replace")
             problem = f"LiveKit answered {status}: {body.strip()[:200]}"
-            if status == 404:
+            if status == 404 and "room" in body:  # Else it is some proxy's, before a server that starts.
                 raise NoRoomError(f"room: there is no {self._place.name!r}: {problem}") from error
             if status in {401, 403}:
                 raise RoomError(f"room: {self._place.name!r} cannot be joined: {problem}") from error
@@ -140,7 +142,9 @@ class LiveKitSession:
         except websockets.ConnectionClosed as error:
             raise LostError(f"LiveKit has hung up: {error}") from error
 
-    def _begin(self, join: rtc.JoinResponse) -> None:
+    def begin(self) -> None:
+        """Begins to receive, and to tell the roster."""
+        join = self._joined
         self._sid = join.participant.sid
         others = [other for other in join.other_participants if other.sid != self._sid]
         servers = list(_turn_servers(join.ice_servers))
@@ -197,6 +201,9 @@ class LiveKitSession:
                 await self._publisher.accept(message.answer.sdp)
             case "track_published":
                 self._expected.set()
+            case "request_response" if message.request_response.HasField("add_track"):
+                response = message.request_response
+                self._refuse(response.message or _name(rtc.RequestResponse.Reason, response.reason))
 
     async def _negotiate(self, subscriber: Subscriber) -> None:
         """Answers one offer after the other; what else the server says may be needed meanwhile."""
@@ -204,7 +211,7 @@ class LiveKitSession:
             while True:
                 offer = await self._offers.get()
                 self._sections = dict(offer.mid_to_track_id)
-                sdp = await subscriber.answer(offer.sdp, self._sources())
+                sdp = await subscriber.answer(offer.sdp, self._sources)
                 await self._send(answer=rtc.SessionDescription(type="answer", sdp=sdp, id=offer.id))
         except Exception as error:
             _log.exception("room %s: an offer cannot be answered", self._place.name)
@@ -246,7 +253,7 @@ class LiveKitSession:
             self._subscriber.route(self._sources())
 
     def _skip(self, track: str, error: int) -> None:
-        self._roster.skip(self._owners.get(track, ""), track, models.SubscriptionError.Name(error))
+        self._roster.skip(self._owners.get(track, ""), track, _name(models.SubscriptionError, error))
 
     async def _ping(self, interval: float, timeout: float) -> None:
         while True:
@@ -257,39 +264,46 @@ class LiveKitSession:
             await self._send(ping_req=rtc.Ping(timestamp=int(clock() * 1000)))
 
     def _end(self, leave: rtc.LeaveRequest) -> None:
-        reason = models.DisconnectReason.Name(leave.reason)
+        reason = _name(models.DisconnectReason, leave.reason)
         if leave.action != rtc.LeaveRequest.Action.DISCONNECT or leave.can_reconnect or leave.reason in _PASSING:
             self._lose(reason)
         elif not self._over.done():
             self._over.set_result(reason)
 
     def _refusal(self, leave: rtc.LeaveRequest) -> Exception:
-        reason = models.DisconnectReason.Name(leave.reason)
+        reason = _name(models.DisconnectReason, leave.reason)
         if leave.reason in _PASSING:
             return LostError(reason)
         return RoomError(f"room: {self._place.name!r} cannot be joined: {reason}")
 
     async def _publish(self, publication: Publication, ice: Ice) -> None:
+        peer = self._publisher = Peer(ice, "sendonly", on_closed=lambda: self._lose("the mix is not heard"))
+        channel = peer.open_channel("_reliable")
+        peer.open_channel("_lossy", reliable=False)
+        track = rtc.AddTrackRequest(
+            cid=peer.track_id,
+            name=MIX,
+            type=models.TrackType.AUDIO,
+            source=models.TrackSource.MICROPHONE,
+            stereo=True,
+            disable_red=True,
+            disable_dtx=True,
+        )
         try:
-            peer = self._publisher = Peer(ice, "sendonly", on_closed=lambda: self._lose("the mix is not heard"))
-            channel = peer.open_channel("_reliable")
-            peer.open_channel("_lossy", reliable=False)
-            track = rtc.AddTrackRequest(
-                cid=peer.track_id,
-                name=MIX,
-                type=models.TrackType.AUDIO,
-                source=models.TrackSource.MICROPHONE,
-                stereo=True,
-                disable_red=True,
-                disable_dtx=True,
-            )
-            await self._send(add_track=track)
-            await self._expected.wait()
-            await self._send(offer=rtc.SessionDescription(type="offer", sdp=await peer.offer()))
+            async with asyncio.timeout(_PUBLISH_TIMEOUT):
+                await self._send(add_track=track)
+                await self._expected.wait()
+                await self._send(offer=rtc.SessionDescription(type="offer", sdp=await peer.offer()))
             publication.carry(peer, partial(_send_payload, channel))
+        except TimeoutError:
+            self._refuse("LiveKit does not answer")
         except Exception as error:
             _log.exception("room %s: the mix cannot be published", self._place.name)
-            self._lose(repr(error))
+            self._refuse(repr(error))
+
+    def _refuse(self, reason: str) -> None:
+        """The mix is not published; the room is mixed all the same."""
+        self._roster.tell("refused", track=MIX, reason=reason)
 
     async def _send(self, **message: Any) -> None:
         if self._socket:
@@ -322,6 +336,11 @@ async def _hang_up(socket: ClientConnection) -> None:
         async with asyncio.timeout(_CLOSE_TIMEOUT):
             await socket.send(rtc.SignalRequest(leave=leave).SerializeToString())
             await socket.close()
+
+
+def _name(enum: Any, value: int) -> str:
+    """What a value is called, if it is known."""
+    return str(enum.Name(value)) if value in enum.values() else f"{enum.DESCRIPTOR.name} {value}"
 
 
 def _only_listens(participant: models.ParticipantInfo) -> bool:

@@ -1,12 +1,17 @@
 """What rooms of LiveKit are joined by, and made: tokens, and keys to mint them."""
 
 import secrets
+from typing import Final
 
+import aiohttp
 from livekit import api
 
 from audiomixer.rooms.base import NoRoomError, RoomError
 from audiomixer.rooms.place import Place
 from audiomixer.rooms.remote import LostError
+
+_BROKEN: Final = 500
+"""HTTP statuses from here on are the server's own trouble."""
 
 
 class LiveKitCredentials:
@@ -68,8 +73,10 @@ class LiveKitCredentials:
                     return
                 found = await livekit.room.list_rooms(api.ListRoomsRequest(names=[self._place.name]))
         except api.TwirpError as error:
+            if error.status >= _BROKEN:
+                raise LostError(f"LiveKit answered {error.status}: {error.message}") from error
             raise RoomError(f"room: LiveKit refused: {error.message}") from error
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, aiohttp.ClientError) as error:
             raise LostError(str(error) or type(error).__name__) from error
         if not found.rooms:
             raise NoRoomError(f"room: there is no {self._place.name!r}")

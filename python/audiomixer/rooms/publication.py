@@ -60,9 +60,11 @@ class Publication:
     def write(self, packets: Sequence[EncodedPacket]) -> None:
         """Sends packets."""
         peer = self._peer
-        if peer:
-            for packet in packets:
-                peer.media.send(packet.data, packet.pts)
+        if peer is None:
+            self._lost += len(packets)
+            return
+        for packet in packets:
+            peer.media.send(packet.data, packet.pts)
 
     def write_metadata(self, text: str, time: float) -> None:
         """Sends a payload."""

@@ -1,4 +1,10 @@
-"""A room on a server elsewhere: joined once for each mixer, and joined again for as long as it is there."""
+"""A room on a server elsewhere: joined once for each mixer, and joined again for as long as it is there.
+
+From joining until the end there is always one of two: a session, which alone tells the roster, or a pause until the
+next attempt. A session that is lost (`LostError`) is followed by another: at once if it has lasted, else after a pause
+that grows. Until the first attempt fails, what still comes from the lost one is heard. The stay ends when the room does
+(`last` returns), when a session is told that it may not join (`RoomError`), or by `quit`.
+"""
 
 import asyncio
 import contextlib
@@ -11,11 +17,14 @@ from audiomixer.bus import Bus
 from audiomixer.pacer import clock, process_pacer
 from audiomixer.rooms.base import RoomError, RoomEvent
 from audiomixer.rooms.roster import Roster
+from audiomixer.tasks import spawn
 
 _JOIN_TIMEOUT: Final = 10.0
 _PAUSES: Final = (0.25, 0.5, 1.0)
 _LONGEST_PAUSE: Final = 2.0
 """Seconds between two attempts to join again, in the end: a server that is back has its mixers within 5 s."""
+_LASTED: Final = 10.0
+"""Seconds after which a session was a good one."""
 _EVENTS: Final = 1000
 
 _log = logging.getLogger(__name__)
@@ -38,6 +47,9 @@ class Session(Protocol):
             RoomError: The room cannot be joined.
             LostError: Not now.
         """
+
+    def begin(self) -> None:
+        """Tells the roster, from now on, of those who are there; once it has joined."""
 
     async def last(self) -> str:
         """Waits until the room has ended for the mixer; gives the reason.
@@ -72,6 +84,8 @@ class RemoteRoom:
         self._make = make
         self._patient = patient
         self._session: Session | None = None
+        self._since: float | None = None
+        """When the room was joined the last time, if it has been."""
         self._staying: asyncio.Task[None] | None = None
 
     async def attach(self) -> None:
@@ -82,7 +96,7 @@ class RemoteRoom:
         """
         process_pacer().add(self.bus)
         try:
-            await self._join(again=False)
+            await self._join()
         except LostError as error:
             if not self._patient:
                 await self._close_bus()
@@ -93,34 +107,45 @@ class RemoteRoom:
             raise
         self._staying = asyncio.create_task(self._stay())
 
-    async def _join(self, *, again: bool) -> None:
+    async def _join(self) -> None:
         session = self._make(self._roster, self.bus)
         try:
             async with asyncio.timeout(_JOIN_TIMEOUT):
-                await session.join(again=again)
-        except TimeoutError:
-            await session.close()
-            raise LostError(f"no answer within {_JOIN_TIMEOUT:.0f} s") from None
-        except BaseException:
-            await session.close()
+                await session.join(again=self._since is not None)
+        except BaseException as error:
+            await _close(session)
+            if isinstance(error, TimeoutError):
+                raise LostError(f"no answer within {_JOIN_TIMEOUT:.0f} s") from None
+            if isinstance(error, Exception) and not isinstance(error, (RoomError, LostError)):
+                _log.exception("room %s: the server is not understood", self.name)
+                raise LostError(repr(error)) from error
             raise
         previous, self._session = self._session, session
+        self._since = clock()
         if previous:
-            await previous.close()
+            await _close(previous)
         self._roster.tell("joined")
+        session.begin()
 
     async def _stay(self) -> None:
         """Stays in the room until it ends."""
-        reason = ""
+        pauses, reason = _pauses(), None
         try:
-            while True:
+            while reason is None:
                 try:
-                    if self._session:
+                    if self._session is None:
+                        await self._join()
+                    else:
                         reason = await self._session.last()
-                        break
                 except LostError as error:
-                    self._roster.tell("reconnecting", reason=str(error))
-                await self._return()
+                    if self._session:
+                        self._roster.tell("reconnecting", reason=str(error))
+                        lasted = clock() - (self._since or 0.0) >= _LASTED
+                        pauses = _pauses() if lasted else pauses
+                        if lasted and await self._joined_at_once():
+                            continue
+                        await self._forget()
+                    await asyncio.sleep(next(pauses))
         except RoomError as error:
             reason = str(error)
         except Exception as error:
@@ -128,40 +153,33 @@ class RemoteRoom:
             reason = repr(error)
         await self._end(reason)
 
-    async def _return(self) -> None:
-        """Joins again. Until the first attempt fails, what still comes from the last session is heard."""
-        for pause in self._pauses():
-            try:
-                await self._join(again=True)
-                return
-            except LostError as error:
-                _log.debug("room %s: %s", self.name, error)
-                await self._close_session()
-                self._roster.clear()
-            await asyncio.sleep(pause)
-
-    def _pauses(self) -> Iterator[float]:
-        yield from _PAUSES
-        while True:
-            yield _LONGEST_PAUSE
+    async def _joined_at_once(self) -> bool:
+        try:
+            await self._join()
+        except LostError:
+            return False
+        return True
 
     async def quit(self) -> None:
         """The mixer leaves, and does not come back."""
-        if self._staying and not self._staying.done():
-            self._staying.cancel()
-            await asyncio.gather(self._staying, return_exceptions=True)
-            await self._end("the mixer has left")
+        staying, self._staying = self._staying, None
+        if staying:
+            was_over = staying.done()
+            staying.cancel()
+            await asyncio.gather(staying, return_exceptions=True)
+            if not was_over:
+                await self._end("the mixer has left")
 
     async def _end(self, reason: str) -> None:
-        await self._close_session()
-        self._roster.clear()
+        await self._forget()
         self._roster.tell("ended", reason=reason)
 
-    async def _close_session(self) -> None:
+    async def _forget(self) -> None:
+        """There is no session any more, and nobody that it told of."""
         session, self._session = self._session, None
         if session:
-            with contextlib.suppress(Exception):
-                await session.close()
+            await _close(session)
+        self._roster.clear()
 
     async def detach(self) -> None:
         """The mixer leaves, and its mix ends."""
@@ -171,3 +189,19 @@ class RemoteRoom:
     async def _close_bus(self) -> None:
         self.events.close()
         await asyncio.to_thread(process_pacer().remove, self.bus)
+
+
+def _pauses() -> Iterator[float]:
+    yield from _PAUSES
+    while True:
+        yield _LONGEST_PAUSE
+
+
+async def _close(session: Session) -> None:
+    """Closes it to the end, even if whoever wants it is cancelled."""
+
+    async def close() -> None:
+        with contextlib.suppress(Exception):
+            await session.close()
+
+    await asyncio.shield(spawn(close()))

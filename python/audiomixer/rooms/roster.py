@@ -1,6 +1,7 @@
 """Who is in a room elsewhere, with which audio tracks, as signalling tells; kept in step with a mixer."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -43,6 +44,10 @@ class Roster:
         self._mixer = mixer
         self._events = events
         self._members: dict[str, _Member] = {}
+        self._present: Counter[str] = Counter()
+        """How many members there are of each identity."""
+        self._sources: dict[str, Participant] = {}
+        """By track."""
 
     def tell(self, what: What, identity: str = "", track: str = "", reason: str = "") -> None:
         """Publishes an event."""
@@ -52,26 +57,24 @@ class Roster:
 
     def source(self, track: str) -> Participant | None:
         """What the audio of a track goes to, if there is one."""
-        for member in self._members.values():
-            if found := member.tracks.get(track):
-                return found.source
-        return None
+        return self._sources.get(track)
 
     def update(self, key: str, identity: str, tracks: Mapping[str, bool | None]) -> None:
         """A participant is there, newly or still.
 
         Args:
             key: Names the participant.
-            identity: Whom the metadata tells of; what is too long for it is cut.
+            identity: Whom the metadata tells of; what is too long for it is cut, what cannot be printed replaced.
             tracks: All audio tracks, and whether each is muted: None if that is not signalled.
         """
-        identity = identity.encode()[:_LONGEST_IDENTITY].decode(errors="ignore") or key
+        identity = _printable(identity)[:_LONGEST_IDENTITY].decode(errors="ignore") or key
         member = self._members.get(key)
         if member and member.identity != identity:
             self.remove(key)
             member = None
         if member is None:
-            if not self._is_here(identity):
+            self._present[identity] += 1
+            if self._present[identity] == 1:
                 self._mixer.add_participant(identity)
                 self.tell("participant-joined", identity)
             member = self._members[key] = _Member(identity)
@@ -84,6 +87,7 @@ class Roster:
         track = member.tracks.get(name)
         if track is None:
             track = member.tracks[name] = _Track(self._mixer.add_track(member.identity), None)
+            self._sources[name] = track.source
             self.tell("published", member.identity, name)
         if track.muted is not muted:
             if muted or track.muted:
@@ -99,6 +103,7 @@ class Roster:
 
     def _unpublish(self, member: _Member, name: str) -> None:
         self._mixer.remove_track(member.tracks.pop(name).source)
+        self._sources.pop(name, None)
         self.tell("unpublished", member.identity, name)
 
     def remove(self, key: str) -> None:
@@ -109,7 +114,9 @@ class Roster:
         for track in list(member.tracks):
             self._unpublish(member, track)
         del self._members[key]
-        if not self._is_here(member.identity):
+        self._present[member.identity] -= 1
+        if not self._present[member.identity]:
+            del self._present[member.identity]
             self._mixer.remove_participant(member.identity)
             self.tell("participant-left", member.identity)
 
@@ -131,5 +138,6 @@ class Roster:
         for key in list(self._members):
             self.remove(key)
 
-    def _is_here(self, identity: str) -> bool:
-        return any(member.identity == identity for member in self._members.values())
+
+def _printable(text: str) -> bytes:
+    return "".join(character if character.isprintable() else "\ufffd" for character in text).encode()

@@ -5,7 +5,7 @@ What the service asks of an engine is narrow on purpose: start a job, end an out
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from audiomixer.mixer import AudioMixer
@@ -32,8 +32,8 @@ class Job:
 
     sid: str
     """Of its MediaProcessor."""
-    room: str | None
-    """URL of its room; None to be in none."""
+    room: str | None = field(repr=False)
+    """URL of its room, maybe with credentials; None to be in none."""
     identity: str
     outputs: tuple[str, ...]
     """SIDs of PlayerStreamers, and URLs."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 _SECRET: Final = re.compile(
-    r"((?:[?&#]|\b)(?:token|password|secret)=)[^&\s'\"]+|(://)[^/@\s]+@|eyJ[\w-]+\.[\w-]+\.[\w-]+"
+    r"((?:[?&#]|\b)(?:\w*token|password|\w*secret|\w*_key|pin)=)[^&\s'\"]+|(://)[^/@\s]+@|eyJ[\w-]+\.[\w-]+\.[\w-]+"
 )
 
 

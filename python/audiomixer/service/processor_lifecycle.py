@@ -262,7 +262,7 @@ class ProcessorLifecycle:
             except RoomError as error:
                 # As if there were none: it starts, and is in no room.
                 _log.warning("no room: %s", error, extra={"sid": processor.sid})
-                await self._exit(run)
+                await self._room_over(run, joined=False)
                 room, job = None, replace(job, room=None)
                 await self._engine.start(job)
         except OutputError as error:
@@ -280,12 +280,18 @@ class ProcessorLifecycle:
     async def _leave_room(self, sid: str, run: _Run) -> None:
         """It is in its room no more, at the latest when it ends."""
         self._engine.leave_room(sid)
-        await self._exit(run)
-
-    async def _exit(self, run: _Run) -> None:
         if run.room:
             room, run.room = run.room, None
-            await self._rooms.exit(room, run.participant)
+            self._rooms.exit(room, run.participant)
+
+    async def _room_over(self, run: _Run, *, joined: bool) -> None:
+        """Its room elsewhere has ended, or was not there."""
+        if run.room:
+            room, run.room = run.room, None
+            try:
+                await self._rooms.over(room, run.participant, joined=joined)
+            except OperationalError:
+                _log.exception("a room has to be completed later", extra={"sid": room})
 
     def _room_completed(self, room: str) -> None:
         """Nobody is in the room any more: who is on its server leaves."""
@@ -300,7 +306,7 @@ class ProcessorLifecycle:
         if run is None or run.room is None:
             return
         if event.what == "ended":
-            spawn(self._exit(run))
+            spawn(self._room_over(run, joined=True))
         else:
             self._rooms.told(run.room, run.participant, event)
 

@@ -62,6 +62,8 @@ class _Live:
     present: set[str] = field(default_factory=set)
     told: dict[str, _Told] = field(default_factory=dict)
     """Participants elsewhere, by identity."""
+    by_the_way: bool = False
+    """Whether it was made for who joined first, and not by order."""
     joining: int = 0
     """Those who have been admitted, and are not present yet."""
 
@@ -204,15 +206,21 @@ class RoomLifecycle:
             return None
         return room, self._add(room, identity)
 
-    async def exit(self, room_sid: str, participant: str) -> None:
-        """A mixer leaves, unless it has left. A room elsewhere that none is in any more is over, as far as is known."""
+    def exit(self, room_sid: str, participant: str) -> None:
+        """A mixer leaves, unless it has left."""
         self._drop(room_sid, participant)
         live = self._live.get(room_sid)
-        if live is None:
-            return
-        for identity in list(live.told):
-            self._untell(room_sid, live, identity, participant)
-        if self._office.settings.elsewhere and not live.present:
+        for identity in list(live.told) if live else ():
+            self._untell(room_sid, participant, identity)
+
+    async def over(self, room_sid: str, participant: str, *, joined: bool) -> None:
+        """A room elsewhere has ended, or was not there, as a mixer says, who leaves.
+
+        If no other mixer is in it, it is completed; but one that was made by order may still be joined.
+        """
+        self.exit(room_sid, participant)
+        live = self._live.get(room_sid)
+        if live and not live.present and (joined or live.by_the_way):
             await self.complete(room_sid)
 
     def told(self, room_sid: str, by: str, event: RoomEvent) -> None:
@@ -227,11 +235,13 @@ class RoomLifecycle:
             else:
                 live.told[event.identity] = _Told(self._add(live.room, event.identity), {by})
         elif event.what == "participant-left":
-            self._untell(room_sid, live, event.identity, by)
+            self._untell(room_sid, by, event.identity)
 
-    def _untell(self, room_sid: str, live: _Live, identity: str, by: str) -> None:
-        told = live.told.get(identity)
-        if told:
+    def _untell(self, room_sid: str, by: str, identity: str) -> None:
+        """A mixer tells of a participant no more."""
+        live = self._live.get(room_sid)
+        told = live.told.get(identity) if live else None
+        if live and told:
             told.by.discard(by)
             if not told.by:
                 del live.told[identity]
@@ -306,7 +316,9 @@ class RoomLifecycle:
         may_be = self._office.settings.room_creation or self._office.settings.elsewhere
         if room is None and may_be and not _is_sid(name):
             try:
-                return await self.create(RoomOrder(name))
+                room = await self.create(RoomOrder(name))
+                self._live[room.sid].by_the_way = True
+                return room
             except ApiError as error:
                 if error.code == ROOM_EXISTS:
                     return await self.find(name)

@@ -207,7 +207,8 @@ class Settings(BaseSettings):
         Raises:
             ValueError: It is nowhere.
         """
-        named = Place.parse(room if re.match(r"local:|[a-z]+\+wss?://", room) else place_url(self.rooms, room))
+        is_url = room.startswith("local:") or "://" in room
+        named = Place.parse(room if is_url else place_url(self.rooms, room))
         names = (name for name in type(self).model_fields if name.startswith(f"{named.kind}_"))
         return named.with_defaults({name.removeprefix(f"{named.kind}_"): getattr(self, name) for name in names})
 

@@ -21,6 +21,8 @@ from audiomixer.pacer import clock
 
 _PATIENCE: Final = 0.5
 """Seconds that a connection waits for STUN and TURN servers."""
+_PATIENCE_ELSEWHERE: Final = 1.5
+"""The same for a connection to a server elsewhere, which lasts: TURN over TLS takes several round trips."""
 _PROBE_INTERVAL: Final = 10.0
 _PROBE_TIMEOUT: Final = 2.0
 _AVOIDED: Final = 60.0
@@ -43,6 +45,11 @@ class IceServer:
     tls: bool = False
     username: str | None = None
     password: str | None = None
+
+    @property
+    def way(self) -> tuple[str, str, bool]:
+        """What kind it is, and how it is reached."""
+        return self.kind, self.transport, self.tls
 
     @classmethod
     def parse(cls, url: str, username: str | None = None, password: str | None = None) -> "IceServer":
@@ -73,8 +80,9 @@ class Ice:
         addresses: The addresses of this machine to be reached on.
         announced: A public address that a router translates to them, port by port (1:1 NAT).
         ports: The UDP ports to use; any if None.
-        servers: STUN and TURN servers, of each kind at most one. Only those that answer are asked, and none is waited
-            for longer than half a second.
+        servers: STUN and TURN servers, of each kind at most one, or one for each way to reach it. Only those that
+            answer are asked.
+        patience: Seconds for which they are waited for.
 
     Raises:
         ValueError: An address, the ports or the servers are none.
@@ -87,27 +95,34 @@ class Ice:
         announced: str | None = None,
         ports: range | None = None,
         servers: Sequence[IceServer] = (),
+        patience: float = _PATIENCE,
     ) -> None:
         for address in [*addresses, *([announced] if announced else [])]:
             ipaddress.ip_address(address)
-        kinds = [server.kind for server in servers]
-        if len(kinds) != len(set(kinds)):
-            raise ValueError("servers: expected at most one STUN and one TURN server")
+        if len(servers) != len({server.way for server in servers}):
+            raise ValueError("servers: expected at most one STUN server, and one TURN server by UDP, TCP and TLS each")
         self.addresses = list(addresses)
         self.announced = announced
         self.ports = ports
         self.servers = list(servers)
+        self.patience = patience
         self._down: set[IceServer] = set()
         self._failed: dict[IceServer, float] = {}
         """When a server that answers has refused a connection, or was too slow for it."""
 
     def with_servers(self, servers: Sequence[IceServer]) -> "Ice":
-        """The same, and the first of these STUN and TURN servers where it has none of its own."""
-        chosen = list(self.servers)
-        for server in servers:
-            if all(server.kind != other.kind for other in chosen):
-                chosen.append(server)
-        return Ice(self.addresses, announced=self.announced, ports=self.ports, servers=chosen)
+        """The same for one connection to a server elsewhere, with the first of these servers of each kind and way.
+
+        Its own servers come first.
+        """
+        chosen = {server.way: server for server in reversed([*self.servers, *servers])}
+        return Ice(
+            self.addresses,
+            announced=self.announced,
+            ports=self.ports,
+            servers=list(chosen.values()),
+            patience=_PATIENCE_ELSEWHERE,
+        )
 
     def restrict(self, connection: aioice.Connection) -> None:
         """Has a connection gather here, instead of everywhere."""
@@ -158,7 +173,7 @@ class Ice:
         }
         if not asked:
             return candidates
-        done, pending = await asyncio.wait(asked, timeout=_PATIENCE)
+        done, pending = await asyncio.wait(asked, timeout=self.patience)
         for task in pending:
             task.cancel()
             self._fail(asked[task], TimeoutError())

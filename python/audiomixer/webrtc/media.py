@@ -5,8 +5,8 @@ what is sent is encrypted and sent. Both happen in Rust (`Inlet`, `Outlet`), and
 parsers and decoder threads do. Everything that is no RTP goes back to aiortc. Where there is no such socket (behind a
 TURN server, or from an address that has changed) datagrams take the way through aiortc's sockets.
 
-Only this module, `peer`, `rtcp` and `ice` know private names of aiortc and aioice, which are pinned to a minor version;
-`tests/webrtc/test_media.py` fails when the names move.
+Only this module, `connection`, `peer`, `rtcp` and `ice` know private names of aiortc and aioice, which are pinned to a
+minor version; `tests/webrtc/test_media.py` fails when the names move.
 """
 
 import asyncio

@@ -29,12 +29,12 @@ class Subscriber(Connection):
         self._taken = 0
         """Transceivers whose media is out of aiortc's hands."""
 
-    async def answer(self, offer: str, participants: Mapping[str, Participant]) -> str:
+    async def answer(self, offer: str, participants: Callable[[], Mapping[str, Participant]]) -> str:
         """Answers an SDP offer, with all candidates in it. To be called for one offer after the other.
 
         Args:
             offer: All there is to receive from now on.
-            participants: Who is heard from which section, by its identification tag (RFC 8843).
+            participants: Tells, when asked, who is heard from which section, by its identification tag (RFC 8843).
 
         Raises:
             ValueError: The offer is no SDP.
@@ -59,7 +59,7 @@ class Subscriber(Connection):
         if first:
             self._restrict()
         # What comes from now on may be somebody else's in the same place.
-        self.route(participants)
+        self.route(participants())
         await self._pc.setLocalDescription()
         if first:
             self._expect()

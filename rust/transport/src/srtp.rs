@@ -18,7 +18,7 @@ const FIXED_HEADER: usize = 12;
 /// Packets that come so much later than the newest are not told from replays.
 const WINDOW: u64 = 128;
 /// So many streams of one sender are kept apart: a large room's. Then the one that was silent longest is forgotten.
-const STREAMS: usize = 256;
+const STREAMS: usize = 1024;
 
 type Counter = ctr::CtrCore<Aes128, ctr::flavors::Ctr128BE>;
 
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn streams_are_kept_apart_up_to_a_bound() {
         let mut receiver = Receiver::new(&MASTER);
-        for ssrc in 0..1000 {
+        for ssrc in 0..2000 {
             let mut packet = packet(ssrc as u16, ssrc, b"x");
             Sender::new(&MASTER).protect(&mut packet);
             assert!(receiver.unprotect(&mut packet).is_some());
@@ -300,7 +300,7 @@ mod tests {
         let (mut sender, mut receiver) = (Sender::new(&MASTER), Receiver::new(&MASTER));
         let mut first = protected(&mut sender, 0, b"x");
         assert!(receiver.unprotect(&mut first.clone()).is_some());
-        for other in 2..1000 {
+        for other in 2..2000 {
             let mut packet = packet(0, other, b"x");
             Sender::new(&MASTER).protect(&mut packet);
             assert!(receiver.unprotect(&mut packet).is_some());
