@@ -77,7 +77,7 @@ async def test_lost_and_joined_again() -> None:
         stay.sessions[0].over.set_exception(LostError("gone"))
         await asyncio.sleep(0.2)
         assert there(stay) == []
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(2.3)
         assert [session.again for session in stay.sessions] == [False, True, True, True]
         assert there(stay) == ["alice"]
     assert stay.told[2:] == [
