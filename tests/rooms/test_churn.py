@@ -59,7 +59,7 @@ async def judge(mixer: AudioMixer, wrong: list[str]) -> None:
         if np.sqrt(np.mean(heard**2)) > AMPLITUDE / 10:
             frequency = await asyncio.to_thread(loudest, heard)
             if abs(frequency - tone_of(int(frame.identity))) > 20:
-                wrong.append(f"{frame.identity} at {frequency:.0f} Hz")
+                wrong.append(f"{frame.time:.1f} s: {frame.identity} at {frequency:.0f} Hz, {np.sqrt(np.mean(heard**2)):.3f}")
 
 
 @pytest.mark.timeout(1200)
@@ -112,5 +112,5 @@ async def test_nobody_is_taken_for_another_and_nothing_is_left(server: Server, p
         await asyncio.sleep(0.1)
     print(f"\n{changes} changes among {most} in {seconds:.0f} s, {late} of {rounds} ticks late", flush=True)
     assert left == []
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
     assert late <= 0.01 * rounds, "what else this machine does is not forbidden"
