@@ -59,7 +59,9 @@ async def judge(mixer: AudioMixer, wrong: list[str]) -> None:
         if np.sqrt(np.mean(heard**2)) > AMPLITUDE / 10:
             frequency = await asyncio.to_thread(loudest, heard)
             if abs(frequency - tone_of(int(frame.identity))) > 20:
-                wrong.append(f"{frame.time:.1f} s: {frame.identity} at {frequency:.0f} Hz, {np.sqrt(np.mean(heard**2)):.3f}")
+                wrong.append(
+                    f"{frame.time:.1f} s: {frame.identity} at {frequency:.0f} Hz, {np.sqrt(np.mean(heard**2)):.3f}"
+                )
 
 
 @pytest.mark.timeout(1200)

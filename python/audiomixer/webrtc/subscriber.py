@@ -1,18 +1,19 @@
 """A connection that receives many audio streams, which come and go: what SFUs offer their subscribers."""
 
-import re
 from collections.abc import Callable, Mapping
 
 from aiortc import RTCDataChannel, RTCSessionDescription
-from aiortc.sdp import SessionDescription
 
 from audiomixer._core import Intake, Participant
-from audiomixer.webrtc.connection import Connection, with_opus_parameters
+from audiomixer.webrtc.connection import Connection
 from audiomixer.webrtc.ice import Ice
+from audiomixer.webrtc.sections import Section, answer_all, excerpt, split
 
 
 class Subscriber(Connection):
     """A connection that the other side offers, again and again, with one section for each stream.
+
+    aiortc is shown the section of data channels and the first of audio, which have the transport of all others.
 
     Args:
         ice: Where it is offered.
@@ -25,9 +26,9 @@ class Subscriber(Connection):
         self._ssrcs: dict[str, int] = {}
         """Of the last offer, by its section."""
         self._routes: dict[int, Participant] = {}
-        self._negotiated = False
-        self._taken = 0
-        """Transceivers whose media is out of aiortc's hands."""
+        self._first: str | None = None
+        """The section of audio that aiortc knows."""
+        self._version = 0
 
     async def answer(self, offer: str, participants: Callable[[], Mapping[str, Participant]]) -> str:
         """Answers an SDP offer, with all candidates in it. To be called for one offer after the other.
@@ -40,31 +41,33 @@ class Subscriber(Connection):
             ValueError: The offer is no SDP.
             aiortc.exceptions.InvalidStateError: The connection has ended.
         """
-        if self._negotiated:
+        if self._version:
             # What is negotiated while it comes about, aiortc would not start to receive.
             await self._settled.wait()
-        offer = _without_rejected(offer)
-        description = SessionDescription.parse(offer)
-        audio = [m for m in description.media if m.kind == "audio"]
-        self._ssrcs = {m.rtp.muxId: m.ssrc[0].ssrc for m in audio if m.ssrc and m.direction in {"sendonly", "sendrecv"}}
-        await self._pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
-        transceivers = self._pc.getTransceivers()
-        for transceiver in transceivers[self._taken :]:
-            if transceiver.kind == "audio":
-                self.media.take_over(transceiver)
-            else:
-                transceiver.direction = "inactive"
-        self._taken = len(transceivers)
-        first, self._negotiated = not self._negotiated, True
-        if first:
-            self._restrict()
+        session, sections = split(offer)
+        if self._first is None:
+            await self._negotiate(session, sections)
+        self._version += 1
+        streams = [section for section in sections if section.kind == "audio" and section.sends]
+        self._ssrcs = {section.mid: section.ssrc for section in streams if section.ssrc is not None}
         # What comes from now on may be somebody else's in the same place.
         self.route(participants())
+        return answer_all(sections, self._pc.localDescription.sdp, self._version)
+
+    async def _negotiate(self, session: str, sections: list[Section]) -> None:
+        """Has aiortc connect, and receive once there is audio."""
+        audio = next((s.mid for s in sections if s.kind == "audio" and s.sends and s.opus is not None), None)
+        shown = [section for section in sections if section.kind == "application" or section.mid == audio]
+        await self._pc.setRemoteDescription(RTCSessionDescription(excerpt(session, shown), "offer"))
+        for transceiver in self._pc.getTransceivers():
+            self.media.take_over(transceiver)
+        if not self._version:
+            self._restrict()
         await self._pc.setLocalDescription()
-        if first:
+        if not self._version:
             self._expect()
-            await self._add_candidates()
-        return with_opus_parameters(self._pc.localDescription.sdp)
+        await self._add_candidates()
+        self._first = audio
 
     def route(self, participants: Mapping[str, Participant]) -> None:
         """Says who is heard from which section of the last offer; nobody from those that are not mentioned."""
@@ -75,11 +78,6 @@ class Subscriber(Connection):
             if self._routes.get(ssrc) is not participant:
                 self.media.inlet.route(ssrc, participant)
         self._routes = wanted
-
-
-def _without_rejected(offer: str) -> str:
-    """Makes rejected sections inactive ones: aiortc fails where it cannot connect to each."""
-    return re.sub(r"^m=audio 0 ", "m=audio 9 ", offer, flags=re.MULTILINE)
 
 
 def _ignore(channel: RTCDataChannel) -> None:
