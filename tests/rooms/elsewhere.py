@@ -62,11 +62,11 @@ class Ear:
         heard = self.last[-round(seconds * SAMPLE_RATE) :, 0]
         return level_at(heard, frequency) if len(heard) else 0.0
 
-    async def until(self, holds: Callable[[], bool], seconds: float) -> float:
+    async def until(self, holds: Callable[[], bool], seconds: float, what: str = "") -> float:
         """How long it took."""
         began = time.monotonic()
         while not holds():
-            assert time.monotonic() - began < seconds, (self.volumes, self.events[-10:])
+            assert time.monotonic() - began < seconds, (what, self.volumes, self.events[-10:])
             await asyncio.sleep(0.01)
         return time.monotonic() - began
 
