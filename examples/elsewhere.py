@@ -8,6 +8,7 @@ import asyncio
 import sys
 
 from audiomixer import AudioMixer
+from audiomixer.rooms.base import RoomError
 
 
 async def main(room: str, seconds: float | None = None) -> None:
@@ -27,4 +28,11 @@ async def print_events(mixer: AudioMixer) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    try:
+        asyncio.run(main(sys.argv[1]))
+    except (ValueError, RoomError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        pass  # The recording is complete.

@@ -4,6 +4,7 @@ python janus_speakers.py ws://127.0.0.1:8188 1234
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 import sys
@@ -40,8 +41,11 @@ async def speak(url: str, room: int, name: str) -> None:
             answer = await ask(**message, body={"request": "publish"}, jsep=offer)
             await connection.setRemoteDescription(RTCSessionDescription(**answer["jsep"]))
             while True:
-                await asyncio.sleep(20)
                 await socket.send(json.dumps({"janus": "keepalive", "transaction": "k", **session}))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(20):
+                        async for _ in socket:  # What happens in the room.
+                            pass
 
 
 async def main(url: str, room: int) -> None:

@@ -119,8 +119,8 @@ async def mix_command(
         str,
         typer.Option(
             envvar="AUDIOMIXER_ROOM",
-            help="Room to mix: local:NAME, which is hosted here, livekit+ws(s)://HOST/ROOM, janus+ws(s)://HOST/ROOM. "
-            "Credentials are in its query (?token=…), or in the environment, as for the service.",
+            help="Room to mix: NAME or local:NAME, which is hosted here, livekit+ws(s)://HOST/ROOM or "
+            "janus+ws(s)://HOST/ROOM. Credentials are in its query (?token=…), or the environment, as for the service.",
         ),
     ],
     output: Annotated[

@@ -87,6 +87,27 @@ async def test_the_mix_is_published_in_its_room(server: LiveKit, room: str) -> N
     await listener.leave()
 
 
+async def test_a_token_that_may_not_publish(server: LiveKit, room: str) -> None:
+    """It is told, and the room is mixed all the same."""
+    mixer = AudioMixer(f"livekit+{server.url}/{room}?token={token('bot', room, speaks=False)}", publish=True)
+    ear = Ear(mixer)
+    async with mixer, speaking(server, room, "alice"):
+        await ear.until(lambda: "refused" in ear.events, 12)
+        await ear.until(lambda: ear.level(TONES["alice"]) > 0.19, 5)
+    await ear.close()
+
+
+async def test_a_mixer_that_is_removed(server: LiveKit, room: str) -> None:
+    """It does not come back."""
+    async with mixing(server, room, publish=True) as ear, speaking(server, room, "alice"):
+        await ear.until(lambda: ear.level(TONES["alice"]) > 0.19, 5)
+        async with server.api() as client:
+            await client.room.remove_participant(api.RoomParticipantIdentity(room=room, identity="audio-mixer-v2"))
+        await ear.until(lambda: ear.events[-1] == "ended", 3)
+        await asyncio.sleep(1)
+        assert ear.volumes == {}
+
+
 async def test_nobody_sees_a_mixer_and_it_keeps_no_room_open(server: LiveKit, room: str) -> None:
     async with server.api() as client:
         timeouts = api.CreateRoomRequest(name=room, empty_timeout=1, departure_timeout=1)
@@ -112,8 +133,11 @@ async def test_tokens(server: LiveKit, room: str) -> None:
     async with AudioMixer(url), speaking(server, room, "alice") as (alice,):
         assert [other.identity for other in alice.room.remote_participants.values()] == ["bot"]
     for bad in ("nonsense", token("bot", "another")[:-2]):
-        with pytest.raises(RoomError, match=f"'{room}' cannot be joined: LiveKit answered 401"):
+        with pytest.raises(RoomError, match=f"'{room}' cannot be joined: LiveKit answered 401") as caught:
             await AudioMixer(f"livekit+{server.url}/{room}?token={bad}").start()
+        assert bad.split(".")[0] not in str(caught.value)
+    with pytest.raises(RoomError, match=f"the token is for '{room}', not 'another'"):
+        await AudioMixer(f"livekit+{server.url}/another?token={token('bot', room)}").start()
     with pytest.raises(ValueError, match="^room: expected a token, or an api_key and its api_secret"):
         AudioMixer(f"livekit+{server.url}/{room}")
 

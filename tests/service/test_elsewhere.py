@@ -69,6 +69,9 @@ async def test_a_room_there_is_mixed(api: Api, server: Server, room: str) -> Non
     async with speaking(server, room, "alice", "bob") as (alice, _):
         await until_heard(api, streamer, {"alice", "bob"})
         await until_connected(api, room, {"audio-mixer-v2", "alice", "bob"})
+        metrics = (await api.client.get(f"{api.url}/metrics")).text
+        received = next(line for line in metrics.splitlines() if 'fate="received"' in line)
+        assert float(received.split()[-1]) > 20
         await alice.leave()
         await until_connected(api, room, {"audio-mixer-v2", "bob"})
         completed = await api.post(f"Rooms/{room}", 200, Status="completed")
@@ -127,6 +130,18 @@ async def test_a_service_that_comes_back(server: Server, tmp_path: Path, room: s
         await until_heard(api, streamer, {"alice"})
 
 
+async def test_a_server_that_is_out_of_reach_is_waited_for(api: Api, server: Server, room: str) -> None:
+    server.kill()
+    try:
+        streamer = await api.streamer()
+        assert (await api.processor(room, streamer))["status"] == "started"
+    finally:
+        server.start()
+    await asyncio.sleep(3)
+    async with speaking(server, room, "alice"):
+        await until_heard(api, streamer, {"alice"})
+
+
 async def test_nobody_joins_here(api: Api, room: str) -> None:
     token = api.token("alice")
     headers = {"Content-Type": "application/sdp", "Authorization": f"Bearer {token}"}
@@ -134,6 +149,12 @@ async def test_nobody_joins_here(api: Api, room: str) -> None:
         refused = await client.post(api.whip(room), headers=headers, content="v=0")
     assert refused.status_code == 404
     assert "rooms are elsewhere" in refused.json()["message"]
+
+
+@pytest.mark.parametrize("given", [{}, {"livekit_api_key": KEY}, {"janus_pin": "1"}])
+def test_rooms_of_livekit_need_a_key(given: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="rooms: expected livekit_api_key and livekit_api_secret"):
+        Settings(rooms="livekit+wss://example.com", **given)
 
 
 @pytest.mark.parametrize("rooms", ["livekit+http://example.com", "livekit:", "zoom+wss://example.com", "janus+wss://"])

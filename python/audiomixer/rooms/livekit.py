@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, Final
@@ -36,6 +37,8 @@ _BACKLOG: Final = 16 * 1024
 _OFFERS: Final = 8
 """Offers that may wait; a server waits for each answer, and who makes more is not LiveKit."""
 _PROTOCOL: Final = 16
+_TOKEN: Final = re.compile(r"eyJ[\w.-]+")
+_LONGEST_PROBLEM: Final = 300
 _PUBLISH_TIMEOUT: Final = 10.0
 _LARGEST_MESSAGE: Final = 16 * 2**20
 _CLOSE_TIMEOUT: Final = 1.0
@@ -119,6 +122,8 @@ class LiveKitSession:
         if first.WhichOneof("message") != "join":
             raise LostError(f"LiveKit began with {first.WhichOneof('message')}")
         self._joined = first.join
+        if first.join.room.name != self._place.name:
+            raise RoomError(f"room: the token is for {first.join.room.name!r}, not {self._place.name!r}")
 
     async def _connect(self) -> ClientConnection:
         url = f"{self._place.server}/rtc?protocol={_PROTOCOL}&auto_subscribe=0&sdk=go"
@@ -127,7 +132,8 @@ class LiveKitSession:
             return await connect(url, additional_headers=headers, max_size=_LARGEST_MESSAGE)
         except websockets.InvalidStatus as error:
             status, body = error.response.status_code, bytes(error.response.body or b"").decode(errors="replace")
-            problem = f"LiveKit answered {status}: {body.strip()[:200]}"
+            # It repeats the token that it does not like.
+            problem = f"LiveKit answered {status}: {_TOKEN.sub('…', body).strip()[:_LONGEST_PROBLEM]}"
             if status == 404 and "room" in body:  # Else it is some proxy's, before a server that starts.
                 raise NoRoomError(f"room: there is no {self._place.name!r}: {problem}") from error
             if status in {401, 403}:
@@ -303,7 +309,7 @@ class LiveKitSession:
 
     def _refuse(self, reason: str) -> None:
         """The mix is not published; the room is mixed all the same."""
-        self._roster.tell("refused", track=MIX, reason=reason)
+        self._roster.tell("refused", track=MIX, reason=f"the mix cannot be published: {reason}")
 
     async def _send(self, **message: Any) -> None:
         if self._socket:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from audiomixer.rooms.base import Room
 from audiomixer.rooms.local import LocalRooms
-from audiomixer.rooms.place import Place
+from audiomixer.rooms.place import Place, check_extra
 from audiomixer.rooms.publication import Publication
 from audiomixer.rooms.remote import MakeSession, RemoteRoom
 from audiomixer.webrtc.ice import Ice, addresses_of
@@ -40,11 +40,9 @@ def room_maker(
         raise ValueError(f"publish: expected a room of LiveKit, not {place.kind}:")
     if place.kind == "local":
         return lambda: (rooms or LocalRooms()).open(place.name)
-    try:
-        make = _livekit if place.kind == "livekit" else _janus
-        session = make(place, identity, ice or Ice(addresses_of("0.0.0.0")), create, publication)  # noqa: S104
-    except ImportError as error:
-        raise ValueError(f"room: expected audiomixer[{place.kind}] to be installed: {error}") from error
+    check_extra(place.kind)
+    make = _livekit if place.kind == "livekit" else _janus
+    session = make(place, identity, ice or Ice(addresses_of("0.0.0.0")), create, publication)  # noqa: S104
     return lambda: RemoteRoom(place.name, session, patient=patient)
 
 

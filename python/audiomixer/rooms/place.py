@@ -1,5 +1,6 @@
 """URLs of rooms: `local:NAME`, `livekit+ws(s)://HOST/ROOM`, `janus+ws(s)://HOST/ROOM`."""
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
@@ -90,6 +91,22 @@ def check_server(server: str) -> Kind:
         ValueError: It names none.
     """
     return Place.parse(place_url(server, "room")).kind
+
+
+def check_extra(kind: Kind) -> None:
+    """Sees that the libraries are there for rooms of this kind.
+
+    Raises:
+        ValueError: They are not.
+    """
+    needed = ("livekit.api", "livekit.protocol", "websockets") if kind == "livekit" else ("websockets",)
+    for library in needed:
+        try:
+            found = importlib.util.find_spec(library)
+        except ImportError:
+            found = None
+        if found is None:
+            raise ValueError(f"room: expected audiomixer[{kind}] to be installed, there is no {library}")
 
 
 def _redacted(url: str) -> str:

@@ -9,6 +9,7 @@ that grows. Until the first attempt fails, what still comes from the lost one is
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
@@ -87,6 +88,10 @@ class RemoteRoom:
         self._since: float | None = None
         """When the room was joined the last time, if it has been."""
         self._staying: asyncio.Task[None] | None = None
+
+    def packets(self) -> Counter[str]:
+        """What happened to the packets of everybody so far: some of `Stats`, by their names."""
+        return self._roster.packets()
 
     async def attach(self) -> None:
         """The mixer joins.

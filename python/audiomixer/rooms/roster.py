@@ -10,6 +10,8 @@ from audiomixer._core import Mixer, Participant
 from audiomixer.broadcast import Broadcast
 from audiomixer.rooms.base import RoomEvent, What
 
+COUNTED: Final = ("received", "lost", "recovered", "concealed", "late")
+"""What of `Stats` is added up for all participants."""
 _LONGEST_IDENTITY: Final = 256
 
 _log = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ class Roster:
         """How many members there are of each identity."""
         self._sources: dict[str, Participant] = {}
         """By track."""
+        self._packets: Counter[str] = Counter()
+        """Of tracks that are gone."""
 
     def tell(self, what: What, identity: str = "", track: str = "", reason: str = "") -> None:
         """Publishes an event."""
@@ -58,6 +62,13 @@ class Roster:
     def source(self, track: str) -> Participant | None:
         """What the audio of a track goes to, if there is one."""
         return self._sources.get(track)
+
+    def packets(self) -> Counter[str]:
+        """What happened to the packets of all tracks there have been: some of `Stats`, by their names."""
+        totals = self._packets.copy()
+        for source in self._sources.values():
+            totals.update(_counts(source))
+        return totals
 
     def update(self, key: str, identity: str, tracks: Mapping[str, bool | None]) -> None:
         """A participant is there, newly or still.
@@ -102,7 +113,9 @@ class Roster:
             self.tell("skipped", member.identity, track, reason)
 
     def _unpublish(self, member: _Member, name: str) -> None:
-        self._mixer.remove_track(member.tracks.pop(name).source)
+        source = member.tracks.pop(name).source
+        self._mixer.remove_track(source)
+        self._packets.update(_counts(source))
         self._sources.pop(name, None)
         self.tell("unpublished", member.identity, name)
 
@@ -137,6 +150,11 @@ class Roster:
         """Everybody is gone."""
         for key in list(self._members):
             self.remove(key)
+
+
+def _counts(source: Participant) -> dict[str, int]:
+    stats = source.stats()
+    return {name: getattr(stats, name) for name in COUNTED}
 
 
 def _printable(text: str) -> bytes:

@@ -4,6 +4,7 @@ What the service asks of an engine is narrow on purpose: start a job, end an out
 """
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -13,6 +14,7 @@ from audiomixer.outputs.base import Output, OutputError
 from audiomixer.outputs.push import PushOutput
 from audiomixer.rooms.base import RoomEvent
 from audiomixer.rooms.local import LocalRoom
+from audiomixer.rooms.remote import RemoteRoom
 from audiomixer.service.outbound import ForbiddenError, Outbound
 from audiomixer.service.settings import Settings
 from audiomixer.service.streams import Stream, Streams
@@ -103,6 +105,8 @@ class LocalEngine:
         self._settings = settings
         self.on_room_event: OnRoomEvent = lambda sid, event: None
         self._prefix = prefix
+        self._packets: Counter[str] = Counter()
+        """Of mixers that have stopped."""
         self._mixers: dict[str, AudioMixer] = {}
         self._outputs: dict[str, dict[str, list[Output]]] = {}
 
@@ -153,8 +157,8 @@ class LocalEngine:
             audio_bitrate=job.audio_bitrate,
             identity=job.identity,
             create=self._settings.room_creation,
-            # What was in a room before the process ended comes back to it, sooner or later.
-            patient=job.interruptions > 0,
+            # Whether there is a room is looked for once; a server that is out of reach says nothing of that.
+            patient=True,
             rooms=self._streams.rooms,
             ice=self._settings.ice("0.0.0.0") if self._settings.elsewhere else None,  # noqa: S104
             first_sequence=job.first_sequence,
@@ -173,6 +177,11 @@ class LocalEngine:
         async for event in events:
             self.on_room_event(sid, event)
 
+    def packets(self) -> Counter[str]:
+        """What happened to packets in rooms elsewhere, of everybody so far; `concealed` is in seconds."""
+        rooms = [mixer.room for mixer in self._mixers.values()]
+        return sum((room.packets() for room in rooms if isinstance(room, RemoteRoom)), self._packets.copy())
+
     async def drop(self, sid: str, output: str) -> None:
         """Ends one output of a job."""
         mixer = self._mixers.get(sid)
@@ -189,6 +198,8 @@ class LocalEngine:
         for output in self._outputs.pop(sid):
             (self._streams.forget if to_resume else self._streams.retire)(output)
         await mixer.stop()
+        if isinstance(mixer.room, RemoteRoom):
+            self._packets += mixer.room.packets()
 
     def reserve(self, sid: str, limit: int) -> None:
         """Lets a job's payloads go on."""

@@ -31,7 +31,8 @@ class ServiceCollector(Collector):
         yield _gauge("media_processors", "MediaProcessors at work.", service.processors.running)
         yield _gauge("player_streamers", "PlayerStreamers that are fed.", len(streams))
         yield _gauge("listeners", "WebRTC listeners.", sum(stream.whep.listeners for stream in streams))
-        happened = service.rooms.packets()
+        here, elsewhere = service.rooms.packets(), service.engine.packets()
+        happened = {fate: number + elsewhere[fate] for fate, number in here.items()}
         yield _counter("concealed_seconds", "Audio made up for missing packets.", happened.pop("concealed"))
         packets = CounterMetricFamily("audiomixer_packets", "Packets of participants.", labels=["fate"])
         for fate, number in happened.items():

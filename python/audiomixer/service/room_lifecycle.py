@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from audiomixer._core import Stats
 from audiomixer.rooms.base import FullError, NoRoomError, RoomEvent
 from audiomixer.rooms.local import LocalRoom, LocalRooms, check_identity, check_name
+from audiomixer.rooms.roster import COUNTED
 from audiomixer.service.errors import ApiError
 from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, make_sid
 from audiomixer.service.records import Records
@@ -24,7 +25,6 @@ _log = logging.getLogger(__name__)
 
 ROOM_EXISTS: Final = 53113
 _MINUTE: Final = 60.0
-_COUNTED: Final[tuple[str, ...]] = ("received", "lost", "recovered", "concealed", "late")
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +297,7 @@ class RoomLifecycle:
     def left(self, room: LocalRoom, resource: str, stats: Stats) -> None:
         """A participant has left."""
         self._alarms.clear(resource)
-        self.totals.update({name: getattr(stats, name) for name in _COUNTED})
+        self.totals.update({name: getattr(stats, name) for name in COUNTED})
         found = self._participants.pop(resource, None)
         if found:
             self._drop(*found)
@@ -307,8 +307,8 @@ class RoomLifecycle:
         totals = Counter(self.totals)
         for room in self.local:
             for stats in room.stats().values():
-                totals.update({name: getattr(stats, name) for name in _COUNTED})
-        return {name: totals[name] for name in _COUNTED}
+                totals.update({name: getattr(stats, name) for name in COUNTED})
+        return {name: totals[name] for name in COUNTED}
 
     async def _find_or_create(self, name: str) -> Room | None:
         room = await self.find(name)

@@ -19,7 +19,7 @@ from pydantic_settings import (
 )
 
 from audiomixer.playback import PlaybackKey
-from audiomixer.rooms.place import Place, check_server, place_url
+from audiomixer.rooms.place import Place, check_extra, check_server, place_url
 from audiomixer.tokens import Keyring
 from audiomixer.webrtc.ice import Ice, IceServer, addresses_of
 
@@ -132,9 +132,14 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check(self) -> "Settings":
         try:
-            check_server(self.rooms)
+            kind = check_server(self.rooms)
         except ValueError:
             raise ValueError("rooms: expected local:, livekit+ws(s)://HOST or janus+ws(s)://HOST") from None
+        if kind != "local":
+            check_extra(kind)
+        given = self.place("room").parameters if kind == "livekit" else {}
+        if kind == "livekit" and "token" not in given and not (given.get("api_key") and given.get("api_secret")):
+            raise ValueError("rooms: expected livekit_api_key and livekit_api_secret, for rooms of LiveKit")
         self.public_url = self.public_url.rstrip("/")
         if self.public_url and not re.match(r"https?://[^/]", self.public_url):
             raise ValueError("public_url: expected http(s)://…")
