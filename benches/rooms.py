@@ -48,7 +48,7 @@ async def speak_in_livekit(stop: Connection, participants: int, url: str) -> Non
         await room.connect(url, token(str(n), _ROOM), rtc.RoomOptions(auto_subscribe=False))
         source = rtc.AudioSource(48_000, 1)
         track = rtc.LocalAudioTrack.create_audio_track("voice", source)
-        options = rtc.TrackPublishOptions(dtx=False, audio_encoding=rtc.AudioEncoding(max_bitrate=32_000))
+        options = rtc.TrackPublishOptions(dtx=False)
         await room.local_participant.publish_track(track, options)
         samples = (speech(_SPEAKERS[n % 3]) * 32767).astype(np.int16)
         tasks.append(asyncio.create_task(_feed(source, np.roll(samples, 48_000 * n))))
@@ -161,6 +161,8 @@ def contend(
     """CPU time per participant and second, in ms."""
     told, tell = multiprocessing.Pipe()
     process = in_process(mix, tell, contender, room, addresses, seconds)
+    if not told.poll(60 + seconds):
+        raise TimeoutError("nothing was measured")
     heard, share = told.recv()
     process.join()
     if heard < participants * 0.9:
@@ -172,6 +174,8 @@ def contend(
 def speakers(speak: Callable[..., Awaitable[None]], participants: int, url: str) -> Iterator[None]:
     stop, stopped = multiprocessing.Pipe()
     process = in_process(speak, stopped, participants, url)
+    if not stop.poll(60):
+        raise TimeoutError("the speakers did not join")
     stop.recv()
     try:
         yield
