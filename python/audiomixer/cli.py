@@ -25,6 +25,7 @@ from audiomixer.outputs.base import NamedOutput, OutputError
 from audiomixer.outputs.file import check_writable
 from audiomixer.rooms.base import RoomError
 from audiomixer.rooms.local import LocalRooms, OpenDoor
+from audiomixer.rooms.place import Place
 from audiomixer.service import logs, settings
 from audiomixer.service.demo import ROOM, demo
 from audiomixer.service.media import media_app
@@ -119,7 +120,7 @@ async def mix_command(
         str,
         typer.Option(
             envvar="AUDIOMIXER_ROOM",
-            help="Room to mix: NAME or local:NAME, which is hosted here, livekit+ws(s)://HOST/ROOM or "
+            help="Room to mix: local:NAME, which is hosted here, livekit+ws(s)://HOST/ROOM or "
             "janus+ws(s)://HOST/ROOM. Credentials are in its query (?token=…), or the environment, as for the service.",
         ),
     ],
@@ -159,7 +160,7 @@ async def mix_command(
     """Mixes a room into files, and to servers."""
     rooms = LocalRooms(Ice(addresses_of(host)), OpenDoor(Keyring({"": secret}) if secret else None))
     chosen = _load(None, None)
-    place = chosen.place(room)
+    place = chosen.with_credentials(Place.parse(room))
     mixer = AudioMixer(
         place,
         outputs=output or [],

@@ -161,5 +161,5 @@ def test_choices_that_are_none() -> None:
         with pytest.raises(ValueError, match="does not appear to be an IPv4 or IPv6 address"):
             Ice(**wrong)  # type: ignore[arg-type]
     server = IceServer("turn", "x", 1)
-    with pytest.raises(ValueError, match="at most one STUN and one TURN"):
+    with pytest.raises(ValueError, match="at most one STUN server, and one TURN server by"):
         Ice([], servers=[server, server])

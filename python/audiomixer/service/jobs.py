@@ -14,6 +14,7 @@ from audiomixer.outputs.base import Output, OutputError
 from audiomixer.outputs.push import PushOutput
 from audiomixer.rooms.base import RoomEvent
 from audiomixer.rooms.local import LocalRoom
+from audiomixer.rooms.place import Place
 from audiomixer.rooms.remote import RemoteRoom
 from audiomixer.service.outbound import ForbiddenError, Outbound
 from audiomixer.service.settings import Settings
@@ -152,7 +153,7 @@ class LocalEngine:
         outputs |= {url: [await self._push(url, job.audio_bitrate)] for url in job.outputs if url not in outputs}
         mixer = AudioMixer(
             # A room of its own, where nobody can come, if there is none to join.
-            self._settings.place(job.room) if job.room else LocalRoom("none"),
+            self._settings.with_credentials(Place.parse(job.room)) if job.room else LocalRoom("none"),
             outputs=[output for group in outputs.values() for output in group],
             audio_bitrate=job.audio_bitrate,
             identity=job.identity,

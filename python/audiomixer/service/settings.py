@@ -207,15 +207,13 @@ class Settings(BaseSettings):
         return self.rooms != "local:"
 
     def place(self, room: str) -> Place:
-        """Where a room is, by its name or its URL, with the credentials that are set.
+        """Where the room of this name is, as `rooms` says, with the credentials that are set."""
+        return self.with_credentials(Place.parse(place_url(self.rooms, room)))
 
-        Raises:
-            ValueError: It is nowhere.
-        """
-        is_url = room.startswith("local:") or "://" in room
-        named = Place.parse(room if is_url else place_url(self.rooms, room))
-        names = (name for name in type(self).model_fields if name.startswith(f"{named.kind}_"))
-        return named.with_defaults({name.removeprefix(f"{named.kind}_"): getattr(self, name) for name in names})
+    def with_credentials(self, place: Place) -> Place:
+        """The same place, with the credentials that are set for its kind."""
+        names = (name for name in type(self).model_fields if name.startswith(f"{place.kind}_"))
+        return place.with_defaults({name.removeprefix(f"{place.kind}_"): getattr(self, name) for name in names})
 
     def ice(self, host: str) -> Ice:
         """Where connections are offered, by a server that listens on `host`."""

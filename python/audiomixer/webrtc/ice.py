@@ -161,8 +161,16 @@ class Ice:
         self._mark_down(server, error)
 
     async def _gather(self, connection: Any, component: int) -> list[Candidate]:
-        protocols = [p for address in self.addresses if (p := await self._bind(connection, component, address))]
-        connection._protocols += protocols
+        protocols: list[aioice.ice.StunProtocol] = []
+        try:
+            for address in self.addresses:
+                protocols += await self._bind(connection, component, address)
+        finally:
+            # Whoever closes it closes these, unless that has happened already.
+            connection._protocols += protocols
+            if connection._closing:
+                for protocol in protocols:
+                    protocol.transport.close()
         candidates = [protocol.local_candidate for protocol in protocols]
         if self.announced:
             candidates += [_translated(host, self.announced) for host in candidates if _can_be(host, self.announced)]
@@ -187,8 +195,8 @@ class Ice:
                 connection._protocols.append(relay)
         return candidates
 
-    async def _bind(self, connection: Any, component: int, address: str) -> aioice.ice.StunProtocol | None:
-        """A socket at `address`, at a port of the range."""
+    async def _bind(self, connection: Any, component: int, address: str) -> list[aioice.ice.StunProtocol]:
+        """A socket at `address`, at a port of the range; none, if all are taken."""
         loop = asyncio.get_running_loop()
         ports, first = self.ports or range(1), random.randrange(len(self.ports or range(1)))  # noqa: S311
         for port in [*ports[first:], *ports[:first]]:
@@ -208,9 +216,9 @@ class Ice:
                 port=bound,
                 type="host",
             )
-            return protocol
+            return [protocol]
         _log.warning("no UDP port at %s is free for a connection", address)
-        return None
+        return []
 
     async def _candidate(
         self, server: IceServer, connection: Any, component: int, protocols: list[aioice.ice.StunProtocol]
