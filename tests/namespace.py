@@ -1,8 +1,11 @@
 """A network of its own, for servers that open ports on every address they find, or none on loopback."""
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator
+
+import pytest
 
 NAME, INSIDE, OUTSIDE = "audiomixer-test", "10.77.0.1", "10.77.0.2"
 """The namespace, the address in it, and the one on this side, on which the two reach each other."""
@@ -17,6 +20,8 @@ def _ip(*arguments: str) -> None:
 @contextlib.contextmanager
 def namespace() -> Iterator[None]:
     """Makes the network, for the length of the context. Needs root."""
+    if os.geteuid() != 0:
+        pytest.skip("a network of its own needs root")
     with contextlib.ExitStack() as stack:
         # What may be left of a run that was killed.
         subprocess.run(["ip", "link", "delete", "test-out"], capture_output=True, check=False)
