@@ -14,6 +14,10 @@ from starlette.types import ASGIApp
 _STOPPING: Final = 0.2
 """Seconds after which uvicorn has certainly seen that it is to stop."""
 
+_KEEP_ALIVE: Final = 65
+"""Seconds for which idle connections are kept: longer than clients and proxies do, who would else send into one that is
+just being closed."""
+
 
 class PortError(Exception):
     """The address cannot be listened on."""
@@ -57,6 +61,7 @@ async def serving(
         lifespan="off",
         # The service has a setting of its own for the proxies it believes.
         proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=1,
     )
     server = _Server(config)
