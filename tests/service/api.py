@@ -72,5 +72,5 @@ async def running(data: Path, **settings: Any) -> AsyncIterator[Api]:
     app.state.streams = service.streams
     async with serving(app, "127.0.0.1", 0, on_stop=service.close) as url:
         auth = (service.settings.account_sid, service.settings.auth_token)
-        async with httpx.AsyncClient(auth=auth, timeout=20) as client:
+        async with httpx.AsyncClient(auth=auth, timeout=20, limits=httpx.Limits(max_keepalive_connections=1)) as client:
             yield Api(url, service, client)
