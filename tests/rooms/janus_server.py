@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import aioice.ice
@@ -73,11 +73,12 @@ class Janus:
             self._process = None
 
     def participant(self, room: str, identity: str, frequency: float) -> "Participant":
-        return Participant(self, room, identity, frequency)
+        return Participant(room, identity, frequency)
 
-    def one_of_many(self, room: str, identity: str, frequency: float) -> "Participant":
-        """A participant that takes little CPU time."""
-        return LightParticipant(self, room, identity, frequency)
+    @property
+    def one_of_many(self) -> Callable[[str, str, float], "LightParticipant"]:
+        """Makes participants that take little CPU time, in any process."""
+        return LightParticipant
 
     async def end(self, room: str) -> None:
         await self._ask(request="destroy", room=int(room))
@@ -110,12 +111,11 @@ def janus(folder: Path) -> Iterator[Janus]:
 class Participant:
     """Somebody who speaks: a tone."""
 
-    def __init__(self, server: Janus, room: str, identity: str, frequency: float) -> None:
+    def __init__(self, room: str, identity: str, frequency: float) -> None:
         self.identity = identity
         self.frequency = frequency
         self._room = int(room)
-        self._client = JanusClient(f"{server.url}/", {}, lambda reason: None)
-        self._server = server
+        self._client = JanusClient(f"{Janus.url}/", {}, lambda reason: None)
         self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self._handle = 0
         self._id = 0
@@ -168,7 +168,7 @@ class LightParticipant(Participant):
     """Is one of a chorus."""
 
     async def publish(self, frequency: float, *, e2ee: bool = False) -> None:
-        self._voice = Voice(self._server.ice, frequency)
+        self._voice = Voice(Janus.ice, frequency)
         offer = {"type": "offer", "sdp": await self._voice.peer.offer()}
         event = await self._client.ask(self._handle, offer, request="publish")
         assert event.jsep is not None

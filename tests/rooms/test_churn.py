@@ -11,9 +11,10 @@ import pytest
 
 from audiomixer import AudioMixer
 from audiomixer.pacer import process_pacer
-from tests.rooms.elsewhere import AMPLITUDE, Ear, Participant, Server, new_room
+from tests.rooms.elsewhere import AMPLITUDE, Ear, Server, new_room
 from tests.rooms.janus_server import janus
 from tests.rooms.livekit_server import livekit
+from tests.rooms.stage import Stage, stage
 
 _LONG = 120
 _WINDOW = 25
@@ -74,42 +75,43 @@ async def test_nobody_is_taken_for_another_and_nothing_is_left(server: Server, p
     seconds = pytestconfig.getoption("--churn")
     most, changes = (50, round(seconds)) if seconds >= _LONG else (8, 25)
     chance, room = random.Random(3), new_room()
-    here: dict[int, Participant] = {}
-    muted: set[int] = set()
+    here, muted = set[int](), set[int]()
 
-    async def change() -> None:
+    async def change(stage: Stage) -> None:
         what = chance.random()
         absent = [number for number in range(most) if number not in here]
         if absent and (what < 0.45 or len(here) < most // 3):
             number = chance.choice(absent)
-            here[number] = server.one_of_many(room, str(number), tone_of(number))
-            await here[number].join()
+            here.add(number)
+            await stage.ask(str(number), server.one_of_many, room, str(number), tone_of(number))
+            await stage.ask(str(number), "join")
         elif what < 0.65:
             number = chance.choice(sorted(here))
+            here.discard(number)
             muted.discard(number)
-            await here.pop(number).leave()
+            await stage.ask(str(number), "leave")
         else:
             number = chance.choice(sorted(here))
-            await (here[number].unmute() if number in muted else here[number].mute())
+            await stage.ask(str(number), "unmute" if number in muted else "mute")
             muted.symmetric_difference_update({number})
 
     mixer = AudioMixer(server.room(room), ice=server.ice)
     ear, wrong = Ear(mixer), list[str]()
-    async with mixer:
+    async with stage() as people, mixer:
         judging = asyncio.create_task(judge(mixer, wrong))
-        await asyncio.gather(*(change() for _ in range(most // 3)))
+        await asyncio.gather(*(change(people) for _ in range(most // 3)))
         began, late, rounds = time.monotonic(), process_pacer().late, process_pacer().rounds
         for n in range(changes):
             await asyncio.sleep(max(0.0, began + n * seconds / changes - time.monotonic()))
-            await change()
+            await change(people)
         late, rounds = process_pacer().late - late, process_pacer().rounds - rounds
-        speaking = {str(number) for number in here} - {str(number) for number in muted}
+        speaking = {str(number) for number in here - muted}
         told = {str(number) for number in here}
         await ear.until(lambda: ear.volumes.keys() == told, 3)
         for who in sorted(told):
             await ear.until(lambda who=who: (ear.volumes[who] > 1000) == (who in speaking), 5, f"{who}, {speaking}")
-        for person in here.values():
-            await person.leave()
+        for number in here:
+            await people.ask(str(number), "leave")
         await ear.until(lambda: ear.volumes == {}, 5)
         assert not judging.done()
         judging.cancel()

@@ -60,7 +60,7 @@ async def test_the_mixer_is_kicked(server: Janus, room: str) -> None:
 
 async def test_those_who_publish_nothing_are_muted(server: Janus, room: str) -> None:
     """And those whose microphone sends silence, or nothing more, of which Janus tells nothing."""
-    listener = Participant(server, room, "listener", 500)
+    listener = Participant(room, "listener", 500)
     async with mixing(server, room) as ear, speaking(server, room, "alice") as (alice,):
         await listener.enter()
         await ear.until(lambda: ear.volumes.get("alice", 0) > 0.9 * VOLUME, 5)
@@ -84,7 +84,7 @@ async def test_pins_and_keys(server: Janus, room: str) -> None:
         for wrong in (url, f"{url}?pin=4321"):
             with pytest.raises(RoomError, match=f"room: '{room}' cannot be joined: .*pin"):
                 await AudioMixer(wrong, ice=server.ice).start()
-        alice = Participant(server, room, "alice", 440)
+        alice = Participant(room, "alice", 440)
         await alice.join(pin="1234")
         mixer = AudioMixer(f"{url}?pin=1234", ice=server.ice)
         ear = Ear(mixer)
@@ -97,7 +97,7 @@ async def test_pins_and_keys(server: Janus, room: str) -> None:
 async def test_where_everybody_encrypts_nothing_is_mixed(server: Janus, room: str) -> None:
     """It would be noise."""
     await server.create(room, require_e2ee=True)
-    alice = Participant(server, room, "alice", 440)
+    alice = Participant(room, "alice", 440)
     async with mixing(server, room) as ear:
         await alice.enter()
         await alice.publish(440, e2ee=True)
@@ -116,7 +116,7 @@ async def test_nobody_is_taken_for_another(server: Janus, room: str) -> None:
 
     async def come() -> None:
         number = next(numbers)
-        person = Participant(server, room, f"p{number}", 300 + 100 * number)
+        person = Participant(room, f"p{number}", 300 + 100 * number)
         here[person.identity] = person
         await person.join()
 

@@ -77,7 +77,7 @@ async def test_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     seconds = pytestconfig.getoption("--churn")
     monkeypatch.setattr("audiomixer.service.streams._LINGER", 0.5)
     async with running(tmp_path, requests_per_second=1e6) as api:
-        await come_and_go(api, max(3, seconds / 4), seed=1)
+        await come_and_go(api, max(3, seconds / 2), seed=1)
         await asyncio.sleep(2)
         before = resources()
         made = await come_and_go(api, seconds, seed=2)
