@@ -100,6 +100,8 @@ async def test_nobody_is_taken_for_another_and_nothing_is_left(server: Server, p
     async with stage() as people, mixer:
         judging = asyncio.create_task(judge(mixer, wrong))
         await asyncio.gather(*(change(people) for _ in range(most // 3)))
+        gc.collect()
+        gc.freeze()  # As the commands do.
         began, late, rounds = time.monotonic(), process_pacer().late, process_pacer().rounds
         for n in range(changes):
             await asyncio.sleep(max(0.0, began + n * seconds / changes - time.monotonic()))
@@ -117,6 +119,7 @@ async def test_nobody_is_taken_for_another_and_nothing_is_left(server: Server, p
         judging.cancel()
         assert mixer.room.bus.mixer.identities == []
     await ear.close()
+    gc.unfreeze()
     deadline = time.monotonic() + 10  # Who leaves while connecting is forgotten after some seconds.
     while (left := tasks()) and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
