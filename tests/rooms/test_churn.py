@@ -97,11 +97,11 @@ async def test_nobody_is_taken_for_another_and_nothing_is_left(server: Server, p
 
     mixer = AudioMixer(server.room(room), ice=server.ice)
     ear, wrong = Ear(mixer), list[str]()
+    gc.collect()
+    gc.freeze()  # As the commands do.
     async with stage() as people, mixer:
         judging = asyncio.create_task(judge(mixer, wrong))
         await asyncio.gather(*(change(people) for _ in range(most // 3)))
-        gc.collect()
-        gc.freeze()  # As the commands do.
         began, late, rounds = time.monotonic(), process_pacer().late, process_pacer().rounds
         for n in range(changes):
             await asyncio.sleep(max(0.0, began + n * seconds / changes - time.monotonic()))
