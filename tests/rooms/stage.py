@@ -39,7 +39,7 @@ async def stage() -> AsyncIterator[Stage]:
         yield Stage(ours)
     finally:
         ours.close()
-        process.join(10)
+        await asyncio.to_thread(process.join, 10)
         process.kill()
 
 

@@ -34,6 +34,15 @@ def _loopback() -> None:
     """The servers' addresses are not loopback."""
 
 
+@pytest.fixture(autouse=True)
+def _frozen() -> Iterator[None]:
+    """As in the commands, the collector leaves alone what was there before."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def tone_of(number: int) -> float:
     """As far apart as that what is made up for lost packets is not taken for another's."""
     return 300.0 + 120 * number
@@ -77,28 +86,26 @@ async def test_nobody_is_taken_for_another_and_nothing_is_left(server: Server, p
     chance, room = random.Random(3), new_room()
     here, muted = set[int](), set[int]()
 
-    async def change(stage: Stage) -> None:
+    async def change(people: Stage) -> None:
         what = chance.random()
         absent = [number for number in range(most) if number not in here]
         if absent and (what < 0.45 or len(here) < most // 3):
             number = chance.choice(absent)
             here.add(number)
-            await stage.ask(str(number), server.one_of_many, room, str(number), tone_of(number))
-            await stage.ask(str(number), "join")
+            await people.ask(str(number), server.one_of_many, room, str(number), tone_of(number))
+            await people.ask(str(number), "join")
         elif what < 0.65:
             number = chance.choice(sorted(here))
             here.discard(number)
             muted.discard(number)
-            await stage.ask(str(number), "leave")
+            await people.ask(str(number), "leave")
         else:
             number = chance.choice(sorted(here))
-            await stage.ask(str(number), "unmute" if number in muted else "mute")
+            await people.ask(str(number), "unmute" if number in muted else "mute")
             muted.symmetric_difference_update({number})
 
     mixer = AudioMixer(server.room(room), ice=server.ice)
     ear, wrong = Ear(mixer), list[str]()
-    gc.collect()
-    gc.freeze()  # As the commands do.
     async with stage() as people, mixer:
         judging = asyncio.create_task(judge(mixer, wrong))
         await asyncio.gather(*(change(people) for _ in range(most // 3)))
@@ -119,7 +126,6 @@ async def test_nobody_is_taken_for_another_and_nothing_is_left(server: Server, p
         judging.cancel()
         assert mixer.room.bus.mixer.identities == []
     await ear.close()
-    gc.unfreeze()
     deadline = time.monotonic() + 10  # Who leaves while connecting is forgotten after some seconds.
     while (left := tasks()) and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
