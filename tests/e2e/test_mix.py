@@ -4,6 +4,8 @@ import asyncio
 import json
 import random
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -40,6 +42,16 @@ async def test_a_room_is_hosted_recorded_and_described(tmp_path: Path) -> None:
     assert [payload["s"] for payload in payloads] == list(range(len(payloads)))
     assert len(payloads) == 12
     assert max(payload["p"].get("alice", {"v": 0})["v"] for payload in payloads) > 4000
+
+
+def test_the_collector_leaves_what_was_imported_alone(tmp_path: Path) -> None:
+    """It would stop the mixing threads."""
+    arguments = ["mix", "--room", "local:show", "--port", "0", "--duration", "0.5", "--output", str(tmp_path / "a.wav")]
+    run_it = f"import gc; from audiomixer.cli import app; app({arguments}, standalone_mode=False)"
+    told = subprocess.run(
+        [sys.executable, "-c", f"{run_it}; print(gc.get_freeze_count())"], capture_output=True, text=True, check=True
+    ).stdout
+    assert int(told.splitlines()[-1]) > 50_000
 
 
 @pytest.mark.timeout(400)
