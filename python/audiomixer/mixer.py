@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -14,15 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomixer.broadcast import Broadcast
-from audiomixer.encoding import (
-    BITRATES,
-    FRAME_SIZE,
-    SAMPLE_RATE,
-    Codec,
-    EncodedPacket,
-    Encoder,
-    Encoding,
-)
+from audiomixer.encoders import Encoders
+from audiomixer.encoding import BITRATES, FRAME_SIZE, SAMPLE_RATE, EncodedPacket, Encoding
 from audiomixer.metadata import TimedMetadata
 from audiomixer.outputs.base import NamedOutput, Output, OutputEvent, redacted
 from audiomixer.outputs.opening import open_output
@@ -37,10 +29,6 @@ from audiomixer.tasks import spawn
 from audiomixer.webrtc.ice import Ice
 
 IDENTITY: Final = "audio-mixer-v2"
-_BLOCK: Final = 5
-"""Where 20 ms do not matter, frames are encoded in blocks of so many: an encoder that has to be fetched into the cache
-for each frame takes half as long again."""
-_AT_ONCE: Final[frozenset[Codec]] = frozenset({"opus"})
 _PAYLOADS: Final = 120
 """A minute of payloads may wait for a reader."""
 
@@ -54,9 +42,6 @@ _ROOM_EVENTS: Final = 1000
 
 _SILENCE: Final = np.zeros((1, 1), np.float32)
 """What makes every frame silent."""
-
-_phases = itertools.count()
-"""Mixers end their blocks in turn, not all at the same tick."""
 
 _log = logging.getLogger(__name__)
 
@@ -145,7 +130,7 @@ class AudioMixer:
             )
         elif publish:
             raise ValueError("publish: expected the URL of a room of LiveKit")
-        self._encoders: dict[Encoding, Encoder] = {}
+        self._encoders = Encoders(self._wanted, self._write)
         self._payloads: Broadcast[TimedMetadata] = Broadcast(_PAYLOADS)
         self._events: Broadcast[OutputEvent] = Broadcast(_EVENTS)
         self._room_events: Broadcast[RoomEvent] = Broadcast(_ROOM_EVENTS)
@@ -154,10 +139,6 @@ class AudioMixer:
         self._started: list[Output] = []
         self._working = list(self.outputs)
         self._running = False
-        self._block = np.zeros((_BLOCK * FRAME_SIZE, 2), np.float32)
-        self._blocked = 0
-        """Frames in the block."""
-        self._phase = next(_phases) % _BLOCK
         self._frames = 0
         self._sequence = first_sequence
         self.sequence_limit: int | None = None
@@ -240,9 +221,7 @@ class AudioMixer:
         self._running = False
         try:
             await asyncio.to_thread(self.room.bus.remove, self)
-            self._end_block()
-            for encoding, encoder in self._encoders.items():
-                self._write(encoding, encoder.encode(None))
+            self._encoders.flush()
         finally:
             await self._leave()
 
@@ -330,17 +309,13 @@ class AudioMixer:
         return participant_frames(self._taps.solos.subscribe(), sample_rate)
 
     def on_frame(self, samples: NDArray[np.float32]) -> None:
-        """Encodes a frame once for each encoding that an output wants, some in blocks; called by the bus."""
+        """Encodes a frame once for each encoding that an output wants; called by the bus."""
         if self._fade is not None:
             samples = samples * self._fade
             self._fade = _SILENCE
-        self._encode(self._wanted(at_once=True), samples, self._frames)
+        self._encoders.encode(samples)
         self._tap(samples)
-        self._block[self._blocked * FRAME_SIZE :][:FRAME_SIZE] = samples
-        self._blocked += 1
         self._frames += 1
-        if (self._frames + self._phase) % _BLOCK == 0:
-            self._end_block()
 
     def _tap(self, samples: NDArray[np.float32]) -> None:
         """Hands the frame to whoever wants the audio itself."""
@@ -358,29 +333,8 @@ class AudioMixer:
             if self._taps.solos.wanted:
                 self._loop.call_soon_threadsafe(self._taps.solos.publish, (self.time, solos))
 
-    def _wanted(self, *, at_once: bool) -> set[Encoding]:
-        """What the outputs want now, frame by frame or in blocks."""
-        return {
-            output.encoding
-            for output in self._working
-            if output.active and (output.encoding.codec in _AT_ONCE) == at_once
-        }
-
-    def _end_block(self) -> None:
-        block, self._blocked = self._blocked, 0
-        if block:
-            self._encode(self._wanted(at_once=False), self._block[: block * FRAME_SIZE], self._frames - block)
-        # Those that nobody wants any more have fallen behind.
-        end = self._frames * FRAME_SIZE
-        self._encoders = {encoding: encoder for encoding, encoder in self._encoders.items() if encoder.next == end}
-
-    def _encode(self, encodings: set[Encoding], samples: NDArray[np.float32], first: int) -> None:
-        """Encodes `samples`, the `first` of which is the stream's frame of this number."""
-        for encoding in encodings:
-            encoder = self._encoders.get(encoding)
-            if encoder is None or encoder.next != first * FRAME_SIZE:
-                encoder = self._encoders[encoding] = Encoder(encoding, first * FRAME_SIZE)
-            self._write(encoding, encoder.encode(samples))
+    def _wanted(self) -> list[Encoding]:
+        return [output.encoding for output in self._working if output.active]
 
     def on_volumes(self, volumes: Mapping[str, int]) -> None:
         """Makes a payload; called by the bus."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -13,9 +14,15 @@ import httpx
 AUDIOMIXER = str(Path(sys.executable).with_name("audiomixer"))
 
 
+_PORTS = range(10_000, 32_768)
+"""Below those that Linux gives to connections by itself: a server that comes back finds its port free."""
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A port that nobody listens at."""
+    while True:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", random.choice(_PORTS))) as listener:
+            return int(listener.getsockname()[1])
 
 
 async def run(*arguments: str) -> tuple[int, str, str]:

@@ -134,7 +134,7 @@ async def test_a_stream_has_one_source(api: Api) -> None:
 
 
 async def test_a_mixer_that_does_not_get_on_fails(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audiomixer.service.processor_lifecycle._CHECKPOINT", 0.2)
+    monkeypatch.setattr("audiomixer.service.processor_lifecycle.CHECKPOINT", 0.2)
     streamer = await api.streamer()
     made = await api.processor("lounge", streamer)
     await asyncio.sleep(5)

@@ -84,7 +84,7 @@ class PushOutput(QueuedOutput):
     @property
     def connected(self) -> bool:
         """Whether there is a connection."""
-        return self._relay is not None
+        return self._relay is not None and self.error is None
 
     async def start(self) -> None:
         """Connects.

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,21 +12,14 @@ from sqlalchemy.orm import Session
 from audiomixer.outputs.base import OutputError
 from audiomixer.rooms.base import RoomError, RoomEvent
 from audiomixer.rooms.place import place_url
-from audiomixer.service.errors import ApiError
+from audiomixer.service.checkpoints import CHECKPOINT, LAST_RESERVE, RESERVE, checkpoint
 from audiomixer.service.jobs import PLAYER_STREAMER, Engine, Job, Progress
 from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, make_sid
 from audiomixer.service.room_lifecycle import RoomLifecycle
-from audiomixer.service.store import Heartbeat, MediaProcessor, PlayerStreamer, Room, now
+from audiomixer.service.store import MediaProcessor, PlayerStreamer, Room, now
 from audiomixer.service.streamer_lifecycle import OPEN, StreamerLifecycle
 from audiomixer.tasks import spawn
 
-_CHECKPOINT: Final = 5.0
-"""Seconds between two checkpoints."""
-_RESERVE: Final = 40
-"""Sequence numbers that are reserved beyond the checkpoint's, 20 s of them: should the process die, the next goes on
-after those, so that none comes twice."""
-_LAST_RESERVE: Final = 10
-"""The same, when the process ends in order."""
 _FIRST_FRAME: Final = 0.01
 """Seconds until the next look for a mixer's first frame."""
 _AGAIN: Final = 5.0
@@ -124,7 +116,7 @@ class ProcessorLifecycle:
             self._checking.cancel()
             await asyncio.gather(self._checking, return_exceptions=True)
             try:
-                await self._checkpoint(_LAST_RESERVE)
+                await self._checkpoint(LAST_RESERVE)
             except Exception:
                 _log.exception("the last checkpoint failed")
         await asyncio.gather(*(self._engine.stop(sid, to_resume=True) for sid in list(self._runs)))
@@ -141,7 +133,7 @@ class ProcessorLifecycle:
         def add(session: Session) -> MediaProcessor:
             running = MediaProcessor.status == "started"
             check_room_for_more(session, MediaProcessor, self._office.settings.max_media_processors, running)
-            self._claim(session, order.outputs, sid)
+            self._streamers.claim(session, order.outputs, sid)
             processor = MediaProcessor(
                 sid=sid,
                 status="started",
@@ -156,7 +148,7 @@ class ProcessorLifecycle:
                 status_callback=order.status_callback,
                 status_callback_method=order.status_callback_method,
                 callbacks_made=0,
-                reserved=_RESERVE,
+                reserved=RESERVE,
                 interruptions=0,
                 streamed=0.0,
             )
@@ -182,21 +174,6 @@ class ProcessorLifecycle:
             self._end_soon(sid, *problem)
             await self._tasks_done()
         return await self._office.store.run(lambda session: session.get_one(MediaProcessor, sid))
-
-    def _claim(self, session: Session, outputs: Sequence[str], source: str) -> None:
-        """Sees that the outputs are PlayerStreamers that nobody feeds, and has them fed by `source`."""
-        for sid in outputs:
-            if not sid.startswith(PLAYER_STREAMER):
-                continue
-            streamer = session.get(PlayerStreamer, sid)
-            if streamer is None or streamer.status not in OPEN:
-                raise ApiError(
-                    400, f"ExtensionContext: outputs: expected a PlayerStreamer that has not ended, got {sid}"
-                )
-            feeding = session.get(MediaProcessor, streamer.source) if streamer.source else None
-            if feeding and feeding.status == "started":
-                raise ApiError(400, f"ExtensionContext: outputs: {sid} is fed by {feeding.sid} already")
-            streamer.source = source
 
     async def _begin(self, processor: MediaProcessor, run: _Run, room: str) -> tuple[str, str] | None:
         """Joins the room and starts the mixer; gives the reason and the problem if that fails."""
@@ -224,7 +201,7 @@ class ProcessorLifecycle:
             stored = session.get_one(MediaProcessor, processor.sid)
             stored.interruptions += 1
             processor.interruptions, processor.reserved = stored.interruptions, stored.reserved
-            stored.reserved += _RESERVE
+            stored.reserved += RESERVE
             room = session.get(Room, stored.room_sid) if stored.room_sid else None
             streamers = [sid for sid in stored.outputs if sid.startswith(PLAYER_STREAMER)]
             gone = {s for s in streamers if session.get_one(PlayerStreamer, s).status not in OPEN}
@@ -254,7 +231,7 @@ class ProcessorLifecycle:
             processor.audio_bitrate,
             processor.reserved if processor.interruptions else 0,
             processor.interruptions,
-            processor.reserved + _RESERVE if processor.interruptions else _RESERVE,
+            processor.reserved + RESERVE if processor.interruptions else RESERVE,
         )
         try:
             try:
@@ -392,37 +369,16 @@ class ProcessorLifecycle:
 
     async def _check_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(_CHECKPOINT)
+            await asyncio.sleep(CHECKPOINT)
             try:
-                for sid, progress in (await self._checkpoint(_RESERVE)).items():
+                for sid, progress in (await self._checkpoint(RESERVE)).items():
                     self._check(sid, progress)
             except Exception:
                 _log.exception("a checkpoint failed")
 
     async def _checkpoint(self, reserve: int) -> dict[str, Progress]:
-        """Notes how far everything is."""
-        all_progress = {sid: p for sid, p in self._engine.progress().items() if sid in self._runs}
-
-        def note(session: Session) -> None:
-            session.merge(Heartbeat(id=1, at=now()))
-            for sid, progress in all_progress.items():
-                processor = session.get_one(MediaProcessor, sid)
-                if processor.status != "started":
-                    continue
-                processor.reserved = progress.next_sequence + reserve
-                processor.streamed = self._streamed(sid, progress)
-                for output in progress.working:
-                    if output.startswith(PLAYER_STREAMER):
-                        session.get_one(PlayerStreamer, output).streamed = processor.streamed
-
-        await self._office.store.run(note)
-        for sid, progress in all_progress.items():
-            self._engine.reserve(sid, progress.next_sequence + reserve)
-        return all_progress
-
-    def _streamed(self, sid: str, progress: Progress) -> float:
-        run = self._runs.get(sid)
-        return (run.streamed if run else 0.0) + progress.seconds
+        before = {sid: run.streamed for sid, run in self._runs.items()}
+        return await checkpoint(self._office, self._engine, before, reserve)
 
     def _check(self, sid: str, progress: Progress) -> None:
         """Ends what does not get on, and outputs that have failed."""

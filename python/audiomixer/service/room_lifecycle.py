@@ -17,6 +17,7 @@ from audiomixer.rooms.roster import COUNTED
 from audiomixer.service.errors import ApiError
 from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, make_sid
 from audiomixer.service.records import Records
+from audiomixer.service.room_account import RoomAccount, find_room, is_sid
 from audiomixer.service.store import Heartbeat, Participant, Room, now
 from audiomixer.tasks import spawn
 from audiomixer.tokens import Keyring
@@ -94,6 +95,7 @@ class RoomLifecycle:
         """Room and participant by WHIP resource."""
         self._alarms = Alarms()
         self._records = Records(office)
+        self._account = RoomAccount(office.callbacks)
 
     @property
     def in_progress(self) -> int:
@@ -112,7 +114,7 @@ class RoomLifecycle:
             rooms = list(session.scalars(select(Room).where(Room.status == "in-progress")))
             heartbeat = session.get(Heartbeat, 1)
             for room in rooms:
-                self._everybody_left(session, room, heartbeat.at if heartbeat else now())
+                self._account.everybody_left(session, room, heartbeat.at if heartbeat else now())
             return rooms
 
         self._records.start()
@@ -137,11 +139,11 @@ class RoomLifecycle:
         sid, made = make_sid("RM"), now()
         if order.unique_name:
             check_name(order.unique_name)
-            if _is_sid(order.unique_name):
+            if is_sid(order.unique_name):
                 raise ValueError("expected a name that is no SID")
 
         def add(session: Session) -> Room:
-            if order.unique_name and _find(session, order.unique_name):
+            if order.unique_name and find_room(session, order.unique_name):
                 raise ApiError(
                     400, f"UniqueName: expected a new one, there is a room {order.unique_name!r}", ROOM_EXISTS
                 )
@@ -162,7 +164,7 @@ class RoomLifecycle:
                 callbacks_made=0,
             )
             session.add(room)
-            self._tell(session, room, "room-created")
+            self._account.tell(session, room, "room-created")
             return room
 
         room = await self._office.store.run(add)
@@ -173,7 +175,7 @@ class RoomLifecycle:
 
     async def find(self, name: str) -> Room | None:
         """The room of this SID, whatever its status, or the one in progress of this name."""
-        return await self._office.store.run(lambda session: _find(session, name))
+        return await self._office.store.run(lambda session: find_room(session, name))
 
     async def complete(self, sid: str) -> None:
         """Ends a room, unless it has ended: everybody has to leave, except that mixers go on with silence."""
@@ -182,9 +184,9 @@ class RoomLifecycle:
             room = session.get(Room, sid)
             if room is None or room.status != "in-progress":
                 return False
-            self._everybody_left(session, room, now())
+            self._account.everybody_left(session, room, now())
             room.status, room.ended, room.updated = "completed", now(), now()
-            self._tell(session, room, "room-ended", RoomDuration=str(round(room.ended - room.created)))
+            self._account.tell(session, room, "room-ended", RoomDuration=str(round(room.ended - room.created)))
             return True
 
         if await self._office.store.run(end):
@@ -314,7 +316,7 @@ class RoomLifecycle:
         room = await self.find(name)
         # Whether there is a room elsewhere turns out when it is joined.
         may_be = self._office.settings.room_creation or self._office.settings.elsewhere
-        if room is None and may_be and not _is_sid(name):
+        if room is None and may_be and not is_sid(name):
             try:
                 room = await self.create(RoomOrder(name))
                 self._live[room.sid].by_the_way = True
@@ -335,9 +337,7 @@ class RoomLifecycle:
             if stored.status != "in-progress":
                 return  # It has ended meanwhile, which has been told.
             participant = Participant(sid=sid, room_sid=room.sid, identity=identity, status="connected", started=joined)
-            session.add(participant)
-            stored.used = joined
-            self._tell_of(session, stored, participant, "participant-connected")
+            self._account.enter(session, stored, participant)
 
         self._records.add(room.sid, add)
         return sid
@@ -356,7 +356,7 @@ class RoomLifecycle:
             participant = session.get(Participant, sid)
             room = session.get_one(Room, room_sid)
             if participant and participant.status == "connected":
-                self._end(session, room, participant, left)
+                self._account.leave(session, room, participant, left)
 
         self._records.add(room_sid, end)
 
@@ -374,48 +374,3 @@ class RoomLifecycle:
                 await self.complete(room.sid)
 
         self._alarms.set(room.sid, _MINUTE * minutes, nobody_came)
-
-    def _everybody_left(self, session: Session, room: Room, when: float) -> None:
-        connected = Participant.room_sid == room.sid, Participant.status == "connected"
-        for participant in session.scalars(select(Participant).where(*connected).order_by(Participant.started)):
-            self._end(session, room, participant, when)
-
-    def _end(self, session: Session, room: Room, participant: Participant, when: float) -> None:
-        participant.status, participant.ended = "disconnected", max(when, participant.started)
-        room.used = now()
-        self._tell_of(session, room, participant, "participant-disconnected")
-
-    def _tell_of(self, session: Session, room: Room, participant: Participant, event: str) -> None:
-        duration = str(round(participant.ended - participant.started)) if participant.ended else None
-        self._tell(
-            session,
-            room,
-            event,
-            ParticipantSid=participant.sid,
-            ParticipantIdentity=participant.identity,
-            ParticipantStatus=participant.status,
-            ParticipantDuration=duration,
-        )
-
-    def _tell(self, session: Session, room: Room, event: str, **parameters: str | None) -> None:
-        self._office.callbacks.tell(
-            session,
-            room,
-            event,
-            RoomSid=room.sid,
-            RoomName=room.unique_name,
-            RoomStatus=room.status,
-            RoomType=room.type,
-            **parameters,
-        )
-
-
-def _is_sid(name: str) -> bool:
-    return len(name) == 34 and name.startswith("RM") and all(digit in "0123456789abcdef" for digit in name[2:])
-
-
-def _find(session: Session, name: str) -> Room | None:
-    if _is_sid(name):
-        return session.get(Room, name)
-    running = select(Room).where(Room.unique_name == name, Room.status == "in-progress")
-    return session.scalars(running).first()

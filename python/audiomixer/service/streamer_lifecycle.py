@@ -1,13 +1,15 @@
 """PlayerStreamers as resources: created, started when media arrives, ended with a reason."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from audiomixer.service.errors import ApiError
+from audiomixer.service.jobs import PLAYER_STREAMER
 from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, make_sid
-from audiomixer.service.store import PlayerStreamer, now
+from audiomixer.service.store import MediaProcessor, PlayerStreamer, now
 from audiomixer.service.streams import Streams
 
 OPEN: Final = ("created", "started")
@@ -76,6 +78,25 @@ class StreamerLifecycle:
         self._expected.add(streamer.sid)
         self._office.callbacks.deliver(streamer.sid)
         return streamer
+
+    def claim(self, session: Session, outputs: Sequence[str], source: str) -> None:
+        """Within a transaction, sees that nobody feeds these PlayerStreamers, and has them fed by `source`.
+
+        Raises:
+            ApiError: One is none, or fed by another.
+        """
+        for sid in outputs:
+            if not sid.startswith(PLAYER_STREAMER):
+                continue
+            streamer = session.get(PlayerStreamer, sid)
+            if streamer is None or streamer.status not in OPEN:
+                raise ApiError(
+                    400, f"ExtensionContext: outputs: expected a PlayerStreamer that has not ended, got {sid}"
+                )
+            feeding = session.get(MediaProcessor, streamer.source) if streamer.source else None
+            if feeding and feeding.status == "started":
+                raise ApiError(400, f"ExtensionContext: outputs: {sid} is fed by {feeding.sid} already")
+            streamer.source = source
 
     async def started(self, sids: list[str]) -> None:
         """Media has arrived."""

@@ -1,0 +1,74 @@
+"""What is stored of a room and of who was in it, and told of them, within a transaction."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from audiomixer.service.callbacks import Callbacks
+from audiomixer.service.store import Participant, Room, now
+
+
+class RoomAccount:
+    """Stores and tells.
+
+    Args:
+        callbacks: How it is told.
+    """
+
+    def __init__(self, callbacks: Callbacks) -> None:
+        self._callbacks = callbacks
+
+    def enter(self, session: Session, room: Room, participant: Participant) -> None:
+        """A new participant has come."""
+        session.add(participant)
+        room.used = participant.started
+        self._tell_of(session, room, participant, "participant-connected")
+
+    def leave(self, session: Session, room: Room, participant: Participant, when: float) -> None:
+        """A participant has left."""
+        participant.status, participant.ended = "disconnected", max(when, participant.started)
+        room.used = now()
+        self._tell_of(session, room, participant, "participant-disconnected")
+
+    def everybody_left(self, session: Session, room: Room, when: float) -> None:
+        """All who were in the room have left."""
+        connected = Participant.room_sid == room.sid, Participant.status == "connected"
+        for participant in session.scalars(select(Participant).where(*connected).order_by(Participant.started)):
+            self.leave(session, room, participant, when)
+
+    def tell(self, session: Session, room: Room, event: str, **parameters: str | None) -> None:
+        """Has the room's callback called."""
+        self._callbacks.tell(
+            session,
+            room,
+            event,
+            RoomSid=room.sid,
+            RoomName=room.unique_name,
+            RoomStatus=room.status,
+            RoomType=room.type,
+            **parameters,
+        )
+
+    def _tell_of(self, session: Session, room: Room, participant: Participant, event: str) -> None:
+        duration = str(round(participant.ended - participant.started)) if participant.ended else None
+        self.tell(
+            session,
+            room,
+            event,
+            ParticipantSid=participant.sid,
+            ParticipantIdentity=participant.identity,
+            ParticipantStatus=participant.status,
+            ParticipantDuration=duration,
+        )
+
+
+def is_sid(name: str) -> bool:
+    """Whether a name looks like a room's SID."""
+    return len(name) == 34 and name.startswith("RM") and all(digit in "0123456789abcdef" for digit in name[2:])
+
+
+def find_room(session: Session, name: str) -> Room | None:
+    """The room of this SID, whatever its status, or the one in progress of this name."""
+    if is_sid(name):
+        return session.get(Room, name)
+    running = select(Room).where(Room.unique_name == name, Room.status == "in-progress")
+    return session.scalars(running).first()
