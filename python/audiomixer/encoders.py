@@ -1,18 +1,26 @@
-"""Encodes one mix to whatever is wanted at the moment, once for each encoding."""
+"""Encodes one mix to whatever is wanted at the moment, once for each encoding.
+
+What has to be heard at once is encoded at once; for the rest, blocks of the mix are encoded in the background.
+"""
 
 import itertools
+import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from audiomixer.background import Line
 from audiomixer.encoding import FRAME_SIZE, Codec, EncodedPacket, Encoder, Encoding
 
 _BLOCK: Final = 5
 """Where 20 ms do not matter, frames are encoded in blocks of so many: an encoder that has to be fetched into the cache
 for each frame takes half as long again."""
 _AT_ONCE: Final[frozenset[Codec]] = frozenset({"opus"})
+
+_WAITING: Final = 20
+"""Blocks that may wait to be encoded, two seconds of them; then the mix waits, too, and is late."""
 
 _phases = itertools.count()
 """Mixes end their blocks in turn, not all at the same tick."""
@@ -23,7 +31,7 @@ class Encoders:
 
     Args:
         wanted: Gives the encodings that are wanted now. One that was not wanted for a while begins anew.
-        write: Is given what was encoded.
+        write: Is given what was encoded, by the thread that mixes or by another.
     """
 
     def __init__(
@@ -31,7 +39,11 @@ class Encoders:
     ) -> None:
         self._wanted = wanted
         self._write = write
-        self._encoders: dict[Encoding, Encoder] = {}
+        self._at_once: dict[Encoding, Encoder] = {}
+        self._in_blocks: dict[Encoding, Encoder] = {}
+        self._line = Line(_WAITING)
+        self._encoding = threading.Lock()
+        """Held while a block is encoded."""
         self._block = np.zeros((_BLOCK * FRAME_SIZE, 2), np.float32)
         self._blocked = 0
         """Frames in the block."""
@@ -44,7 +56,8 @@ class Encoders:
         Args:
             samples: float32 of shape `(960, 2)`.
         """
-        self._encode({encoding for encoding in self._wanted() if encoding.codec in _AT_ONCE}, samples, self._frames)
+        now = {encoding for encoding in self._wanted() if encoding.codec in _AT_ONCE}
+        self._at_once = self._encode(self._at_once, now, samples, self._frames)
         self._block[self._blocked * FRAME_SIZE :][:FRAME_SIZE] = samples
         self._blocked += 1
         self._frames += 1
@@ -52,24 +65,37 @@ class Encoders:
             self._end_block()
 
     def flush(self) -> None:
-        """Encodes what is left; there is no more to come."""
+        """Encodes what is left, and waits until that is done; there is no more to come."""
         self._end_block()
-        for encoding, encoder in self._encoders.items():
+        self._line.finish()
+        for encoding, encoder in (self._at_once | self._in_blocks).items():
             self._write(encoding, encoder.encode(None))
 
-    def _end_block(self) -> None:
-        block, self._blocked = self._blocked, 0
-        if block:
-            wanted = {encoding for encoding in self._wanted() if encoding.codec not in _AT_ONCE}
-            self._encode(wanted, self._block[: block * FRAME_SIZE], self._frames - block)
-        # Those that nobody wants any more have fallen behind.
-        end = self._frames * FRAME_SIZE
-        self._encoders = {encoding: encoder for encoding, encoder in self._encoders.items() if encoder.next == end}
+    def between_blocks(self, change: Callable[[], None]) -> None:
+        """Makes a change while no block is being encoded; may wait as long as that takes."""
+        with self._encoding:
+            change()
 
-    def _encode(self, encodings: set[Encoding], samples: NDArray[np.float32], first: int) -> None:
-        """Encodes `samples`, the `first` of which is the stream's frame of this number."""
-        for encoding in encodings:
-            encoder = self._encoders.get(encoding)
-            if encoder is None or encoder.next != first * FRAME_SIZE:
-                encoder = self._encoders[encoding] = Encoder(encoding, first * FRAME_SIZE)
+    def _end_block(self) -> None:
+        frames, self._blocked = self._blocked, 0
+        if not frames:
+            return
+        block, first = self._block[: frames * FRAME_SIZE].copy(), self._frames - frames
+
+        def encode() -> None:
+            with self._encoding:
+                wanted = {encoding for encoding in self._wanted() if encoding.codec not in _AT_ONCE}
+                self._in_blocks = self._encode(self._in_blocks, wanted, block, first)
+
+        self._line.add(encode)
+
+    def _encode(
+        self, encoders: dict[Encoding, Encoder], wanted: set[Encoding], samples: NDArray[np.float32], first: int
+    ) -> dict[Encoding, Encoder]:
+        """Encodes `samples`, the `first` of which is the stream's frame of this number; gives the encoders in use."""
+        used = {}
+        for encoding in wanted:
+            encoder = encoders.get(encoding) or Encoder(encoding, first * FRAME_SIZE)
+            used[encoding] = encoder
             self._write(encoding, encoder.encode(samples))
+        return used

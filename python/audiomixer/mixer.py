@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
@@ -138,6 +139,7 @@ class AudioMixer:
         self._tracks = TrackRecorder(tracks) if tracks else None
         self._started: list[Output] = []
         self._working = list(self.outputs)
+        self._forgetting = threading.Lock()
         self._running = False
         self._frames = 0
         self._sequence = first_sequence
@@ -221,7 +223,7 @@ class AudioMixer:
         self._running = False
         try:
             await asyncio.to_thread(self.room.bus.remove, self)
-            self._encoders.flush()
+            await asyncio.to_thread(self._encoders.flush)
         finally:
             await self._leave()
 
@@ -243,13 +245,18 @@ class AudioMixer:
 
     async def drop(self, output: Output) -> None:
         """Ends one of the outputs; the others go on."""
-        await asyncio.to_thread(self.room.bus.between_frames, lambda: self._forget(output))
+
+        def forget() -> None:
+            self._encoders.between_blocks(lambda: self._forget(output))
+
+        await asyncio.to_thread(self.room.bus.between_frames, forget)
         if output in self._started:
             self._started.remove(output)
             await output.stop()
 
     def _forget(self, output: Output) -> None:
-        self._working = [other for other in self._working if other is not output]
+        with self._forgetting:
+            self._working = [other for other in self._working if other is not output]
 
     async def _leave(self) -> None:
         try:
