@@ -13,6 +13,7 @@ from typing import Final
 _NICE: Final = 5
 """Beside a thread of the usual priority, one of this gets a quarter of a processor that both want."""
 
+
 class Line:
     """Jobs that are done one after the other, in any of the process's background threads. One that fails is the last.
 

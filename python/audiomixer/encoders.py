@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from audiomixer.aac import AacEncoder
 from audiomixer.background import Line
 from audiomixer.encoding import FRAME_SIZE, Codec, EncodedPacket, Encoder, Encoding
 
@@ -24,6 +25,8 @@ _WAITING: Final = 20
 
 _phases = itertools.count()
 """Mixes end their blocks in turn, not all at the same tick."""
+
+_AnyEncoder = Encoder | AacEncoder
 
 
 class Encoders:
@@ -39,8 +42,8 @@ class Encoders:
     ) -> None:
         self._wanted = wanted
         self._write = write
-        self._at_once: dict[Encoding, Encoder] = {}
-        self._in_blocks: dict[Encoding, Encoder] = {}
+        self._at_once: dict[Encoding, _AnyEncoder] = {}
+        self._in_blocks: dict[Encoding, _AnyEncoder] = {}
         self._line = Line(_WAITING)
         self._encoding = threading.Lock()
         """Held while a block is encoded."""
@@ -90,12 +93,15 @@ class Encoders:
         self._line.add(encode)
 
     def _encode(
-        self, encoders: dict[Encoding, Encoder], wanted: set[Encoding], samples: NDArray[np.float32], first: int
-    ) -> dict[Encoding, Encoder]:
+        self, encoders: dict[Encoding, _AnyEncoder], wanted: set[Encoding], samples: NDArray[np.float32], first: int
+    ) -> dict[Encoding, _AnyEncoder]:
         """Encodes `samples`, the `first` of which is the stream's frame of this number; gives the encoders in use."""
         used = {}
         for encoding in wanted:
-            encoder = encoders.get(encoding) or Encoder(encoding, first * FRAME_SIZE)
-            used[encoding] = encoder
+            encoder = used[encoding] = encoders.get(encoding) or _make(encoding, first * FRAME_SIZE)
             self._write(encoding, encoder.encode(samples))
         return used
+
+
+def _make(encoding: Encoding, start: int) -> _AnyEncoder:
+    return AacEncoder(encoding, start) if encoding.codec == "aac" else Encoder(encoding, start)
