@@ -97,7 +97,7 @@ def twice(frame: bytes) -> bytes:
     """
     bits = int.from_bytes(frame, "big")
     # The end is marked by three ones, and zeros until the next byte.
-    rest = (bits & -bits).bit_length() + 2
+    rest = max(3, (bits & -bits).bit_length() + 2)
     stream_length = 8 * len(frame) - rest - 7
     if stream_length < 0 or frame[0] >> 5 or bits >> rest - 3 & 7 != 7:
         raise ValueError("frame: expected a single channel element")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-_NICE: Final = 5
+_NICE: Final = 10
 """Beside a thread of the usual priority, one of this gets a quarter of a processor that both want."""
 
 

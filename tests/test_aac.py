@@ -1,0 +1,58 @@
+"""AAC of a mix whose sides are alike most of the time."""
+
+import av
+import numpy as np
+import pytest
+
+from audiomixer.aac import AacEncoder, twice
+from audiomixer.encoding import EncodedPacket, Encoding
+from tests.signals import Signal, sine, speech, stereo
+
+AAC_LC_48_KHZ_STEREO = bytes([0x11, 0x90])
+
+
+def encode(signal: Signal, block: int = 4800) -> list[EncodedPacket]:
+    encoder = AacEncoder(Encoding("aac", 128))
+    packets = []
+    for start in range(0, len(signal), block):
+        packets += encoder.encode(signal[start : start + block])
+    return packets + encoder.encode(None)
+
+
+def decoded(packets: list[EncodedPacket]) -> Signal:
+    """The samples from time 0 on."""
+    decoder = av.CodecContext.create("aac", "r")
+    decoder.extradata = AAC_LC_48_KHZ_STEREO
+    frames = [frame.to_ndarray().T for packet in packets for frame in decoder.decode(packet.to_av())]  # type: ignore[attr-defined]
+    return np.concatenate(frames)[-packets[0].pts :]
+
+
+def test_both_sides_of_a_voice_are_that_voice() -> None:
+    voice = stereo(0.5 * speech()[: 5 * 48_000])
+    heard = decoded(encode(voice))[: len(voice)]
+    assert np.mean((heard - voice) ** 2, axis=0).max() < 3e-3 * np.mean(voice**2)
+
+
+def test_stereo_comes_and_goes_without_a_gap_or_a_click() -> None:
+    second = 48_000
+    signal = stereo(sine(440, 0.3, 14))
+    signal[3 * second : 6 * second, 1] = sine(660, 0.3, 3)
+    packets = encode(signal, block=960)
+    starts = np.array([packet.pts for packet in packets])
+    assert np.diff(starts) == pytest.approx(1024)
+    heard = decoded(packets)
+    error = np.abs(heard[: len(signal)] - signal)
+    # Where the right side jumps from one tone to another is a click in the signal itself.
+    steady = np.ones(len(signal), bool)
+    for jump in (0, 3, 6):
+        steady[max(0, jump * second - 2048) : jump * second + 2048] = False
+    assert error[steady].max() < 0.01
+    sides = heard[4 * second : 5 * second]
+    assert np.corrcoef(sides.T)[0, 1] == pytest.approx(0, abs=0.05)
+
+
+def test_only_a_single_channel_element_is_doubled() -> None:
+    pair = bytes([0b001_0000_0, 0xFF])
+    for frame in (pair, bytes(4), b"\x01"):
+        with pytest.raises(ValueError, match="frame: expected a single channel element"):
+            twice(frame)
