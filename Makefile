@@ -65,7 +65,7 @@ bench: build $(VENV)/.test ## what it costs, beside others; the machine has to b
 	$(BIN)/python -m benches.mixing
 	$(BIN)/python -m benches.receiving
 	$(BIN)/python -m benches.rooms
-	$(BIN)/python -m benches.density --rooms 40 --speakers 2
+	$(BIN)/python -m benches.density --rooms 60 --speakers 2
 	$(BIN)/python -m benches.density --rooms 1 --speakers 200
 	$(BIN)/python -m benches.listeners --listeners 400
 	$(BIN)/python -m benches.playback --clicks 100
