@@ -1,6 +1,7 @@
 """Work that may wait a little: done in threads of lower priority, so that the mixing, which may not, comes first."""
 
 import contextlib
+import logging
 import os
 import queue
 import sys
@@ -11,7 +12,9 @@ from functools import cache
 from typing import Final
 
 _NICE: Final = 10
-"""Beside a thread of the usual priority, one of this gets a quarter of a processor that both want."""
+"""Beside a thread of the usual priority, one of this gets a tenth of a processor that both want."""
+
+_log = logging.getLogger(__name__)
 
 
 class Line:
@@ -63,6 +66,7 @@ class Line:
             try:
                 job()
             except Exception as error:
+                _log.exception("%r failed", job)
                 self._error = error
 
 

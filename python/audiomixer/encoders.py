@@ -74,20 +74,22 @@ class Encoders:
         for encoding, encoder in (self._at_once | self._in_blocks).items():
             self._write(encoding, encoder.encode(None))
 
-    def between_blocks(self, change: Callable[[], None]) -> None:
-        """Makes a change while no block is being encoded; may wait as long as that takes."""
+    def settle(self) -> None:
+        """Waits until no block is being encoded as things were wanted before."""
         with self._encoding:
-            change()
+            pass
 
     def _end_block(self) -> None:
         frames, self._blocked = self._blocked, 0
         if not frames:
             return
+        wanted = {encoding for encoding in self._wanted() if encoding.codec not in _AT_ONCE}
+        if not wanted and not self._in_blocks:
+            return
         block, first = self._block[: frames * FRAME_SIZE].copy(), self._frames - frames
 
         def encode() -> None:
             with self._encoding:
-                wanted = {encoding for encoding in self._wanted() if encoding.codec not in _AT_ONCE}
                 self._in_blocks = self._encode(self._in_blocks, wanted, block, first)
 
         self._line.add(encode)
@@ -104,4 +106,6 @@ class Encoders:
 
 
 def _make(encoding: Encoding, start: int) -> _AnyEncoder:
-    return AacEncoder(encoding, start) if encoding.codec == "aac" else Encoder(encoding, start)
+    return (
+        AacEncoder(encoding, start) if encoding.codec == "aac" and encoding.channels == 2 else Encoder(encoding, start)
+    )

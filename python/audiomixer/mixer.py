@@ -245,11 +245,8 @@ class AudioMixer:
 
     async def drop(self, output: Output) -> None:
         """Ends one of the outputs; the others go on."""
-
-        def forget() -> None:
-            self._encoders.between_blocks(lambda: self._forget(output))
-
-        await asyncio.to_thread(self.room.bus.between_frames, forget)
+        await asyncio.to_thread(self.room.bus.between_frames, lambda: self._forget(output))
+        await asyncio.to_thread(self._encoders.settle)
         if output in self._started:
             self._started.remove(output)
             await output.stop()

@@ -120,7 +120,12 @@ class HlsOutput:
     def write(self, packets: Sequence[EncodedPacket]) -> None:
         """Takes AAC packets."""
         with self._muxing:
+            newest = self._newest
             self._mux(packets)
+            has_news = self._newest != newest
+        if has_news:
+            # Who is told wants the lock.
+            self._loop.call_soon_threadsafe(self._tell)
 
     def _mux(self, packets: Sequence[EncodedPacket]) -> None:
         for encoded in packets:
@@ -162,7 +167,6 @@ class HlsOutput:
         self._cut = self._written
         if len(segment.parts) == (1 if segment.number < self._first + _SHORT_SEGMENTS else _PARTS_PER_SEGMENT):
             self._end_segment()
-        self._loop.call_soon_threadsafe(self._tell)
 
     def _end_segment(self) -> None:
         if self._current:
