@@ -25,7 +25,9 @@ async def test_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     await server.main(free_port(), seconds=2)
     printed = capsys.readouterr().out.splitlines()
     assert "/listen/VJ" in printed[1]
-    assert [json.loads(line)["s"] for line in printed[2:]] == [0, 1, 2, 3]
+    numbers = [json.loads(line)["s"] for line in printed[2:]]
+    # The first payload may come before half a second of the stream: the room was there before the mixer.
+    assert numbers in ([0, 1, 2, 3], [0, 1, 2, 3, 4])
     assert (tmp_path / "show.ogg").stat().st_size > 10_000
 
 
