@@ -21,7 +21,7 @@ for each frame takes half as long again."""
 _AT_ONCE: Final[frozenset[Codec]] = frozenset({"opus"})
 
 _WAITING: Final = 20
-"""Blocks that may wait to be encoded, two seconds of them; then the mix waits, too, and is late."""
+"""Blocks that may wait to be encoded, two seconds of them; then the mixing waits, too, and is late."""
 
 _phases = itertools.count()
 """Mixes end their blocks in turn, not all at the same tick."""

@@ -43,8 +43,8 @@ def redacted(target: str) -> str:
 class Output(Protocol):
     """Takes the encoded mix and its metadata. Made for one bitrate, started once, begun once, stopped once.
 
-    `write` is called in the pacer's threads, one at a time, `write_metadata` in any thread at any time: they must not
-    block. What an output cannot take in time it drops and counts.
+    `write` is called in the threads that mix or in those in the background, one at a time, `write_metadata` in any
+    thread at any time: they must not block. What an output cannot take in time it drops and counts.
     """
 
     @property
@@ -73,7 +73,10 @@ class Output(Protocol):
         """Takes packets, of which the first is at or after the stream's beginning less the encoder's delay."""
 
     def write_metadata(self, text: str, time: float) -> None:
-        """Takes a payload, at `time` in seconds of the stream. Packets of its time may follow, up to 80 ms later."""
+        """Takes a payload, at `time` in seconds of the stream.
+
+        Packets of its time may follow, as late as blocks wait to be encoded: usually 0.1 s, up to two.
+        """
 
     async def stop(self) -> None:
         """Finishes and closes the output; everything that was written is in it."""

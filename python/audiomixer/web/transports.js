@@ -75,11 +75,18 @@ export async function openWhep(source, host) {
     },
   };
   let disconnect;
-  try {
+  return begun(transport, async () => {
     disconnect = await connect(pc, `${source.base}/whep/${source.sid}`, source.session);
     await connected;
     heardAt = performance.now();
     await host.start(host.element);
+  });
+}
+
+/** The transport, once it has begun; if that fails, it is stopped. */
+async function begun(transport, begin) {
+  try {
+    await begin();
     return transport;
   } catch (error) {
     transport.stop();
@@ -128,13 +135,7 @@ export async function openHls(source, host, Hls) {
       element.load();
     },
   };
-  try {
-    await host.start(element);
-    return transport;
-  } catch (error) {
-    transport.stop();
-    throw toPlayerError(error);
-  }
+  return begun(transport, () => host.start(element));
 }
 
 async function openHlsJs(source, host, Hls) {
@@ -173,16 +174,12 @@ async function openHlsJs(source, host, Hls) {
       hls.destroy();
     },
   };
-  try {
+  return begun(transport, async () => {
     element.srcObject = null;
     hls.loadSource(source.hlsUrl.href);
     hls.attachMedia(element);
     await host.start(element);
-    return transport;
-  } catch (error) {
-    transport.stop();
-    throw toPlayerError(error);
-  }
+  });
 }
 
 /** Sees that the playlist is there, and not that of a stream that has ended, which is there for a while. */
