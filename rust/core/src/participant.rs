@@ -279,6 +279,9 @@ impl Strip {
         let leveled = self.leveler.as_ref().map_or(Some(1.0), |leveler| leveler.steady());
         if let (Some(gain), Some(leveled)) = (self.fade.steady(), leveled) {
             self.mixed = gain * leveled;
+            if matches!(&self.source, Source::Rtp(receiver) if receiver.silent()) {
+                return Measure::default();
+            }
             return self.add_at(self.mixed, kernel, bus);
         }
         let measure = self.add_at(0.0, kernel, bus);

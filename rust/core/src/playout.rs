@@ -24,6 +24,8 @@ pub struct Playout {
     comfort: Comfort,
     /// Interleaved.
     pcm: Vec<f32>,
+    /// So many samples at the end of `pcm` are known to be zeros.
+    silence: usize,
     /// The level at which `pcm` ends: less than 1 where made-up audio is fading out, 0 in silence.
     level: f32,
     /// Mean square of the loudest packets of late.
@@ -47,6 +49,7 @@ impl Playout {
             decoder: Decoder::new(rate, 1),
             comfort: Comfort::new(rate, 1),
             pcm: Vec::new(),
+            silence: 0,
             level: 0.0,
             loudness: 0.0,
             quiet: true,
@@ -74,6 +77,7 @@ impl Playout {
             self.become_stereo();
         }
         let start = self.pcm.len();
+        self.silence = 0;
         self.warm_up();
         let decoded = self.decoder.decode(payload, header.duration, &mut self.pcm);
         let power = stretch::power(&self.pcm[start..]);
@@ -116,6 +120,7 @@ impl Playout {
     /// Adds the `duration` before `payload`, from the copy that is in it; `false`, and nothing added, if it is corrupt.
     pub fn recover(&mut self, payload: &[u8], duration: Ticks) -> bool {
         let start = self.pcm.len();
+        self.silence = 0;
         self.warm_up();
         let recovered = self.decoder.recover(payload, duration, &mut self.pcm);
         self.come_back(start, recovered)
@@ -127,6 +132,7 @@ impl Playout {
     /// Returns whether it did its best.
     pub fn conceal(&mut self, duration: Ticks, level: f32, frugal: bool) -> bool {
         let start = self.pcm.len();
+        self.silence = 0;
         self.warm_up();
         let concealment =
             if frugal || self.quiet { Concealment::Classic } else { Concealment::Neural };
@@ -145,13 +151,16 @@ impl Playout {
     /// Adds `duration` of comfort noise, during which the level moves to `level`.
     pub fn comfort(&mut self, duration: Ticks, level: f32) {
         let start = self.pcm.len();
+        self.silence = 0;
         self.comfort.make(self.samples(duration), &mut self.pcm);
         self.ramp(start, duration, level);
     }
 
     /// Adds `duration` of silence.
     pub fn pause(&mut self, duration: Ticks) {
-        self.pcm.resize(self.pcm.len() + self.samples(duration), 0.0);
+        let samples = self.samples(duration);
+        self.pcm.resize(self.pcm.len() + samples, 0.0);
+        self.silence += samples;
         self.level = 0.0;
     }
 
@@ -172,6 +181,7 @@ impl Playout {
     pub fn shorten(&mut self, alike: f32, length: Ticks) -> f64 {
         let criteria = self.criteria(alike, length);
         let channels = self.channels();
+        self.silence = 0;
         let removed = stretch::accelerate(&mut self.pcm, self.rate, channels, criteria);
         removed as f64 / f64::from(self.rate)
     }
@@ -180,6 +190,7 @@ impl Playout {
     pub fn lengthen(&mut self, alike: f32, length: Ticks) -> f64 {
         let criteria = self.criteria(alike, length);
         let channels = self.channels();
+        self.silence = 0;
         let added = stretch::expand(&mut self.pcm, self.rate, channels, criteria);
         added as f64 / f64::from(self.rate)
     }
@@ -189,11 +200,21 @@ impl Playout {
         Criteria { alike, quiet: self.loudness * QUIET, length }
     }
 
-    /// Moves the next 20 ms into `frame`.
-    pub fn take(&mut self, frame: &mut Vec<f32>) {
+    /// Moves the next 20 ms into `frame`; whether they are known to be zeros.
+    pub fn take(&mut self, frame: &mut Vec<f32>) -> bool {
         let samples = self.samples(FRAME);
+        let silent = self.silence == self.pcm.len();
         frame.clear();
-        frame.extend(self.pcm.drain(..samples));
+        if silent {
+            frame.resize(samples, 0.0);
+            self.pcm.truncate(self.pcm.len() - samples);
+            self.silence -= samples;
+        } else {
+            frame.extend_from_slice(&self.pcm[..samples]);
+            self.pcm.drain(..samples);
+            self.silence = self.silence.min(self.pcm.len());
+        }
+        silent
     }
 
     /// Real audio was added at `start`: it fades in where silence was before.
@@ -224,6 +245,7 @@ impl Playout {
         self.decoder = Decoder::new(self.rate, 2);
         self.comfort = Comfort::new(self.rate, 2);
         let mono = self.pcm.len();
+        self.silence *= 2;
         self.pcm.resize(2 * mono, 0.0);
         for n in (0..mono).rev() {
             self.pcm[2 * n] = self.pcm[n];
@@ -256,6 +278,22 @@ mod tests {
         assert_eq!(taken(&mut playout).len(), 320);
         assert_eq!(playout.buffered(), FRAME);
         assert_eq!(playout.channels(), 1);
+    }
+
+    #[test]
+    fn silence_is_known_as_long_as_there_is_nothing_else() {
+        let mut playout = Playout::new(48_000, 1);
+        let mut frame = vec![1.0; 7];
+        playout.pause(ms(30));
+        assert!(playout.take(&mut frame));
+        assert_eq!(frame, [0.0; 960]);
+        playout.pcm.extend([0.5; 480]);
+        playout.silence = 0;
+        playout.pause(ms(40));
+        assert!(!playout.take(&mut frame), "its second half is something");
+        assert_eq!(frame[480..], [0.5; 480]);
+        assert!(playout.take(&mut frame));
+        assert_eq!(playout.buffered(), FRAME);
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub struct Receiver {
     attention: Attention,
     /// Audio was concealed as well as can be.
     toiled: bool,
+    /// The last frame is known to be zeros.
+    silent: bool,
     last_edit: Ticks,
     /// The newest packet told its level.
     announces: bool,
@@ -89,6 +91,7 @@ impl Receiver {
             heard: Heard::Nothing,
             attention: Attention::Close,
             toiled: false,
+            silent: true,
             last_edit: Ticks::MIN / 2,
             announces: false,
             stats: Stats::default(),
@@ -103,6 +106,11 @@ impl Receiver {
     /// Whether the last frame took up to 1 ms, as audio was concealed as well as can be.
     pub fn toiled(&self) -> bool {
         self.toiled
+    }
+
+    /// Whether the last frame is known to be zeros: there is nothing to add to a mix.
+    pub fn silent(&self) -> bool {
+        self.silent
     }
 
     /// Whether the sender tells the level of each packet: then it is known without decoding.
@@ -187,7 +195,7 @@ impl Receiver {
         } else if self.state == State::Playing && start - self.last_edit >= BETWEEN_EDITS {
             self.adjust(start);
         }
-        self.playout.take(frame);
+        self.silent = self.playout.take(frame);
         self.heard
     }
 
