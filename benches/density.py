@@ -16,8 +16,8 @@ import time
 from multiprocessing.connection import Connection
 
 from audiomixer import AudioMixer
+from audiomixer.bus import process_pacer
 from audiomixer.outputs.hls import HlsOutput
-from audiomixer.pacer import process_pacer
 from audiomixer.rooms.local import LocalRooms
 from benches.senders import in_process, send
 
@@ -25,7 +25,7 @@ _SETTLE = 10.0
 
 
 async def serve(answers: Connection, rooms: int, speakers: int, seconds: float) -> None:
-    """Mixes and streams; reports CPU share, late ticks, late packets, MiB per participant."""
+    """Mixes and streams; reports CPU share, late ticks, frames not encoded, late packets, MiB per participant."""
     local = LocalRooms()
     mixers = [AudioMixer(f"local:{n}", outputs=[HlsOutput(128)], rooms=local) for n in range(rooms)]
     for mixer in mixers:
@@ -46,7 +46,8 @@ async def serve(answers: Connection, rooms: int, speakers: int, seconds: float) 
     stats = [stats for room in local for stats in room.stats().values()]
     unheard = sum(stat.late + stat.lost for stat in stats) / max(1, sum(stat.received for stat in stats))
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - empty) / 1024 / (rooms * speakers)
-    answers.send((share, late, shortest, unheard, memory))
+    left_out = sum(mixer.left_out for mixer in mixers)
+    answers.send((share, late, left_out, shortest, unheard, memory))
     for mixer in mixers:
         await mixer.stop()
     await local.close()
@@ -66,14 +67,14 @@ def main() -> None:
     for _ in range(total):
         answers.send(offers.recv())
         offers.send(answers.recv())
-    share, late, shortest, unheard, memory = answers.recv()
+    share, late, left_out, shortest, unheard, memory = answers.recv()
     offers.send("stop")
     for process in (sender, server):
         process.join()
     print(
         f"{options.rooms} rooms of {options.speakers} speakers on one core, HLS at 128 kbit/s, {options.seconds:.0f} s:"
     )
-    print(f"  core {share:.0%} busy; {late} late ticks; shortest stream {shortest:.2f} s")
+    print(f"  core {share:.0%} busy; {late} late ticks; {left_out} frames left out; shortest stream {shortest:.2f} s")
     print(f"  {unheard:.2%} of the packets lost or late; {memory:.2f} MiB per participant")
 
 

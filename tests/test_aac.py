@@ -53,6 +53,30 @@ def test_stereo_comes_and_goes_without_a_gap_or_a_click() -> None:
     assert np.corrcoef(sides.T)[0, 1] == pytest.approx(0, abs=0.05)
 
 
+def test_a_voice_that_moves_to_one_side_and_back_is_heard_as_it_is() -> None:
+    second = 48_000
+    signal = stereo(0.5 * np.resize(speech(), 14 * second))
+    signal[3 * second : 6 * second, 1] *= 0.25
+    heard = decoded(encode(signal))[: len(signal)]
+    for begin in range(13):
+        part = slice(begin * second, (begin + 1) * second)
+        error, power = np.mean((heard[part] - signal[part]) ** 2), np.mean(signal[part] ** 2)
+        assert error < 6e-3 * power + 1e-8, f"at {begin} s"
+
+
+def test_the_two_channels_of_a_doubled_frame_are_the_one_it_had() -> None:
+    """A single channel element with tag 0 and a stream of 21 bits becomes a pair with that stream twice."""
+    stream = "101100111000111100001"
+    mono = "000" + "0000" + stream + "111"
+    pair = "001" + "0000" + "0" + stream + stream + "111"
+    assert twice(_bytes(mono)) == _bytes(pair)
+
+
+def _bytes(bits: str) -> bytes:
+    bits += "0" * (-len(bits) % 8)
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+
 def test_only_a_single_channel_element_is_doubled() -> None:
     pair = bytes([0b001_0000_0, 0xFF])
     for frame in (pair, bytes(4), b"\x01"):

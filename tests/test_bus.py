@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from audiomixer.bus import Bus
+from audiomixer.bus import Bus, advance
 from tests.signals import noise
 
 
@@ -25,7 +25,7 @@ def test_late_wake_ups_mix_what_they_missed() -> None:
     bus, recorder = Bus(now=5.0), Recorder()
     bus.add(recorder)
     for now in [5.1, 6.0, *(6 + n * 0.02 for n in range(1, 51))]:
-        bus.advance(now)
+        advance([bus], now)
         assert len(recorder.frames) == pytest.approx((now - 5.0) / 0.02, abs=1)
     assert len(recorder.frames) == 100
 
@@ -36,7 +36,7 @@ def test_volumes_come_every_500_ms_after_the_frames_they_are_of() -> None:
     alice = bus.mixer.add_participant("alice")
     alice.push_pcm(noise(-20, 1))
     for tick in range(60):
-        bus.advance((tick + 1) * 0.02 + 1e-6)
+        advance([bus], (tick + 1) * 0.02 + 1e-6)
     assert [count for count, _ in recorder.volumes] == [25, 50]
     assert all(volumes["alice"] > 1000 for _, volumes in recorder.volumes)
 
@@ -49,14 +49,29 @@ def test_a_listener_that_fails_does_not_disturb_the_others() -> None:
     bus, recorder = Bus(now=0.0), Recorder()
     bus.add(Failing())
     bus.add(recorder)
-    bus.advance(1.0)
+    advance([bus], 1.0)
     assert len(recorder.frames) == 50
+
+
+def test_rooms_that_are_mixed_together_keep_their_own_time() -> None:
+    """Rooms that began 7 ms apart, woken every 20 ms: each has the frames that have ended, and its own speaker."""
+    buses = [Bus(now=0.007 * n) for n in range(3)]
+    recorders = [Recorder() for _ in buses]
+    for bus, recorder in zip(buses, recorders, strict=True):
+        bus.add(recorder)
+    speaker = buses[1].mixer.add_participant("alice")
+    speaker.push_pcm(noise(-20, 1))
+    for tick in range(51):
+        advance(buses, tick * 0.02)
+    assert [len(recorder.frames) for recorder in recorders] == [50, 49, 49]
+    loud = [np.max(np.abs(recorder.frames[-1])) > 0.1 for recorder in recorders]
+    assert loud == [False, True, False]
 
 
 def test_after_removal_nothing_comes() -> None:
     bus, recorder = Bus(now=0.0), Recorder()
     bus.add(recorder)
-    bus.advance(0.1)
+    advance([bus], 0.1)
     bus.remove(recorder)
-    bus.advance(1.0)
+    advance([bus], 1.0)
     assert len(recorder.frames) == 5

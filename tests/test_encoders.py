@@ -1,5 +1,7 @@
 """One mix, encoded to what is wanted at the moment."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,10 @@ class Outputs:
     def __init__(self, *wanted: Encoding) -> None:
         self.wanted = set(wanted)
         self.got: dict[Encoding, list[EncodedPacket]] = {AAC: [], OPUS: []}
-        self.encoders = Encoders(lambda: self.wanted, lambda encoding, packets: self.got[encoding].extend(packets))
+        self.encoders = Encoders(lambda: self.wanted, self.take, self.wanted.discard)
+
+    def take(self, encoding: Encoding, packets: list[EncodedPacket]) -> None:
+        self.got[encoding].extend(packets)
 
     def mix(self, frames: int) -> None:
         for _ in range(frames):
@@ -51,15 +56,54 @@ def test_what_was_not_wanted_for_a_while_begins_anew_at_its_time() -> None:
     assert times[gap + 1] == pytest.approx(70 * FRAME_SIZE, abs=5 * FRAME_SIZE + 1024)
 
 
-def test_what_fails_ends_the_encoding_and_not_in_silence() -> None:
-    def fail(encoding: Encoding, packets: list[EncodedPacket]) -> None:
-        raise ZeroDivisionError
+def test_what_waits_too_long_is_left_out_and_what_follows_has_its_own_time() -> None:
+    """The background is busy from 1 s to 5 s: two seconds wait for it, two are left out."""
+    outputs, held, go_on = Outputs(AAC, OPUS), threading.Event(), threading.Event()
+    outputs.mix(50)
 
-    encoders = Encoders(lambda: {AAC}, fail)
+    def hold() -> None:
+        held.set()
+        go_on.wait()
 
-    def mix_on() -> None:
-        for _ in range(10_000):
-            encoders.encode(np.zeros((FRAME_SIZE, 2), np.float32))
+    outputs.encoders.then(hold)
+    assert held.wait(5)
+    outputs.mix(200)
+    assert len(outputs.got[OPUS]) >= 249, "what is heard at once does not wait"
+    left_out = outputs.encoders.left_out
+    assert left_out == pytest.approx(100, abs=5)
+    go_on.set()
+    caught_up = threading.Event()
+    outputs.encoders.then(caught_up.set)
+    assert caught_up.wait(5)
+    outputs.mix(50)
+    outputs.encoders.flush()
+    assert outputs.encoders.left_out == pytest.approx(left_out, abs=5)
+    times = outputs.times(AAC)
+    (gap,) = np.flatnonzero(np.diff(times) != 1024)
+    assert times[gap + 1] - times[gap] == pytest.approx(outputs.encoders.left_out * FRAME_SIZE, abs=4 * 1024)
+    assert times[-1] == pytest.approx(300 * FRAME_SIZE, abs=2048)
 
-    with pytest.raises(RuntimeError, match="an earlier job failed"):
-        mix_on()
+
+def test_what_has_been_mixed_is_encoded_before_what_comes_then() -> None:
+    outputs, encoded = Outputs(AAC), list[int]()
+    outputs.mix(33)
+    outputs.encoders.then(lambda: encoded.append(outputs.times(AAC)[-1]))
+    outputs.mix(33)
+    outputs.encoders.flush()
+    assert encoded == [pytest.approx(33 * FRAME_SIZE, abs=5 * 1024)]
+
+
+def test_an_encoding_that_fails_leaves_the_others_alone() -> None:
+    got, wanted = list[EncodedPacket](), {AAC, OPUS}
+
+    def take(encoding: Encoding, packets: list[EncodedPacket]) -> None:
+        if encoding == AAC:
+            raise ZeroDivisionError
+        got.extend(packets)
+
+    encoders = Encoders(lambda: wanted, take, wanted.discard)
+    for _ in range(100):
+        encoders.encode(np.zeros((FRAME_SIZE, 2), np.float32))
+    encoders.flush()
+    assert wanted == {OPUS}
+    assert len(got) >= 99

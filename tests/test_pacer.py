@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Sequence
 
 from audiomixer.pacer import Pacer
 
@@ -12,14 +13,19 @@ class Slow:
         self.calls = 0
         self.called = threading.Event()
 
-    def advance(self, now: float) -> None:
+    def advance(self) -> None:
         self.calls += 1
         self.called.set()
         time.sleep(self.seconds)
 
 
+def advance(those: Sequence[Slow], now: float) -> None:
+    for one in those:
+        one.advance()
+
+
 def test_whatever_is_paced_can_be_removed_though_every_tick_is_late() -> None:
-    pacer, slow, other = Pacer(), Slow(0.03), Slow(0)
+    pacer, slow, other = Pacer(advance), Slow(0.03), Slow(0)
     pacer.add(slow)
     pacer.add(other)
     assert other.called.wait(1)
@@ -36,7 +42,7 @@ def test_whatever_is_paced_can_be_removed_though_every_tick_is_late() -> None:
 
 
 def test_it_keeps_step_and_stops_with_the_last() -> None:
-    pacer, quick = Pacer(), Slow(0)
+    pacer, quick = Pacer(advance), Slow(0)
     pacer.add(quick)
     time.sleep(1)
     pacer.remove(quick)

@@ -5,13 +5,13 @@
 Times are seconds on any monotonic scale, the same for arrivals and mixes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Fanout", "Inlet", "Intake", "Mixer", "Outlet", "Participant", "Port", "Report", "Stats"]
+__all__ = ["Fanout", "Inlet", "Intake", "Mixer", "Outlet", "Participant", "Port", "Report", "Stats", "mix_rooms"]
 
 _Samples = NDArray[np.float32] | NDArray[np.int16]
 
@@ -315,6 +315,18 @@ class Intake:
         """Ceases to read an inlet's port."""
     def poll(self, now: float) -> None:
         """Takes in what has come until now, in seconds; packets count as having come when the kernel got them."""
+
+def mix_rooms(rooms: Sequence[tuple[Intake, Mixer, NDArray[np.float32], float]], now: float) -> None:
+    """Does `Intake.poll` until `now` and `Mixer.mix_into` for each of several rooms, all of it without the GIL.
+
+    Args:
+        rooms: What each takes in, its mixer, an array for the mix as `Mixer.mix_into` wants it, and when that mix ends.
+        now: In seconds.
+
+    Raises:
+        ValueError: An array is not as it should be, or a time is none.
+        Exception: What the `on_other` of a port raised; every room has been mixed by then.
+    """
 
 @final
 class Outlet:

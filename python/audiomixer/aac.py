@@ -4,6 +4,7 @@ FFmpeg's encoder would write both as well, at the same bit rate. It codes most o
 (intensity stereo), which saves bits for a little more quality, but takes two fifths more time.
 """
 
+from collections import deque
 from typing import Final
 
 import numpy as np
@@ -31,24 +32,40 @@ class AacEncoder:
         self.encoding = encoding
         self._due = start - _FRAME
         """Time of the next packet."""
-        self._kept = np.zeros((_KEPT, 2), np.float32)
+        self._kept = deque([np.zeros((_KEPT, 2), np.float32)])
+        """The newest samples, in pieces."""
+        self._length = _KEPT
+        """How many they are, `_KEPT` or more."""
         self._alike = 0
         self._begin(start, alike=True)
+
+    @property
+    def next(self) -> int:
+        """Time of the next sample, in 1/48000 s of the stream."""
+        return self._encoder.next
 
     def encode(self, samples: NDArray[np.float32] | None) -> list[EncodedPacket]:
         """Encodes samples, which follow those before.
 
         Args:
-            samples: float32 of shape `(n, 2)`; with None, what is left is encoded, after which the encoder is spent.
+            samples: float32 of shape `(n, 2)`, not to be changed afterwards; with None, what is left is encoded, after
+                which the encoder is spent.
         """
         if samples is None:
             return self._take(self._encoder.encode(None))
-        alike = np.array_equal(samples[:, 0], samples[:, 1])
+        alike = bool((samples[:, 0] == samples[:, 1]).all())
         self._alike = self._alike + len(samples) if alike else 0
+        packets = []
         if self._narrow != alike and (not alike or self._alike >= _ALIKE):
-            self._change(alike=alike)
-        self._kept = np.concatenate([self._kept, samples])[-_KEPT:]
-        return self._take(self._give(samples))
+            packets = self._change(alike=alike)
+        self._keep(samples)
+        return packets + self._take(self._give(samples))
+
+    def _keep(self, samples: NDArray[np.float32]) -> None:
+        self._kept.append(samples)
+        self._length += len(samples)
+        while self._length - len(self._kept[0]) >= _KEPT:
+            self._length -= len(self._kept.popleft())
 
     def _begin(self, start: int, *, alike: bool) -> None:
         self._narrow = alike
@@ -60,11 +77,12 @@ class AacEncoder:
         else:
             self._encoder = Encoder(self.encoding, start)
 
-    def _change(self, *, alike: bool) -> None:
+    def _change(self, *, alike: bool) -> list[EncodedPacket]:
         """Goes on with another encoder, whose frames begin where those of the last one do."""
         end, start = self._encoder.next, self._due - _WARMING
         self._begin(start, alike=alike)
-        self._take(self._give(self._kept[_KEPT - (end - start) :]))
+        kept = np.concatenate(self._kept)
+        return self._take(self._give(kept[len(kept) - (end - start) :]))
 
     def _give(self, samples: NDArray[np.float32]) -> list[EncodedPacket]:
         return self._encoder.encode(np.ascontiguousarray(samples[:, :1]) if self._narrow else samples)

@@ -3,11 +3,11 @@
 import contextlib
 import logging
 import os
-import queue
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Final
 
@@ -18,10 +18,10 @@ _log = logging.getLogger(__name__)
 
 
 class Line:
-    """Jobs that are done one after the other, in any of the process's background threads. One that fails is the last.
+    """Jobs that are done one after the other, in any of the process's background threads; one that fails is logged.
 
     Args:
-        limit: So many jobs may wait.
+        limit: It is full when so many jobs wait.
     """
 
     def __init__(self, limit: int) -> None:
@@ -29,60 +29,49 @@ class Line:
         self._jobs: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
         self._busy = False
-        self._error: Exception | None = None
+        self._threads = _threads()
+
+    @property
+    def full(self) -> bool:
+        """Whether so many jobs wait that what can be left out should be."""
+        return len(self._jobs) >= self._limit
 
     def add(self, job: Callable[[], None]) -> None:
-        """Has a job done. When too many wait already, this waits as well: nothing is left out.
-
-        Raises:
-            RuntimeError: An earlier job failed.
-        """
+        """Has a job done, after those before it."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._jobs) < self._limit)
-            if self._error:
-                raise RuntimeError("an earlier job failed") from self._error
             self._jobs.append(job)
             if not self._busy:
                 self._busy = True
-                _lines().put(self)
+                self._threads.submit(self._work)
 
     def finish(self) -> None:
         """Waits until everything is done."""
         with self._changed:
             self._changed.wait_for(lambda: not self._busy)
 
-    def work(self) -> None:
-        """Does what there is to do; called in a background thread."""
+    def _work(self) -> None:
         while True:
             with self._changed:
-                if not self._jobs or self._error:
-                    self._jobs.clear()
+                if not self._jobs:
                     self._busy = False
                     self._changed.notify_all()
                     return
                 job = self._jobs.popleft()
-                if len(self._jobs) == self._limit - 1:
-                    self._changed.notify_all()
             try:
                 job()
-            except Exception as error:
+            except Exception:
                 _log.exception("%r failed", job)
-                self._error = error
 
 
-@cache
-def _lines() -> "queue.SimpleQueue[Line]":
-    """Lines that have something to do."""
-    lines: queue.SimpleQueue[Line] = queue.SimpleQueue()
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for _ in range(processors):
-        threading.Thread(target=_work, args=[lines], name="background", daemon=True).start()
-    return lines
-
-
-def _work(lines: "queue.SimpleQueue[Line]") -> None:
+def _give_way() -> None:
+    """Lowers the priority of this thread."""
     if sys.platform == "linux":  # Elsewhere it would be the process's priority.
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
-    while True:
-        lines.get().work()
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """The one pool of this process."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ThreadPoolExecutor(processors, thread_name_prefix="background", initializer=_give_way)

@@ -1,18 +1,19 @@
-"""The running mix of one room: mixes what is due, and hands frames and volumes to whoever listens."""
+"""The running mix of each room: mixes what is due, and hands frames and volumes to whoever listens."""
 
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomixer._core import Intake, Mixer
+from audiomixer._core import Intake, Mixer, mix_rooms
 from audiomixer.encoding import SAMPLE_RATE
 from audiomixer.metadata import INTERVAL
-from audiomixer.pacer import FRAME
+from audiomixer.pacer import FRAME, Pacer
 
 _FRAMES_PER_INTERVAL: Final = round(INTERVAL / FRAME)
 
@@ -41,22 +42,23 @@ class Bus:
         """Connections whose packets are taken in just before each mix."""
         self.frames = 0
         """Frames mixed so far."""
+        self.samples = np.zeros((self.mixer.frame_size, 2), np.float32)
+        """The last frame."""
         self._start = now
-        self._samples = np.zeros((self.mixer.frame_size, 2), np.float32)
         self._listeners: list[Listener] = []
-        self._ticking = threading.Lock()
+        self._telling = threading.Lock()
 
     def add(self, listener: Listener) -> None:
         """Begins to hand frames to `listener`."""
         self._listeners.append(listener)
 
     def remove(self, listener: Listener) -> None:
-        """Ceases to; waits for the tick under way, so that afterwards the listener is not called any more."""
+        """Ceases to; waits until it has been told of the frame under way, and then it is not called any more."""
         self.between_frames(lambda: self._forget(listener))
 
     def between_frames(self, change: Callable[[], None]) -> None:
-        """Makes a change while no listener is being called; may wait as long as a frame takes."""
-        with self._ticking:
+        """Makes a change while no listener is being called; may wait as long as they take for a frame."""
+        with self._telling:
             change()
 
     def _forget(self, listener: Listener) -> None:
@@ -64,28 +66,41 @@ class Bus:
         with contextlib.suppress(ValueError):
             self._listeners.remove(listener)
 
-    def advance(self, now: float) -> None:
-        """Mixes every frame that has ended at `now`; one that comes late is mixed as of when it was due."""
-        if self._due <= now:
-            self.intake.poll(now)
-        while (due := self._due) <= now:
-            with self._ticking:
-                self._tick(due)
-
     @property
-    def _due(self) -> float:
+    def due(self) -> float:
         """When the next frame ends."""
         return self._start + (self.frames + 1) * FRAME
 
-    def _tick(self, due: float) -> None:
-        self.mixer.mix_into(self._samples, due)
-        self.frames += 1
-        volumes = None if self.frames % _FRAMES_PER_INTERVAL else self.mixer.volumes()
-        for listener in tuple(self._listeners):
-            try:
-                listener.on_frame(self._samples)
-                if volumes is not None:
-                    listener.on_volumes(volumes)
-            except Exception:
-                _log.exception("%r failed and gets no more frames", listener)
-                self._forget(listener)
+    def tell(self) -> None:
+        """Hands out the frame that has just been mixed."""
+        with self._telling:
+            self.frames += 1
+            volumes = None if self.frames % _FRAMES_PER_INTERVAL else self.mixer.volumes()
+            for listener in tuple(self._listeners):
+                try:
+                    listener.on_frame(self.samples)
+                    if volumes is not None:
+                        listener.on_volumes(volumes)
+                except Exception:
+                    _log.exception("%r failed and gets no more frames", listener)
+                    self._forget(listener)
+
+
+def advance(buses: Sequence[Bus], now: float) -> None:
+    """Mixes every frame that has ended at `now`; one that comes late is mixed as of when it was due.
+
+    The core does so for all rooms in one go: it lets go of the GIL once, not once for each.
+    """
+    while due := [bus for bus in buses if bus.due <= now]:
+        try:
+            mix_rooms([(bus.intake, bus.mixer, bus.samples, bus.due) for bus in due], now)
+        except Exception:
+            _log.exception("what came beside audio was not taken in")
+        for bus in due:
+            bus.tell()
+
+
+@cache
+def process_pacer() -> Pacer[Bus]:
+    """The one that paces the rooms of this process."""
+    return Pacer(advance)

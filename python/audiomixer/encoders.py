@@ -4,7 +4,7 @@ What has to be heard at once is encoded at once; for the rest, blocks of the mix
 """
 
 import itertools
-import threading
+import logging
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -21,12 +21,14 @@ for each frame takes half as long again."""
 _AT_ONCE: Final[frozenset[Codec]] = frozenset({"opus"})
 
 _WAITING: Final = 20
-"""Blocks that may wait to be encoded, two seconds of them; then the mixing waits, too, and is late."""
+"""Blocks that may wait to be encoded, two seconds of them; then new ones are left out, and counted."""
 
 _phases = itertools.count()
 """Mixes end their blocks in turn, not all at the same tick."""
 
 _AnyEncoder = Encoder | AacEncoder
+
+_log = logging.getLogger(__name__)
 
 
 class Encoders:
@@ -35,18 +37,23 @@ class Encoders:
     Args:
         wanted: Gives the encodings that are wanted now. One that was not wanted for a while begins anew.
         write: Is given what was encoded, by the thread that mixes or by another.
+        fail: Is told of an encoding that failed, likewise; it should not be wanted any more.
     """
 
     def __init__(
-        self, wanted: Callable[[], Iterable[Encoding]], write: Callable[[Encoding, list[EncodedPacket]], None]
+        self,
+        wanted: Callable[[], Iterable[Encoding]],
+        write: Callable[[Encoding, list[EncodedPacket]], None],
+        fail: Callable[[Encoding], None],
     ) -> None:
         self._wanted = wanted
         self._write = write
+        self._fail = fail
+        self.left_out = 0
+        """Frames that were not encoded, as too many waited for it already."""
         self._at_once: dict[Encoding, _AnyEncoder] = {}
         self._in_blocks: dict[Encoding, _AnyEncoder] = {}
         self._line = Line(_WAITING)
-        self._encoding = threading.Lock()
-        """Held while a block is encoded."""
         self._block = np.zeros((_BLOCK * FRAME_SIZE, 2), np.float32)
         self._blocked = 0
         """Frames in the block."""
@@ -67,30 +74,30 @@ class Encoders:
         if (self._frames + self._phase) % _BLOCK == 0:
             self._end_block()
 
+    def then(self, job: Callable[[], None]) -> None:
+        """Has something done when all until now has been encoded; not to be called while `encode` is."""
+        self._end_block()
+        self._line.add(job)
+
     def flush(self) -> None:
         """Encodes what is left, and waits until that is done; there is no more to come."""
         self._end_block()
         self._line.finish()
         for encoding, encoder in (self._at_once | self._in_blocks).items():
-            self._write(encoding, encoder.encode(None))
-
-    def settle(self) -> None:
-        """Waits until no block is being encoded as things were wanted before."""
-        with self._encoding:
-            pass
+            self._give(encoding, encoder, None)
 
     def _end_block(self) -> None:
         frames, self._blocked = self._blocked, 0
-        if not frames:
-            return
         wanted = {encoding for encoding in self._wanted() if encoding.codec not in _AT_ONCE}
-        if not wanted and not self._in_blocks:
+        if not frames or not (wanted or self._in_blocks):
+            return
+        if self._line.full:
+            self.left_out += frames
             return
         block, first = self._block[: frames * FRAME_SIZE].copy(), self._frames - frames
 
         def encode() -> None:
-            with self._encoding:
-                self._in_blocks = self._encode(self._in_blocks, wanted, block, first)
+            self._in_blocks = self._encode(self._in_blocks, wanted, block, first)
 
         self._line.add(encode)
 
@@ -98,11 +105,25 @@ class Encoders:
         self, encoders: dict[Encoding, _AnyEncoder], wanted: set[Encoding], samples: NDArray[np.float32], first: int
     ) -> dict[Encoding, _AnyEncoder]:
         """Encodes `samples`, the `first` of which is the stream's frame of this number; gives the encoders in use."""
+        start = first * FRAME_SIZE
         used = {}
         for encoding in wanted:
-            encoder = used[encoding] = encoders.get(encoding) or _make(encoding, first * FRAME_SIZE)
-            self._write(encoding, encoder.encode(samples))
+            encoder = encoders.get(encoding)
+            if encoder is None or encoder.next != start:
+                encoder = _make(encoding, start)
+            if self._give(encoding, encoder, samples):
+                used[encoding] = encoder
         return used
+
+    def _give(self, encoding: Encoding, encoder: _AnyEncoder, samples: NDArray[np.float32] | None) -> bool:
+        """Encodes and writes; whether the encoder is good for more."""
+        try:
+            self._write(encoding, encoder.encode(samples))
+        except Exception:
+            _log.exception("%r failed", encoding)
+            self._fail(encoding)
+            return False
+        return True
 
 
 def _make(encoding: Encoding, start: int) -> _AnyEncoder:

@@ -131,7 +131,7 @@ class AudioMixer:
             )
         elif publish:
             raise ValueError("publish: expected the URL of a room of LiveKit")
-        self._encoders = Encoders(self._wanted, self._write)
+        self._encoders = Encoders(self._wanted, self._write, self._fail)
         self._payloads: Broadcast[TimedMetadata] = Broadcast(_PAYLOADS)
         self._events: Broadcast[OutputEvent] = Broadcast(_EVENTS)
         self._room_events: Broadcast[RoomEvent] = Broadcast(_ROOM_EVENTS)
@@ -159,6 +159,11 @@ class AudioMixer:
     def time(self) -> float:
         """Seconds of the stream so far."""
         return self._frames * FRAME_SIZE / SAMPLE_RATE
+
+    @property
+    def left_out(self) -> int:
+        """Frames that were not encoded, as the processor is too slow: outputs have gaps there."""
+        return self._encoders.left_out
 
     @property
     def next_sequence(self) -> int:
@@ -244,9 +249,15 @@ class AudioMixer:
         await self.room.quit()
 
     async def drop(self, output: Output) -> None:
-        """Ends one of the outputs; the others go on."""
-        await asyncio.to_thread(self.room.bus.between_frames, lambda: self._forget(output))
-        await asyncio.to_thread(self._encoders.settle)
+        """Ends one of the outputs, with everything mixed so far in it; the others go on."""
+        forgotten = threading.Event()
+
+        def forget() -> None:
+            self._forget(output)
+            forgotten.set()
+
+        await asyncio.to_thread(self.room.bus.between_frames, lambda: self._encoders.then(forget))
+        await asyncio.to_thread(forgotten.wait)
         if output in self._started:
             self._started.remove(output)
             await output.stop()
@@ -355,6 +366,12 @@ class AudioMixer:
         for output in self._working:
             if output.encoding == encoding and packets:
                 self._hand(output, lambda output: output.write(packets))
+
+    def _fail(self, encoding: Encoding) -> None:
+        for output in self._working:
+            if output.encoding == encoding:
+                _log.error("%r gets nothing more", output)
+                self._forget(output)
 
     def _hand(self, output: Output, give: Callable[[Output], None]) -> None:
         """Gives something to an output; one that fails gets nothing more, and the others all the same."""

@@ -5,9 +5,9 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
-from typing import Final, Protocol
+from typing import Final, Generic, TypeVar
 
 FRAME: Final = 0.02
 """Seconds in a frame."""
@@ -18,11 +18,7 @@ _SWITCH: Final = 0.001
 _log = logging.getLogger(__name__)
 
 
-class Paced(Protocol):
-    """Something that keeps step with the clock."""
-
-    def advance(self, now: float) -> None:
-        """Does all that is due until `now`, in seconds of the pacer's clock. Called from any one thread at a time."""
+Paced = TypeVar("Paced")
 
 
 def clock() -> float:
@@ -30,14 +26,19 @@ def clock() -> float:
     return time.monotonic()
 
 
-class Pacer:
-    """Calls `advance` of everything it paces every 20 ms, spread over a thread per processor.
+class Pacer(Generic[Paced]):
+    """Has everything it paces advance every 20 ms, spread over a thread per processor.
 
     Whoever is late does what it missed, so that stream time equals wall-clock time. So that it is not late whenever the
     event loop is busy for a while, the interpreter's threads take turns more often, from the first pacer on.
+
+    Args:
+        advance: Does all that is due until now, in seconds of `clock`, for some of what is paced; called with the same
+            ones in any one thread at a time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, advance: Callable[[Sequence[Paced], float], None]) -> None:
+        self._advance_all = advance
         sys.setswitchinterval(min(_SWITCH, sys.getswitchinterval()))
         self._paced: set[Paced] = set()
         self._lock = threading.Lock()
@@ -61,7 +62,7 @@ class Pacer:
                 self._thread.start()
 
     def remove(self, paced: Paced) -> None:
-        """Ceases to pace; afterwards `advance` is not running, nor called again."""
+        """Ceases to pace; afterwards it is not advancing, nor will again."""
         with self._work:
             self._paced.discard(paced)
             under_way = self.rounds
@@ -82,8 +83,8 @@ class Pacer:
                     self._busy = True
                 first, *others = [paced[n :: self._workers] for n in range(min(self._workers, len(paced)))]
                 # The first share is done here: with a single room, no other thread is woken.
-                advancing = [pool.submit(_advance, share) for share in others]
-                _advance(first)
+                advancing = [pool.submit(self._advance, share) for share in others]
+                self._advance(first)
                 wait(advancing)
                 lateness = clock() - (tick + FRAME)
                 if lateness > 0:
@@ -95,16 +96,8 @@ class Pacer:
                     self._work.notify_all()
                 tick = max(tick, clock() - FRAME)
 
-
-def _advance(share: list[Paced]) -> None:
-    for paced in share:
+    def _advance(self, share: Sequence[Paced]) -> None:
         try:
-            paced.advance(clock())
+            self._advance_all(share, clock())
         except Exception:
-            _log.exception("pacing %r failed", paced)
-
-
-@cache
-def process_pacer() -> Pacer:
-    """The one pacer of this process."""
-    return Pacer()
+            _log.exception("pacing failed")

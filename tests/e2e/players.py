@@ -181,7 +181,7 @@ class Clicker:
         self._url = url
         self._stream = stream
         self._period = round(period / FRAME)
-        self._pacer = Pacer()
+        self._pacer: Pacer[Clicker] = Pacer(lambda those, now: [one.advance(now) for one in those])
         """Not the mixer's: a participant's clock is its own."""
         self._intake = Intake()
         self._peer = Peer(LOOPBACK, "sendonly", intake=self._intake)

@@ -1,6 +1,8 @@
 """An FFmpeg container with the mix, and with its metadata where the format has a place for it."""
 
 import contextlib
+import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +17,8 @@ _AT_ONCE: Final = {"flush_packets": "1"}
 """What is muxed is on its way: a recording is as long as the process lived, however it died."""
 _IN_STEP: Final = {"max_interleave_delta": "1"}
 """Or else audio waits for the next payload, to be in order with it."""
+_MOST_PAYLOADS: Final = 100
+"""Payloads that may wait for their audio; then the oldest are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class Muxer:
         self._audio = self._container.add_stream(encoding.library, rate=SAMPLE_RATE)
         encoding.configure(self._audio.codec_context)
         self._text = self._container.add_data_stream(container.text_codec) if container.text else None
+        self._waiting: deque[Payload] = deque(maxlen=_MOST_PAYLOADS)
         self._zero: int | None = None if rebase else 0
         try:
             self._container.start_encoding()
@@ -74,26 +79,33 @@ class Muxer:
             raise
 
     def write(self, item: Item) -> None:
-        """Writes a packet, or a payload if there is a place for it."""
+        """Writes a packet, or a payload if there is a place for it: that waits for the packet of its time."""
         if isinstance(item, Payload):
-            self._write_text(item)
+            if self._text is not None:
+                self._waiting.append(item)
             return
         if self._zero is None:
             self._zero = item.pts
+        self._write_payloads(item.pts)
         packet = item.to_av()
         packet.pts = packet.dts = item.pts - self._zero
         packet.stream = self._audio
         self._container.mux_one(packet)
 
-    def _write_text(self, payload: Payload) -> None:
-        if self._text is None or self._format.text is None or self._zero is None:
-            return
-        packet = av.Packet(self._format.text(payload.text))
-        packet.pts = packet.dts = max(0, round(payload.time * SAMPLE_RATE) - self._zero)
-        packet.time_base = TIME_BASE
-        packet.stream = self._text
-        self._container.mux_one(packet)
+    def _write_payloads(self, until: float) -> None:
+        while self._waiting and self._waiting[0].time * SAMPLE_RATE <= until:
+            payload = self._waiting.popleft()
+            if self._text is None or self._format.text is None:
+                continue
+            packet = av.Packet(self._format.text(payload.text))
+            packet.pts = packet.dts = max(0, round(payload.time * SAMPLE_RATE) - (self._zero or 0))
+            packet.time_base = TIME_BASE
+            packet.stream = self._text
+            self._container.mux_one(packet)
 
     def close(self) -> None:
-        """Ends the container."""
-        self._container.close()
+        """Ends the container, with all payloads in it."""
+        try:
+            self._write_payloads(math.inf)
+        finally:
+            self._container.close()

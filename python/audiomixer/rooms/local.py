@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from audiomixer._core import Intake, Mixer, Participant, Stats
 from audiomixer.broadcast import Broadcast
-from audiomixer.bus import Bus
+from audiomixer.bus import Bus, process_pacer
 from audiomixer.encoding import FRAME_SIZE, Encoder, Encoding
-from audiomixer.pacer import clock, process_pacer
+from audiomixer.pacer import clock
 from audiomixer.rooms.base import RoomError, RoomEvent, What
 from audiomixer.tasks import spawn
 from audiomixer.tokens import Keyring

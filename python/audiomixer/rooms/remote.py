@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from audiomixer.broadcast import Broadcast
-from audiomixer.bus import Bus
-from audiomixer.pacer import clock, process_pacer
+from audiomixer.bus import Bus, process_pacer
+from audiomixer.pacer import clock
 from audiomixer.rooms.base import RoomError, RoomEvent
 from audiomixer.rooms.roster import Roster
 from audiomixer.tasks import spawn

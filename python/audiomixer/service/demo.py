@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from importlib.resources import files
 from typing import Final
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from audiomixer._core import Intake
 from audiomixer.encoding import FRAME_SIZE, SAMPLE_RATE, Encoder, Encoding
-from audiomixer.pacer import FRAME, clock, process_pacer
+from audiomixer.pacer import FRAME, Pacer, clock
 from audiomixer.service.streams import Stream, Streams
 from audiomixer.webrtc.ice import LOOPBACK
 from audiomixer.webrtc.peer import Peer
@@ -45,12 +45,14 @@ class Speaker:
         url: The endpoint.
         identity: As whom to join.
         turn: In seconds, when in each round its turn begins.
+        pacer: What it speaks by.
     """
 
-    def __init__(self, url: str, identity: str, turn: float) -> None:
+    def __init__(self, url: str, identity: str, turn: float, pacer: "Pacer[Speaker]") -> None:
         self._url = url
         self._identity = identity
         self._turn = turn
+        self._pacer = pacer
         self._speech = _load(identity)
         self._noise = np.random.default_rng().normal(0, _NOISE, SAMPLE_RATE).astype(np.float32)
         self._encoder = Encoder(_VOICE)
@@ -72,18 +74,18 @@ class Speaker:
         self._resource = str(response.url.join(response.headers["Location"]))
         await self._peer.accept(response.text)
         self._began = clock()
-        process_pacer().add(self)
+        self._pacer.add(self)
 
     async def leave(self, client: httpx.AsyncClient) -> None:
         """Leaves."""
-        await asyncio.to_thread(process_pacer().remove, self)
+        await asyncio.to_thread(self._pacer.remove, self)
         if self._resource:
             with contextlib.suppress(httpx.HTTPError):
                 await client.delete(self._resource)
         await self._peer.close()
 
     def advance(self, now: float) -> None:
-        """Sends what was said until `now`; called by the pacer."""
+        """Sends what was said until `now`."""
         self._intake.poll(now)
         while self._began + (self._frames + 1) * FRAME <= now:
             for packet in self._encoder.encode(self._say(self._frames * FRAME)[:, None]):
@@ -103,6 +105,11 @@ class Speaker:
         return samples
 
 
+def _speak(speakers: Sequence[Speaker], now: float) -> None:
+    for speaker in speakers:
+        speaker.advance(now)
+
+
 def _load(identity: str) -> NDArray[np.float32]:
     """A speaker's piece, as frames."""
     with (
@@ -118,9 +125,10 @@ def _load(identity: str) -> NDArray[np.float32]:
 @contextlib.asynccontextmanager
 async def demo(streams: Streams, url: str, audio_bitrate: int) -> AsyncIterator[Stream]:
     """Fills the room `demo` of the service at `url`, and streams its mix, until the block is left."""
+    pacer = Pacer(_speak)
     async with httpx.AsyncClient() as client:
         speakers = [
-            Speaker(f"{url}/whip/{ROOM}", identity, turn)
+            Speaker(f"{url}/whip/{ROOM}", identity, turn, pacer)
             for identity, turn in zip(SPEAKERS, np.arange(3) * _ROUND / 3, strict=True)
         ]
         try:

@@ -108,6 +108,8 @@ class LocalEngine:
         self._prefix = prefix
         self._packets: Counter[str] = Counter()
         """Of mixers that have stopped."""
+        self._left_out = 0
+        """Likewise."""
         self._mixers: dict[str, AudioMixer] = {}
         self._outputs: dict[str, dict[str, list[Output]]] = {}
 
@@ -183,6 +185,10 @@ class LocalEngine:
         rooms = [mixer.room for mixer in self._mixers.values()]
         return sum((room.packets() for room in rooms if isinstance(room, RemoteRoom)), self._packets.copy())
 
+    def left_out(self) -> int:
+        """Frames of all mixes so far that were not encoded, for want of time."""
+        return self._left_out + sum(mixer.left_out for mixer in self._mixers.values())
+
     async def drop(self, sid: str, output: str) -> None:
         """Ends one output of a job."""
         mixer = self._mixers.get(sid)
@@ -199,6 +205,7 @@ class LocalEngine:
         for output in self._outputs.pop(sid):
             (self._streams.forget if to_resume else self._streams.retire)(output)
         await mixer.stop()
+        self._left_out += mixer.left_out
         if isinstance(mixer.room, RemoteRoom):
             self._packets += mixer.room.packets()
 

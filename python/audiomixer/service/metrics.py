@@ -6,8 +6,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from audiomixer.bus import process_pacer
 from audiomixer.outputs.push import PushOutput
-from audiomixer.pacer import process_pacer
 from audiomixer.service.service import Service
 
 
@@ -41,6 +41,8 @@ class ServiceCollector(Collector):
         yield _counter("ticks", "Rounds of 20 ms.", pacer.rounds)
         yield _counter("ticks_late", "Rounds that ended after the next should have begun.", pacer.late)
         yield _counter("tick_lateness_seconds", "By how much, all together.", pacer.lateness)
+        left_out = service.engine.left_out()
+        yield _counter("frames_left_out", "Frames of mixes that were not encoded, for want of time.", left_out)
         dropped = service.streams.dropped + sum(output.dropped for output in outputs)
         yield _counter("output_dropped", "Packets that slow listeners and servers lost.", dropped)
         yield _gauge("event_readers", "Readers of server-sent events.", service.streams.readers)

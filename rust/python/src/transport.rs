@@ -4,12 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use audiomixer_transport as transport;
+use numpy::PyReadwriteArray2;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use transport::srtp::KEY;
 
-use crate::{Participant, within};
+use crate::{Mixer, Participant, value_error, within};
 
 /// Called with a datagram.
 type Handler = Arc<Py<PyAny>>;
@@ -26,12 +27,14 @@ fn address(argument: &str, (host, port): (String, u16)) -> PyResult<SocketAddr> 
     Ok(SocketAddr::new(host, port))
 }
 
-/// Calls handlers with what a call without the GIL has left for them.
+/// Calls handlers with what a call without the GIL has left for them, all of them; the first error is returned.
 fn call(py: Python<'_>, left: Vec<(Handler, Vec<u8>)>) -> PyResult<()> {
+    let mut outcome = Ok(());
     for (handler, datagram) in left {
-        handler.call1(py, (PyBytes::new(py, &datagram),))?;
+        let called = handler.call1(py, (PyBytes::new(py, &datagram),));
+        outcome = outcome.and(called.map(drop));
     }
-    Ok(())
+    outcome
 }
 
 #[pyclass(frozen, module = "audiomixer._core")]
@@ -139,13 +142,36 @@ impl Intake {
 
     fn poll(&self, py: Python<'_>, now: f64) -> PyResult<()> {
         let mut others = Vec::new();
-        py.detach(|| {
-            self.0.poll(now, |handler, datagram| {
-                others.push((Arc::clone(handler), datagram.to_vec()));
-            });
-        });
+        py.detach(|| self.take_in(now, &mut others));
         call(py, others)
     }
+}
+
+impl Intake {
+    /// Takes in what has come until `now`; what is no RTP is added to `others`, with its handler.
+    fn take_in(&self, now: f64, others: &mut Vec<(Handler, Vec<u8>)>) {
+        self.0.poll(now, |handler, datagram| others.push((Arc::clone(handler), datagram.to_vec())));
+    }
+}
+
+/// A room: where its packets come in, its mixer, where the mix goes, and when that is due.
+type Room<'py> = (Bound<'py, Intake>, Bound<'py, Mixer>, PyReadwriteArray2<'py, f32>, f64);
+
+#[pyfunction]
+fn mix_rooms(py: Python<'_>, mut rooms: Vec<Room<'_>>, now: f64) -> PyResult<()> {
+    let mut work = Vec::with_capacity(rooms.len());
+    for (intake, mixer, out, due) in &mut rooms {
+        work.push((intake.get(), &mixer.get().0, out.as_slice_mut()?, *due));
+    }
+    let mut others = Vec::new();
+    let mixed = py.detach(|| {
+        work.into_iter().fold(Ok(()), |outcome, (intake, mixer, out, due)| {
+            intake.take_in(now, &mut others);
+            outcome.and(mixer.mix(due, out))
+        })
+    });
+    call(py, others)?;
+    mixed.map_err(value_error)
 }
 
 #[pyclass(frozen, module = "audiomixer._core")]
@@ -257,5 +283,6 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Inlet>()?;
     module.add_class::<Intake>()?;
     module.add_class::<Outlet>()?;
-    module.add_class::<Fanout>()
+    module.add_class::<Fanout>()?;
+    module.add_function(wrap_pyfunction!(mix_rooms, module)?)
 }
