@@ -44,6 +44,8 @@ class Bus:
         """Frames mixed so far."""
         self.samples = np.zeros((self.mixer.frame_size, 2), np.float32)
         """The last frame."""
+        self.due = now + FRAME
+        """When the next frame ends."""
         self._start = now
         self._listeners: list[Listener] = []
         self._telling = threading.Lock()
@@ -66,15 +68,11 @@ class Bus:
         with contextlib.suppress(ValueError):
             self._listeners.remove(listener)
 
-    @property
-    def due(self) -> float:
-        """When the next frame ends."""
-        return self._start + (self.frames + 1) * FRAME
-
     def tell(self) -> None:
         """Hands out the frame that has just been mixed."""
         with self._telling:
             self.frames += 1
+            self.due = self._start + (self.frames + 1) * FRAME
             volumes = None if self.frames % _FRAMES_PER_INTERVAL else self.mixer.volumes()
             for listener in tuple(self._listeners):
                 try:

@@ -41,9 +41,13 @@ class Pacer(Generic[Paced]):
         self._advance_all = advance
         sys.setswitchinterval(min(_SWITCH, sys.getswitchinterval()))
         self._paced: set[Paced] = set()
+        self._shares: list[list[Paced]] = []
+        """The same, for each thread its share."""
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._busy = False
+        self._waiting = 0
+        """Who waits until a round has ended."""
         self._thread: threading.Thread | None = None
         self._workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.rounds = 0
@@ -57,6 +61,7 @@ class Pacer(Generic[Paced]):
         """Begins to pace."""
         with self._lock:
             self._paced.add(paced)
+            self._share_out()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="pacer", daemon=True)
                 self._thread.start()
@@ -65,9 +70,16 @@ class Pacer(Generic[Paced]):
         """Ceases to pace; afterwards it is not advancing, nor will again."""
         with self._work:
             self._paced.discard(paced)
+            self._share_out()
             under_way = self.rounds
+            self._waiting += 1
             # When it is late, the next round begins before a waiter can see that the last one has ended.
             self._work.wait_for(lambda: not self._busy or self.rounds > under_way)
+            self._waiting -= 1
+
+    def _share_out(self) -> None:
+        paced = list(self._paced)
+        self._shares = [paced[n :: self._workers] for n in range(min(self._workers, len(paced)))]
 
     def _run(self) -> None:
         tick = clock()
@@ -76,24 +88,25 @@ class Pacer(Generic[Paced]):
                 tick += FRAME
                 time.sleep(max(0.0, tick - clock()))
                 with self._lock:
-                    if not self._paced:
+                    if not self._shares:
                         self._thread = None
                         return
-                    paced = list(self._paced)
+                    first, *others = self._shares
                     self._busy = True
-                first, *others = [paced[n :: self._workers] for n in range(min(self._workers, len(paced)))]
                 # The first share is done here: with a single room, no other thread is woken.
                 advancing = [pool.submit(self._advance, share) for share in others]
                 self._advance(first)
-                wait(advancing)
+                if advancing:
+                    wait(advancing)
                 lateness = clock() - (tick + FRAME)
                 if lateness > 0:
                     self.late += 1
                     self.lateness += lateness
-                with self._work:
+                with self._lock:
                     self._busy = False
                     self.rounds += 1
-                    self._work.notify_all()
+                    if self._waiting:
+                        self._work.notify_all()
                 tick = max(tick, clock() - FRAME)
 
     def _advance(self, share: Sequence[Paced]) -> None:
