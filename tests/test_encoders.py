@@ -1,6 +1,7 @@
 """One mix, encoded to what is wanted at the moment."""
 
 import threading
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -16,15 +17,19 @@ class Outputs:
 
     def __init__(self, *wanted: Encoding) -> None:
         self.wanted = set(wanted)
-        self.got: dict[Encoding, list[EncodedPacket]] = {AAC: [], OPUS: []}
-        self.encoders = Encoders(lambda: self.wanted, self.take, self.wanted.discard)
+        self.failed = list[Encoding]()
+        self.got: dict[Encoding, list[EncodedPacket]] = defaultdict(list)
+        self.encoders = Encoders(lambda: self.wanted, self.take, self.fail)
 
     def take(self, encoding: Encoding, packets: list[EncodedPacket]) -> None:
         self.got[encoding].extend(packets)
 
+    def fail(self, encoding: Encoding, error: Exception) -> None:
+        self.failed.append(encoding)
+
     def mix(self, frames: int) -> None:
         for _ in range(frames):
-            self.encoders.encode(np.zeros((FRAME_SIZE, 2), np.float32))
+            self.encoders.encode(np.full((FRAME_SIZE, 2), 0.1, np.float32))
 
     def times(self, encoding: Encoding) -> list[int]:
         return [packet.pts for packet in self.got[encoding]]
@@ -56,14 +61,15 @@ def test_what_was_not_wanted_for_a_while_begins_anew_at_its_time() -> None:
     assert times[gap + 1] == pytest.approx(70 * FRAME_SIZE, abs=5 * FRAME_SIZE + 1024)
 
 
-def test_what_waits_too_long_is_left_out_and_what_follows_has_its_own_time() -> None:
-    """The background is busy from 1 s to 5 s: two seconds wait for it, two are left out."""
-    outputs, held, go_on = Outputs(AAC, OPUS), threading.Event(), threading.Event()
+def test_silence_stands_for_what_cannot_be_encoded_in_time() -> None:
+    """The background is busy from 1 s to 5 s: two seconds wait for it, two are left out, and it is back at 6 s."""
+    pcm = Encoding("pcm", 0)
+    outputs, held, go_on = Outputs(AAC, pcm, OPUS), threading.Event(), threading.Event()
     outputs.mix(50)
 
     def hold() -> None:
         held.set()
-        go_on.wait()
+        go_on.wait(10)
 
     outputs.encoders.then(hold)
     assert held.wait(5)
@@ -78,10 +84,13 @@ def test_what_waits_too_long_is_left_out_and_what_follows_has_its_own_time() -> 
     outputs.mix(50)
     outputs.encoders.flush()
     assert outputs.encoders.left_out == pytest.approx(left_out, abs=5)
-    times = outputs.times(AAC)
-    (gap,) = np.flatnonzero(np.diff(times) != 1024)
-    assert times[gap + 1] - times[gap] == pytest.approx(outputs.encoders.left_out * FRAME_SIZE, abs=4 * 1024)
-    assert times[-1] == pytest.approx(300 * FRAME_SIZE, abs=2048)
+    assert np.diff(outputs.times(AAC)) == pytest.approx(1024)
+    assert outputs.times(AAC)[-1] == pytest.approx(300 * FRAME_SIZE, abs=2048)
+    samples = np.frombuffer(b"".join(packet.data for packet in outputs.got[pcm]), np.int16).reshape(-1, FRAME_SIZE, 2)
+    assert len(samples) == 300
+    silent = np.flatnonzero((samples == 0).all(axis=(1, 2)))
+    assert len(silent) == outputs.encoders.left_out
+    assert np.all(np.diff(silent[:left_out]) == 1), "one gap"
 
 
 def test_what_has_been_mixed_is_encoded_before_what_comes_then() -> None:
@@ -93,17 +102,19 @@ def test_what_has_been_mixed_is_encoded_before_what_comes_then() -> None:
     assert encoded == [pytest.approx(33 * FRAME_SIZE, abs=5 * 1024)]
 
 
-def test_an_encoding_that_fails_leaves_the_others_alone() -> None:
-    got, wanted = list[EncodedPacket](), {AAC, OPUS}
+@pytest.mark.parametrize("bad", [Encoding("aac", 128), Encoding("mp3", 128, channels=7), Encoding("opus", 9000)])
+def test_an_encoding_that_fails_leaves_the_others_alone(bad: Encoding) -> None:
+    """It fails where it is written, or where its encoder is made, in the background or at once."""
+    good = Encoding("opus", 64)
+    outputs = Outputs(bad, good)
 
     def take(encoding: Encoding, packets: list[EncodedPacket]) -> None:
-        if encoding == AAC:
+        if encoding == bad:
             raise ZeroDivisionError
-        got.extend(packets)
+        outputs.take(encoding, packets)
 
-    encoders = Encoders(lambda: wanted, take, wanted.discard)
-    for _ in range(100):
-        encoders.encode(np.zeros((FRAME_SIZE, 2), np.float32))
-    encoders.flush()
-    assert wanted == {OPUS}
-    assert len(got) >= 99
+    outputs.encoders = Encoders(lambda: outputs.wanted, take, outputs.fail)
+    outputs.mix(100)
+    outputs.encoders.flush()
+    assert outputs.failed == [bad], "it is told once"
+    assert len(outputs.got[good]) >= 99

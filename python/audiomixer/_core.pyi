@@ -316,15 +316,16 @@ class Intake:
     def poll(self, now: float) -> None:
         """Takes in what has come until now, in seconds; packets count as having come when the kernel got them."""
 
-def mix_rooms(rooms: Sequence[tuple[Intake, Mixer, NDArray[np.float32], float]], now: float) -> None:
-    """Does `Intake.poll` until `now` and `Mixer.mix_into` for each of several rooms, all of it without the GIL.
+def mix_rooms(rooms: Sequence[tuple[Intake, Mixer, NDArray[np.float32], float]], now: float | None) -> None:
+    """Does `Intake.poll` and `Mixer.mix_into` for each of several rooms, all of it without the GIL.
 
     Args:
         rooms: What each takes in, its mixer, an array for the mix as `Mixer.mix_into` wants it, and when that mix ends.
-        now: In seconds.
+        now: In seconds, when the call begins; None if nothing is to be taken in.
 
     Raises:
-        ValueError: An array is not as it should be, or a time is none.
+        TypeError: An array is no contiguous float32 of two dimensions. Nothing has been done then.
+        ValueError: An array is of another length, or a time is none; the other rooms have been mixed.
         Exception: What the `on_other` of a port raised; every room has been mixed by then.
     """
 

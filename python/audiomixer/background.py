@@ -3,11 +3,11 @@
 import contextlib
 import logging
 import os
+import queue
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Final
 
@@ -20,21 +20,19 @@ _log = logging.getLogger(__name__)
 class Line:
     """Jobs that are done one after the other, in any of the process's background threads; one that fails is logged.
 
-    Args:
-        limit: It is full when so many jobs wait.
+    As many may wait as are added: whoever adds them looks at how many do.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self) -> None:
+        self._lines = _lines()
         self._jobs: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
         self._busy = False
-        self._threads = _threads()
 
     @property
-    def full(self) -> bool:
-        """Whether so many jobs wait that what can be left out should be."""
-        return len(self._jobs) >= self._limit
+    def waiting(self) -> int:
+        """Jobs that have not begun."""
+        return len(self._jobs)
 
     def add(self, job: Callable[[], None]) -> None:
         """Has a job done, after those before it."""
@@ -42,14 +40,15 @@ class Line:
             self._jobs.append(job)
             if not self._busy:
                 self._busy = True
-                self._threads.submit(self._work)
+                self._lines.put(self)
 
     def finish(self) -> None:
         """Waits until everything is done."""
         with self._changed:
             self._changed.wait_for(lambda: not self._busy)
 
-    def _work(self) -> None:
+    def work(self) -> None:
+        """Does what there is to do; called in a background thread."""
         while True:
             with self._changed:
                 if not self._jobs:
@@ -63,15 +62,20 @@ class Line:
                 _log.exception("%r failed", job)
 
 
-def _give_way() -> None:
-    """Lowers the priority of this thread."""
+@cache
+def _lines() -> "queue.SimpleQueue[Line]":
+    """Lines that have something to do."""
+    lines: queue.SimpleQueue[Line] = queue.SimpleQueue()
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for _ in range(processors):
+        # The process need not wait for what nobody has finished.
+        threading.Thread(target=_work, args=[lines], name="background", daemon=True).start()
+    return lines
+
+
+def _work(lines: "queue.SimpleQueue[Line]") -> None:
     if sys.platform == "linux":  # Elsewhere it would be the process's priority.
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    """The one pool of this process."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ThreadPoolExecutor(processors, thread_name_prefix="background", initializer=_give_way)
+    while True:
+        lines.get().work()

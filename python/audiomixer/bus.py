@@ -87,15 +87,18 @@ class Bus:
 def advance(buses: Sequence[Bus], now: float) -> None:
     """Mixes every frame that has ended at `now`; one that comes late is mixed as of when it was due.
 
-    The core does so for all rooms in one go: it lets go of the GIL once, not once for each.
+    The core does so for all rooms in one go: it lets go of the GIL once, not once for each. What has come is taken in
+    once, before the first frame.
     """
+    poll: float | None = now
     while due := [bus for bus in buses if bus.due <= now]:
         try:
-            mix_rooms([(bus.intake, bus.mixer, bus.samples, bus.due) for bus in due], now)
+            mix_rooms([(bus.intake, bus.mixer, bus.samples, bus.due) for bus in due], poll)
         except Exception:
-            _log.exception("what came beside audio was not taken in")
+            _log.exception("mixing, or taking in what came beside audio, failed")
         for bus in due:
             bus.tell()
+        poll = None
 
 
 @cache

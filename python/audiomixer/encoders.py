@@ -5,6 +5,7 @@ What has to be heard at once is encoded at once; for the rest, blocks of the mix
 
 import itertools
 import logging
+import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -20,8 +21,10 @@ _BLOCK: Final = 5
 for each frame takes half as long again."""
 _AT_ONCE: Final[frozenset[Codec]] = frozenset({"opus"})
 
-_WAITING: Final = 20
-"""Blocks that may wait to be encoded, two seconds of them; then new ones are left out, and counted."""
+_MOST_WAITING: Final = 20
+"""Blocks that may wait to be encoded, two seconds of them; then new ones are left out, and counted…"""
+_FEW_WAITING: Final = 10
+"""…until no more than these wait: one gap is better than many."""
 
 _phases = itertools.count()
 """Mixes end their blocks in turn, not all at the same tick."""
@@ -37,23 +40,26 @@ class Encoders:
     Args:
         wanted: Gives the encodings that are wanted now. One that was not wanted for a while begins anew.
         write: Is given what was encoded, by the thread that mixes or by another.
-        fail: Is told of an encoding that failed, likewise; it should not be wanted any more.
+        fail: Is told of an encoding that failed, and why, likewise; there will be nothing more of it.
     """
 
     def __init__(
         self,
         wanted: Callable[[], Iterable[Encoding]],
         write: Callable[[Encoding, list[EncodedPacket]], None],
-        fail: Callable[[Encoding], None],
+        fail: Callable[[Encoding, Exception], None],
     ) -> None:
         self._wanted = wanted
         self._write = write
         self._fail = fail
         self.left_out = 0
-        """Frames that were not encoded, as too many waited for it already."""
+        """Frames that silence stands for, as too many waited to be encoded already."""
+        self._leaving_out = False
+        self._failed: set[Encoding] = set()
         self._at_once: dict[Encoding, _AnyEncoder] = {}
         self._in_blocks: dict[Encoding, _AnyEncoder] = {}
-        self._line = Line(_WAITING)
+        self._line = Line()
+        self._ending = threading.Lock()
         self._block = np.zeros((_BLOCK * FRAME_SIZE, 2), np.float32)
         self._blocked = 0
         """Frames in the block."""
@@ -81,49 +87,60 @@ class Encoders:
 
     def flush(self) -> None:
         """Encodes what is left, and waits until that is done; there is no more to come."""
-        self._end_block()
+        self.then(self._spend)
         self._line.finish()
+
+    def _spend(self) -> None:
         for encoding, encoder in (self._at_once | self._in_blocks).items():
             self._give(encoding, encoder, None)
 
     def _end_block(self) -> None:
-        frames, self._blocked = self._blocked, 0
-        wanted = {encoding for encoding in self._wanted() if encoding.codec not in _AT_ONCE}
-        if not frames or not (wanted or self._in_blocks):
-            return
-        if self._line.full:
-            self.left_out += frames
-            return
-        block, first = self._block[: frames * FRAME_SIZE].copy(), self._frames - frames
+        with self._ending:
+            frames, self._blocked = self._blocked, 0
+            wanted = {encoding for encoding in self._wanted() if encoding.codec not in _AT_ONCE}
+            if not frames or not (wanted or self._in_blocks):
+                return
+            self._leaving_out = self._line.waiting >= (_FEW_WAITING + 1 if self._leaving_out else _MOST_WAITING)
+            if self._leaving_out:
+                self.left_out += frames
+                return
+            block, first = self._block[: frames * FRAME_SIZE].copy(), self._frames - frames
 
-        def encode() -> None:
-            self._in_blocks = self._encode(self._in_blocks, wanted, block, first)
+            def encode() -> None:
+                self._in_blocks = self._encode(self._in_blocks, wanted, block, first)
 
-        self._line.add(encode)
+            self._line.add(encode)
 
     def _encode(
         self, encoders: dict[Encoding, _AnyEncoder], wanted: set[Encoding], samples: NDArray[np.float32], first: int
     ) -> dict[Encoding, _AnyEncoder]:
         """Encodes `samples`, the `first` of which is the stream's frame of this number; gives the encoders in use."""
-        start = first * FRAME_SIZE
         used = {}
-        for encoding in wanted:
-            encoder = encoders.get(encoding)
-            if encoder is None or encoder.next != start:
-                encoder = _make(encoding, start)
-            if self._give(encoding, encoder, samples):
+        for encoding in wanted - self._failed:
+            encoder = self._give(encoding, encoders.get(encoding), samples, first * FRAME_SIZE)
+            if encoder:
                 used[encoding] = encoder
         return used
 
-    def _give(self, encoding: Encoding, encoder: _AnyEncoder, samples: NDArray[np.float32] | None) -> bool:
-        """Encodes and writes; whether the encoder is good for more."""
+    def _give(
+        self, encoding: Encoding, encoder: _AnyEncoder | None, samples: NDArray[np.float32] | None, start: int = 0
+    ) -> _AnyEncoder | None:
+        """Encodes and writes samples that begin at `start`, with silence before them if any were left out.
+
+        Returns:
+            The encoder, a new one if there was none; None if it failed.
+        """
         try:
+            encoder = encoder or _make(encoding, start)
+            if samples is not None and encoder.next < start:
+                self._write(encoding, encoder.encode(np.zeros((start - encoder.next, 2), np.float32)))
             self._write(encoding, encoder.encode(samples))
-        except Exception:
+        except Exception as error:
             _log.exception("%r failed", encoding)
-            self._fail(encoding)
-            return False
-        return True
+            self._failed.add(encoding)
+            self._fail(encoding, error)
+            return None
+        return encoder
 
 
 def _make(encoding: Encoding, start: int) -> _AnyEncoder:

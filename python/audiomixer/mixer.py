@@ -17,7 +17,7 @@ from audiomixer.broadcast import Broadcast
 from audiomixer.encoders import Encoders
 from audiomixer.encoding import BITRATES, FRAME_SIZE, SAMPLE_RATE, EncodedPacket, Encoding
 from audiomixer.metadata import TimedMetadata
-from audiomixer.outputs.base import NamedOutput, Output, OutputEvent, redacted
+from audiomixer.outputs.base import NamedOutput, Output, OutputEvent, explain, redacted
 from audiomixer.outputs.opening import open_output
 from audiomixer.outputs.tracks import TrackRecorder
 from audiomixer.rooms.base import Room, RoomEvent
@@ -97,6 +97,8 @@ class AudioMixer:
             raise ValueError(f"audio_bitrate: expected one of {BITRATES}, got {audio_bitrate!r}")
         if max_speakers is not None and max_speakers < 1:
             raise ValueError(f"max_speakers: expected at least 1, or None for no limit, got {max_speakers!r}")
+        if isinstance(outputs, str):
+            raise ValueError(f"outputs: expected a list of them, got {redacted(outputs)!r}")
         self._leveler = leveler
         self._max_speakers = max_speakers
         self.audio_bitrate = audio_bitrate
@@ -162,7 +164,7 @@ class AudioMixer:
 
     @property
     def left_out(self) -> int:
-        """Frames that were not encoded, as the processor is too slow: outputs have gaps there."""
+        """Frames that are silent in outputs, as the processor was too slow to encode them."""
         return self._encoders.left_out
 
     @property
@@ -249,15 +251,18 @@ class AudioMixer:
         await self.room.quit()
 
     async def drop(self, output: Output) -> None:
-        """Ends one of the outputs, with everything mixed so far in it; the others go on."""
-        forgotten = threading.Event()
+        """Ends one of the outputs; the others go on.
+
+        In it is what has been mixed so far, less what its encoder looks ahead (60 ms at most).
+        """
+        forgotten = asyncio.Event()
 
         def forget() -> None:
             self._forget(output)
-            forgotten.set()
+            self._loop.call_soon_threadsafe(forgotten.set)
 
         await asyncio.to_thread(self.room.bus.between_frames, lambda: self._encoders.then(forget))
-        await asyncio.to_thread(forgotten.wait)
+        await forgotten.wait()
         if output in self._started:
             self._started.remove(output)
             await output.stop()
@@ -367,11 +372,13 @@ class AudioMixer:
             if output.encoding == encoding and packets:
                 self._hand(output, lambda output: output.write(packets))
 
-    def _fail(self, encoding: Encoding) -> None:
+    def _fail(self, encoding: Encoding, error: Exception) -> None:
         for output in self._working:
             if output.encoding == encoding:
-                _log.error("%r gets nothing more", output)
                 self._forget(output)
+                if isinstance(output, NamedOutput):
+                    output.error = explain(error)
+                    self._tell(OutputEvent(output.name, "failed", output.error))
 
     def _hand(self, output: Output, give: Callable[[Output], None]) -> None:
         """Gives something to an output; one that fails gets nothing more, and the others all the same."""

@@ -202,10 +202,10 @@ class LocalEngine:
         mixer = self._mixers.pop(sid, None)
         if mixer is None:
             return
+        self._left_out += mixer.left_out
         for output in self._outputs.pop(sid):
             (self._streams.forget if to_resume else self._streams.retire)(output)
         await mixer.stop()
-        self._left_out += mixer.left_out
         if isinstance(mixer.room, RemoteRoom):
             self._packets += mixer.room.packets()
 

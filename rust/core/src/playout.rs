@@ -76,8 +76,7 @@ impl Playout {
         if header.stereo && self.channels() < self.max_channels {
             self.become_stereo();
         }
-        let start = self.pcm.len();
-        self.silence = 0;
+        let start = self.begin();
         self.warm_up();
         let decoded = self.decoder.decode(payload, header.duration, &mut self.pcm);
         let power = stretch::power(&self.pcm[start..]);
@@ -119,8 +118,7 @@ impl Playout {
 
     /// Adds the `duration` before `payload`, from the copy that is in it; `false`, and nothing added, if it is corrupt.
     pub fn recover(&mut self, payload: &[u8], duration: Ticks) -> bool {
-        let start = self.pcm.len();
-        self.silence = 0;
+        let start = self.begin();
         self.warm_up();
         let recovered = self.decoder.recover(payload, duration, &mut self.pcm);
         self.come_back(start, recovered)
@@ -131,8 +129,7 @@ impl Playout {
     ///
     /// Returns whether it did its best.
     pub fn conceal(&mut self, duration: Ticks, level: f32, frugal: bool) -> bool {
-        let start = self.pcm.len();
-        self.silence = 0;
+        let start = self.begin();
         self.warm_up();
         let concealment =
             if frugal || self.quiet { Concealment::Classic } else { Concealment::Neural };
@@ -150,8 +147,7 @@ impl Playout {
 
     /// Adds `duration` of comfort noise, during which the level moves to `level`.
     pub fn comfort(&mut self, duration: Ticks, level: f32) {
-        let start = self.pcm.len();
-        self.silence = 0;
+        let start = self.begin();
         self.comfort.make(self.samples(duration), &mut self.pcm);
         self.ramp(start, duration, level);
     }
@@ -181,7 +177,7 @@ impl Playout {
     pub fn shorten(&mut self, alike: f32, length: Ticks) -> f64 {
         let criteria = self.criteria(alike, length);
         let channels = self.channels();
-        self.silence = 0;
+        self.begin();
         let removed = stretch::accelerate(&mut self.pcm, self.rate, channels, criteria);
         removed as f64 / f64::from(self.rate)
     }
@@ -190,7 +186,7 @@ impl Playout {
     pub fn lengthen(&mut self, alike: f32, length: Ticks) -> f64 {
         let criteria = self.criteria(alike, length);
         let channels = self.channels();
-        self.silence = 0;
+        self.begin();
         let added = stretch::expand(&mut self.pcm, self.rate, channels, criteria);
         added as f64 / f64::from(self.rate)
     }
@@ -241,11 +237,16 @@ impl Playout {
         self.level = to;
     }
 
+    /// Where something else than silence is about to be added.
+    fn begin(&mut self) -> usize {
+        self.silence = 0;
+        self.pcm.len()
+    }
+
     fn become_stereo(&mut self) {
         self.decoder = Decoder::new(self.rate, 2);
         self.comfort = Comfort::new(self.rate, 2);
         let mono = self.pcm.len();
-        self.silence *= 2;
         self.pcm.resize(2 * mono, 0.0);
         for n in (0..mono).rev() {
             self.pcm[2 * n] = self.pcm[n];

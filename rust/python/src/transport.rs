@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use audiomixer_transport as transport;
 use numpy::PyReadwriteArray2;
@@ -158,15 +159,19 @@ impl Intake {
 type Room<'py> = (Bound<'py, Intake>, Bound<'py, Mixer>, PyReadwriteArray2<'py, f32>, f64);
 
 #[pyfunction]
-fn mix_rooms(py: Python<'_>, mut rooms: Vec<Room<'_>>, now: f64) -> PyResult<()> {
+fn mix_rooms(py: Python<'_>, mut rooms: Vec<Room<'_>>, now: Option<f64>) -> PyResult<()> {
     let mut work = Vec::with_capacity(rooms.len());
     for (intake, mixer, out, due) in &mut rooms {
         work.push((intake.get(), &mixer.get().0, out.as_slice_mut()?, *due));
     }
     let mut others = Vec::new();
+    let began = Instant::now();
     let mixed = py.detach(|| {
         work.into_iter().fold(Ok(()), |outcome, (intake, mixer, out, due)| {
-            intake.take_in(now, &mut others);
+            if let Some(now) = now {
+                // Mixing the rooms before this one has taken a while.
+                intake.take_in(now + began.elapsed().as_secs_f64(), &mut others);
+            }
             outcome.and(mixer.mix(due, out))
         })
     });
