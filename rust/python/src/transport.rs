@@ -166,14 +166,17 @@ fn mix_rooms(py: Python<'_>, mut rooms: Vec<Room<'_>>, now: Option<f64>) -> PyRe
     }
     let mut others = Vec::new();
     let began = Instant::now();
-    let mixed = py.detach(|| {
-        work.into_iter().fold(Ok(()), |outcome, (intake, mixer, out, due)| {
+    let mut mixed = Ok(());
+    py.detach(|| {
+        for (intake, mixer, out, due) in work {
             if let Some(now) = now {
                 // Mixing the rooms before this one has taken a while.
                 intake.take_in(now + began.elapsed().as_secs_f64(), &mut others);
             }
-            outcome.and(mixer.mix(due, out))
-        })
+            if let Err(error) = mixer.mix(due, out) {
+                mixed = Err(error);
+            }
+        }
     });
     call(py, others)?;
     mixed.map_err(value_error)
