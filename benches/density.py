@@ -64,6 +64,9 @@ def main() -> None:
     answers, answered = multiprocessing.Pipe()
     sender = in_process(send, offered, total, "speaking", core=1)
     server = in_process(serve, answered, options.rooms, options.speakers, options.seconds, core=0)
+    # Whoever fails ends its pipe, and with that this program.
+    offered.close()
+    answered.close()
     for _ in range(total):
         answers.send(offers.recv())
         offers.send(answers.recv())

@@ -2,7 +2,8 @@
 
 A process sends each participant's stream (speech, Opus at 32 kbit/s, mono, in-band FEC, by default); the contenders
 receive the same packets one after the other. Prints the CPU time of the receiving process, all of its threads, in ms
-per participant and second of audio. Janus runs in a network namespace, which needs root.
+per participant and second of audio; of ours also without what an empty room takes. Janus runs in a network namespace,
+which needs root.
 
     python -m benches.receiving --participants 40 --seconds 20
 """
@@ -121,11 +122,14 @@ async def receive(
 
 
 def measure(contender: type[Ours | Stock], kind: str, participants: int, seconds: float) -> float:
-    """CPU time per participant and second, in ms."""
+    """CPU time per second, in ms."""
     offers, offered = multiprocessing.Pipe()
     answers, answered = multiprocessing.Pipe()
     sender = in_process(send, offered, participants, kind)
     receiver = in_process(receive, contender, answered, participants, seconds)
+    # Whoever fails ends its pipe, and with that this program.
+    offered.close()
+    answered.close()
     for _ in range(participants):
         answers.send(offers.recv())
         offers.send(answers.recv())
@@ -133,7 +137,7 @@ def measure(contender: type[Ours | Stock], kind: str, participants: int, seconds
     offers.send("stop")
     for process in (sender, receiver):
         process.join()
-    return share * 1000 / participants
+    return share * 1000
 
 
 def measure_audiobridge(participants: int, seconds: float) -> float:
@@ -149,7 +153,7 @@ def measure_audiobridge(participants: int, seconds: float) -> float:
         share = (bridge.cpu_time() - used) / (time.monotonic() - began)
         offers.send("stop")
         sender.join()
-    return share * 1000 / participants
+    return share * 1000
 
 
 def main() -> None:
@@ -158,15 +162,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--ours", action="store_true", help="ours only")
     options = parser.parse_args()
-    print(f"receive, decode and mix {options.participants} participants: CPU ms per participant and second")
-    costs = {kind: measure(Ours, kind, options.participants, options.seconds) for kind in STREAMS}
+    number, seconds = options.participants, options.seconds
+    print(f"receive, decode and mix {number} participants: CPU ms per participant and second")
+    costs = {kind: measure(Ours, kind, number, seconds) / number for kind in STREAMS}
+    room = measure(Ours, "speaking", 0, seconds)
     for kind, cost in costs.items():
-        print(f"  {f'audiomixer, {kind}':24} {cost:7.2f}")
+        print(f"  {f'audiomixer, {kind}':24} {cost:7.2f}  {cost - room / number:6.2f} without the room itself")
     if not options.ours:
-        stock = measure(Stock, "speaking", options.participants, options.seconds)
-        peers = {"aiortc + NumPy, speaking": stock}
+        peers = {"aiortc + NumPy, speaking": measure(Stock, "speaking", number, seconds) / number}
         if os.geteuid() == 0:
-            peers["Janus AudioBridge"] = measure_audiobridge(options.participants, options.seconds)
+            peers["Janus AudioBridge"] = measure_audiobridge(number, seconds) / number
         for name, cost in peers.items():
             print(f"  {name:24} {cost:7.2f}  {cost / costs['speaking']:5.1f} ×")
 

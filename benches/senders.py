@@ -54,7 +54,7 @@ def in_process(
     work: Callable[..., Awaitable[None]], *arguments: object, core: int | None = None
 ) -> multiprocessing.Process:
     """Runs a coroutine in a process of its own, on any processor or on a certain one."""
-    process = multiprocessing.get_context("spawn").Process(target=_run, args=(core, work, arguments))
+    process = multiprocessing.get_context("spawn").Process(target=_run, args=(core, work, arguments), daemon=True)
     process.start()
     return process
 
