@@ -1,6 +1,6 @@
 """Containers of the mix and its metadata."""
 
-import io
+from pathlib import Path
 
 import av
 import numpy as np
@@ -12,25 +12,17 @@ from audiomixer.outputs.queued import Payload
 AAC = Encoding("aac", 128)
 
 
-class Unclosed(io.BytesIO):
-    """Can be read when the muxer has closed it."""
-
-    def close(self) -> None:
-        pass
-
-
-def test_a_payload_that_is_ahead_of_its_audio_waits_for_it() -> None:
+def test_a_payload_that_is_ahead_of_its_audio_waits_for_it(tmp_path: Path) -> None:
     """Payloads of 0.5, 1 and 2.5 s come before any audio; there are two seconds of that."""
-    file = Unclosed()
+    file = str(tmp_path / "mix.ts")
     muxer = Muxer(file, TS, AAC)
     for time in (0.5, 1.0, 2.5):
         muxer.write(Payload(f"at {time}", time))
     for packet in Encoder(AAC).encode(np.zeros((2 * SAMPLE_RATE, 2), np.float32)):
         muxer.write(packet)
     muxer.close()
-    file.seek(0)
     newest, seen = 0.0, []
-    with av.open(file, "r", format="mpegts") as container:
+    with av.open(file, "r") as container:
         begins = min(stream.start_time * stream.time_base for stream in container.streams.audio)
         for packet in container.demux():
             if packet.pts is None:
