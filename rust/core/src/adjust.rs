@@ -33,7 +33,7 @@ pub fn adjustment(delay: Ticks, estimator: &Estimator) -> Option<Adjustment> {
     let excess = delay - estimator.target();
     let (distance, lengthen) = (excess.abs(), excess < 0);
     // A network that delays some packets so much may soon do so again.
-    let tolerance = TOLERANCE + estimator.spread() / if lengthen { 4 } else { 2 };
+    let tolerance = TOLERANCE + estimator.spread() * if lengthen { 3 } else { 12 } / 20;
     let alike = if distance > FAR.max(tolerance) {
         ROUGHLY_ALIKE
     } else if distance > tolerance {
@@ -80,8 +80,8 @@ mod tests {
         let estimator = after(ms(80));
         let target = estimator.target();
         assert!(target >= ms(80));
-        assert_eq!(adjustment(target + ms(49), &estimator), None);
-        let longer = adjustment(target + ms(61), &estimator).unwrap();
+        assert_eq!(adjustment(target + ms(57), &estimator), None);
+        let longer = adjustment(target + ms(69), &estimator).unwrap();
         assert_eq!(longer, Adjustment { lengthen: false, length: FRAME, alike: ALIKE });
         assert!(adjustment(target - ms(15), &estimator).unwrap().lengthen);
     }

@@ -6,7 +6,8 @@
 //! larger of
 //! * a high quantile of the largest delay of each half second, of packets that came in order: stalls and congestion,
 //!   which delay many packets at once (NetEq's underrun optimizer, with finer bins and without its rounding up);
-//! * a higher quantile of all delays: jitter, which delays one packet here and there.
+//! * a higher quantile of all delays: jitter, which delays one packet here and there. Of few packets it is not known
+//!   well, and each later correction is an edit of the audio: so it is taken to be larger, the fewer they are.
 
 use crate::time::{Ticks, ms};
 
@@ -18,9 +19,11 @@ const BINS: usize = 400;
 const FORGET: f32 = 0.983;
 /// One half second in 33 may hold a stall longer than the target.
 const PEAKS: f32 = 0.97;
-/// One packet in 67 may be later than the target.
-const PACKETS: f32 = 0.985;
-/// The target rises when it is too low by this…
+/// One packet in 50 may be later than the target…
+const PACKETS: f32 = 0.98;
+/// …or than so many standard errors less.
+const MARGIN: f32 = 1.5;
+/// The target rises when it is too low by this, and by a fifth…
 const RISE: Ticks = ms(25);
 /// …and falls when it is too high by this: each change of the delay is an edit of the audio.
 const FALL: Ticks = ms(30);
@@ -107,10 +110,11 @@ impl Estimator {
     fn end_slices(&mut self, passed: Ticks) {
         self.peaks.add(self.peak);
         self.peak = 0;
-        let target = self.peaks.quantile(PEAKS).max(self.packets.quantile(PACKETS));
+        let target = self.peaks.quantile(PEAKS).max(self.packets.upper_quantile(PACKETS));
         let target = target.clamp(self.range.floor, self.range.ceiling);
         let calm = target == self.range.floor;
-        if target >= self.target + RISE || target <= self.target - FALL || calm {
+        if target >= self.target + RISE.max(self.target / 5) || target <= self.target - FALL || calm
+        {
             self.target = target;
         }
         self.peaks.forget(passed);
@@ -183,6 +187,15 @@ impl Histogram {
         });
         (bin.unwrap_or(BINS - 1) as Ticks + 1) * BIN
     }
+
+    /// The same and [`MARGIN`] standard errors more, were it of exponentially distributed delays: with `m` of them beyond
+    /// a quantile, its standard error is `1 / √m` of their mean.
+    fn upper_quantile(&self, share: f32) -> Ticks {
+        let beyond = (1.0 - share) * self.weights.iter().sum::<f32>();
+        let quantile = self.quantile(share) as f32;
+        let mean = quantile / -(1.0 - share).ln();
+        (quantile + MARGIN * mean / beyond.max(0.1).sqrt()) as Ticks
+    }
 }
 
 #[cfg(test)]
@@ -206,12 +219,24 @@ mod tests {
     }
 
     #[test]
-    fn jitter_raises_the_target_to_its_peaks_and_not_beyond_the_ceiling() {
+    fn jitter_raises_the_target_a_little_above_its_peaks_and_not_beyond_the_ceiling() {
         let mut estimator = Estimator::new(Range::default());
         steady(&mut estimator, 0, 500, |n| ms(n * 37 % 90));
-        assert!((ms(85)..=ms(100)).contains(&estimator.target()), "{}", estimator.target());
+        assert!((ms(90)..=ms(115)).contains(&estimator.target()), "{}", estimator.target());
         steady(&mut estimator, 500, 2500, |n| ms(n * 37 % 900));
         assert_eq!(estimator.target(), ms(400));
+    }
+
+    #[test]
+    fn of_few_packets_less_is_known() {
+        let margin = |packets| {
+            let mut histogram = Histogram::default();
+            (0..packets).for_each(|n| histogram.add(ms(n * 37 % 90)));
+            histogram.upper_quantile(PACKETS) - histogram.quantile(PACKETS)
+        };
+        assert!((ms(5)..ms(10)).contains(&margin(1500)), "{}", margin(1500));
+        assert!((ms(30)..ms(50)).contains(&margin(50)), "{}", margin(50));
+        assert!(margin(1) < Range::default().ceiling);
     }
 
     #[test]
