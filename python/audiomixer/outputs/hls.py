@@ -12,19 +12,23 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import av
-
-from audiomixer.encoding import SAMPLE_RATE, TIME_BASE, EncodedPacket, Encoding
+from audiomixer.encoding import SAMPLE_RATE, EncodedPacket, Encoding
 from audiomixer.metadata import id3
+from audiomixer.outputs.muxer import IN_STEP, Format, Muxer
 from audiomixer.outputs.playlist import TARGET, Part, Segment, master_playlist, media_playlist, part_name, segment_name
+from audiomixer.outputs.queued import Payload
 
 PLAYLIST_TYPE: Final = "application/vnd.apple.mpegurl"
 SEGMENT_TYPE: Final = "video/mp2t"
 
-_PART: Final = 0.32
-"""Seconds of a part: 15 frames of AAC."""
-_MOST_TEXTS: Final = 100
-"""Payloads that may wait for their audio; then the oldest are dropped."""
+_HLS: Final = Format(
+    "hls",
+    "aac",
+    # A part is 15 frames of AAC.
+    IN_STEP | {"hls_time": "0.32", "hls_flags": "split_by_time", "hls_list_size": "1"},
+    "timed_id3",
+    id3,
+)
 _PARTS_PER_SEGMENT: Final = 3
 _SHORT_SEGMENTS: Final = 4
 """The first segments are of one part only: a new stream can be played sooner."""
@@ -75,8 +79,6 @@ class HlsOutput:
         self._written = 0
         """Timestamp after the last packet."""
         self._cut: int | None = None
-        self._texts: deque[tuple[int, str]] = deque(maxlen=_MOST_TEXTS)
-        self._newest_text = 0
         self._news = asyncio.Event()
         """Set, and replaced, when a part has come."""
         self._rendered: dict[bool, str] = {}
@@ -86,24 +88,7 @@ class HlsOutput:
         """Opens the muxer."""
         self._loop = asyncio.get_running_loop()
         self._piece = _Unclosed()
-        self._container = av.open(
-            "index.m3u8",
-            "w",
-            format="hls",
-            options={
-                "hls_time": str(_PART),
-                "hls_flags": "split_by_time",
-                "hls_list_size": "1",
-                # Or else audio waits for the next payload, to be in order with it.
-                "max_interleave_delta": "1",
-            },
-            io_open=self._open,
-        )
-        stream = self._container.add_stream(self.encoding.library, rate=SAMPLE_RATE)
-        self.encoding.configure(stream.codec_context)
-        self._audio = stream
-        self._text = self._container.add_data_stream("timed_id3")
-        self._container.start_encoding()
+        self._muxer = Muxer("index.m3u8", _HLS, self.encoding, io_open=self._open)
 
     def begin(self, began: datetime) -> None:
         """Dates are counted from `began`."""
@@ -121,39 +106,21 @@ class HlsOutput:
         """Takes AAC packets."""
         with self._muxing:
             newest = self._newest
-            self._mux(packets)
+            for packet in packets:
+                # The packet may end a part: it is not in it.
+                self._written = packet.pts
+                if self._cut is None:
+                    self._cut = packet.pts
+                self._muxer.write(packet)
+                self._written = packet.pts + packet.duration
             has_news = self._newest != newest
         if has_news:
             # Who is told wants the lock.
             self._loop.call_soon_threadsafe(self._tell)
 
-    def _mux(self, packets: Sequence[EncodedPacket]) -> None:
-        for encoded in packets:
-            self._mux_texts(encoded.pts)
-            packet = encoded.to_av()
-            packet.stream = self._audio
-            # The packet may end a part: it is not in it.
-            self._written = encoded.pts
-            if self._cut is None:
-                self._cut = encoded.pts
-            self._container.mux_one(packet)
-            self._written = encoded.pts + encoded.duration
-
     def write_metadata(self, text: str, time: float) -> None:
         """Takes a payload, which becomes an ID3 tag at its own time."""
-        self._texts.append((round(time * SAMPLE_RATE), text))
-
-    def _mux_texts(self, until: int) -> None:
-        """Puts payloads before the audio that follows them: sooner, and they would cut parts short."""
-        while self._texts and self._texts[0][0] <= until:
-            pts, text = self._texts.popleft()
-            # An application's payload may have been made just before one that came first.
-            pts = self._newest_text = max(pts, self._newest_text)
-            packet = av.Packet(id3(text))
-            packet.pts = packet.dts = pts
-            packet.time_base = TIME_BASE
-            packet.stream = self._text
-            self._container.mux_one(packet)
+        self._muxer.write(Payload(text, time))
 
     def _end_part(self) -> None:
         cut = self._cut or 0
@@ -182,8 +149,7 @@ class HlsOutput:
     async def stop(self) -> None:
         """Ends the stream: players play what is there, and stop."""
         with self._muxing:
-            self._mux_texts(self._written + SAMPLE_RATE)
-            self._container.close()
+            self._muxer.close()
             self._end_segment()
             self.ended = True
         self._tell()

@@ -15,7 +15,7 @@ from audiomixer.outputs.queued import Item, Payload
 
 _AT_ONCE: Final = {"flush_packets": "1"}
 """What is muxed is on its way: a recording is as long as the process lived, however it died."""
-_IN_STEP: Final = {"max_interleave_delta": "1"}
+IN_STEP: Final = {"max_interleave_delta": "1"}
 """Or else audio waits for the next payload, to be in order with it."""
 _MOST_PAYLOADS: Final = 100
 """Payloads that may wait for their audio; then the oldest are dropped."""
@@ -35,8 +35,8 @@ class Format:
     """How metadata is written."""
 
 
-FLV: Final = Format("flv", "aac", _AT_ONCE | _IN_STEP | {"flvflags": "no_duration_filesize"}, None, on_text_data)
-TS: Final = Format("mpegts", "aac", _AT_ONCE | _IN_STEP, "timed_id3", id3)
+FLV: Final = Format("flv", "aac", _AT_ONCE | IN_STEP | {"flvflags": "no_duration_filesize"}, None, on_text_data)
+TS: Final = Format("mpegts", "aac", _AT_ONCE | IN_STEP, "timed_id3", id3)
 OGG: Final = Format("ogg", "opus", _AT_ONCE | {"page_duration": "200000"})
 MP3: Final = Format("mp3", "mp3", _AT_ONCE | {"write_xing": "0"})
 FILES: Final = {
@@ -57,19 +57,30 @@ class Muxer:
         container: The kind.
         encoding: What the packets are encoded to.
         rebase: Whether times are counted from the first packet.
+        io_open: Opens what the container writes beside `file`, as `av.open` says.
 
     Raises:
         OSError: It cannot be opened.
         av.FFmpegError: Likewise.
     """
 
-    def __init__(self, file: Any, container: Format, encoding: Encoding, *, rebase: bool = False) -> None:
+    def __init__(
+        self,
+        file: Any,
+        container: Format,
+        encoding: Encoding,
+        *,
+        rebase: bool = False,
+        io_open: Callable[..., Any] | None = None,
+    ) -> None:
         self._format = container
-        self._container = av.open(file, "w", format=container.name, options=dict(container.options))
+        self._container = av.open(file, "w", format=container.name, options=dict(container.options), io_open=io_open)
         self._audio = self._container.add_stream(encoding.library, rate=SAMPLE_RATE)
         encoding.configure(self._audio.codec_context)
         self._text = self._container.add_data_stream(container.text_codec) if container.text else None
         self._waiting: deque[Payload] = deque(maxlen=_MOST_PAYLOADS)
+        self._newest = 0
+        """Time of the newest payload in it."""
         self._zero: int | None = None if rebase else 0
         try:
             self._container.start_encoding()
@@ -97,8 +108,10 @@ class Muxer:
             payload = self._waiting.popleft()
             if self._text is None or self._format.text is None:
                 continue
+            # An application's payload may have been made just before one that came first.
+            self._newest = max(self._newest, round(payload.time * SAMPLE_RATE) - (self._zero or 0))
             packet = av.Packet(self._format.text(payload.text))
-            packet.pts = packet.dts = max(0, round(payload.time * SAMPLE_RATE) - (self._zero or 0))
+            packet.pts = packet.dts = self._newest
             packet.time_base = TIME_BASE
             packet.stream = self._text
             self._container.mux_one(packet)
