@@ -9,7 +9,7 @@ import pytest
 from audiomixer.encoders import Encoders
 from audiomixer.encoding import FRAME_SIZE, EncodedPacket, Encoding
 
-AAC, OPUS = Encoding("aac", 128), Encoding("opus", 128)
+AAC, OPUS, PCM = Encoding("aac", 128), Encoding("opus", 128), Encoding("pcm", 0)
 
 
 class Outputs:
@@ -61,11 +61,9 @@ def test_what_was_not_wanted_for_a_while_begins_anew_at_its_time() -> None:
     assert times[gap + 1] == pytest.approx(70 * FRAME_SIZE, abs=5 * FRAME_SIZE + 1024)
 
 
-def test_silence_stands_for_what_cannot_be_encoded_in_time() -> None:
-    """The background is busy from 1 s to 5 s: two seconds wait for it, two are left out, and it is back at 6 s."""
-    pcm = Encoding("pcm", 0)
-    outputs, held, go_on = Outputs(AAC, pcm, OPUS), threading.Event(), threading.Event()
-    outputs.mix(50)
+def busy_background(outputs: Outputs) -> threading.Event:
+    """Begins to be busy, until the event is set."""
+    held, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
         held.set()
@@ -73,6 +71,14 @@ def test_silence_stands_for_what_cannot_be_encoded_in_time() -> None:
 
     outputs.encoders.then(hold)
     assert held.wait(5)
+    return go_on
+
+
+def test_silence_stands_for_what_cannot_be_encoded_in_time() -> None:
+    """The background is busy from 1 s to 5 s: two seconds wait for it, two are left out, and it is back at 6 s."""
+    outputs = Outputs(AAC, PCM, OPUS)
+    outputs.mix(50)
+    go_on = busy_background(outputs)
     outputs.mix(200)
     assert len(outputs.got[OPUS]) >= 249, "what is heard at once does not wait"
     left_out = outputs.encoders.left_out
@@ -86,11 +92,25 @@ def test_silence_stands_for_what_cannot_be_encoded_in_time() -> None:
     assert outputs.encoders.left_out == pytest.approx(left_out, abs=5)
     assert np.diff(outputs.times(AAC)) == pytest.approx(1024)
     assert outputs.times(AAC)[-1] == pytest.approx(300 * FRAME_SIZE, abs=2048)
-    samples = np.frombuffer(b"".join(packet.data for packet in outputs.got[pcm]), np.int16).reshape(-1, FRAME_SIZE, 2)
+    samples = np.frombuffer(b"".join(packet.data for packet in outputs.got[PCM]), np.int16).reshape(-1, FRAME_SIZE, 2)
     assert len(samples) == 300
     silent = np.flatnonzero((samples == 0).all(axis=(1, 2)))
     assert len(silent) == outputs.encoders.left_out
     assert np.all(np.diff(silent[:left_out]) == 1), "one gap"
+
+
+def test_silence_stands_for_what_was_left_out_at_the_end() -> None:
+    """The background is busy until the mix ends, 4 s later."""
+    outputs = Outputs(AAC, PCM)
+    go_on = busy_background(outputs)
+    outputs.mix(200)
+    threading.Timer(0.1, go_on.set).start()
+    outputs.encoders.flush()
+    assert outputs.encoders.left_out >= 95
+    samples = np.frombuffer(b"".join(packet.data for packet in outputs.got[PCM]), np.int16).reshape(-1, FRAME_SIZE, 2)
+    assert len(samples) == 200
+    assert not samples[-90:].any()
+    assert outputs.times(AAC)[-1] == pytest.approx(200 * FRAME_SIZE, abs=2048)
 
 
 def test_what_has_been_mixed_is_encoded_before_what_comes_then() -> None:

@@ -92,7 +92,7 @@ class Encoders:
 
     def _spend(self) -> None:
         for encoding, encoder in (self._at_once | self._in_blocks).items():
-            self._give(encoding, encoder, None)
+            self._give(encoding, encoder, None, self._frames * FRAME_SIZE)
 
     def _end_block(self) -> None:
         with self._ending:
@@ -123,16 +123,16 @@ class Encoders:
         return used
 
     def _give(
-        self, encoding: Encoding, encoder: _AnyEncoder | None, samples: NDArray[np.float32] | None, start: int = 0
+        self, encoding: Encoding, encoder: _AnyEncoder | None, samples: NDArray[np.float32] | None, start: int
     ) -> _AnyEncoder | None:
-        """Encodes and writes samples that begin at `start`, with silence before them if any were left out.
+        """Encodes and writes samples that begin at `start`, or the end there, with silence before if any were left out.
 
         Returns:
             The encoder, a new one if there was none; None if it failed.
         """
         try:
             encoder = encoder or _make(encoding, start)
-            if samples is not None and encoder.next < start:
+            if encoder.next < start:
                 self._write(encoding, encoder.encode(np.zeros((start - encoder.next, 2), np.float32)))
             self._write(encoding, encoder.encode(samples))
         except Exception as error:
