@@ -1,8 +1,8 @@
 """Many rooms, or one large one, on a single core in real time: how busy it is, and whether a tick is late.
 
 Every room is streamed as HLS at 128 kbit/s; the speakers are sent by a process on another core. Prints the CPU share
-of the core, the ticks that ended late, and the memory of a participant; and first how steady the core is, as one of a
-virtual machine may be slowed down by its neighbours for a while, and then ticks are late whatever we do.
+of the core, the ticks that ended late, and the memory of a participant; and how steady the core is before and after, as
+one of a virtual machine may be slowed down by its neighbours for a while: then ticks are late whatever we do.
 
     python -m benches.density --rooms 60 --speakers 2
     python -m benches.density --rooms 1 --speakers 200
@@ -64,10 +64,11 @@ async def serve(answers: Connection, rooms: int, speakers: int, seconds: float) 
     unheard = sum(stat.late + stat.lost for stat in stats) / max(1, sum(stat.received for stat in stats))
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - empty) / 1024 / (rooms * speakers)
     left_out = sum(mixer.left_out for mixer in mixers)
-    answers.send((steady, share, late, left_out, shortest, unheard, memory))
     for mixer in mixers:
         await mixer.stop()
     await local.close()
+    steady = min(steady, steadiness(_STEADY))
+    answers.send((steady, share, late, left_out, shortest, unheard, memory))
 
 
 def main() -> None:

@@ -31,6 +31,9 @@ class Outputs:
         for _ in range(frames):
             self.encoders.encode(np.full((FRAME_SIZE, 2), 0.1, np.float32))
 
+    def end(self, encoding: Encoding) -> int:
+        return self.got[encoding][-1].pts + self.got[encoding][-1].duration
+
     def times(self, encoding: Encoding) -> list[int]:
         return [packet.pts for packet in self.got[encoding]]
 
@@ -41,8 +44,7 @@ def test_opus_comes_at_once_and_after_the_flush_all_of_it_is_there() -> None:
     assert len(outputs.got[OPUS]) >= 47
     outputs.encoders.flush()
     for encoding in (AAC, OPUS):
-        last = outputs.got[encoding][-1]
-        assert last.pts + last.duration == pytest.approx(48 * FRAME_SIZE, abs=2048)
+        assert outputs.end(encoding) == pytest.approx(48 * FRAME_SIZE, abs=2048)
     assert np.diff(outputs.times(AAC)) == pytest.approx(1024)
 
 
@@ -100,13 +102,15 @@ def test_silence_stands_for_what_cannot_be_encoded_in_time() -> None:
 
 
 def test_silence_stands_for_what_was_left_out_at_the_end() -> None:
-    """The background is busy until the mix ends, 4 s later."""
-    outputs = Outputs(AAC, PCM)
+    """The background is busy until the mix ends, 4 s later; what is to happen then happens after the silence."""
+    outputs, encoded = Outputs(AAC, PCM), list[int]()
     go_on = busy_background(outputs)
     outputs.mix(200)
-    threading.Timer(0.1, go_on.set).start()
+    outputs.encoders.then(lambda: encoded.append(outputs.end(PCM)))
+    go_on.set()
     outputs.encoders.flush()
     assert outputs.encoders.left_out >= 95
+    assert encoded == [200 * FRAME_SIZE]
     samples = np.frombuffer(b"".join(packet.data for packet in outputs.got[PCM]), np.int16).reshape(-1, FRAME_SIZE, 2)
     assert len(samples) == 200
     assert not samples[-90:].any()

@@ -83,6 +83,8 @@ class Encoders:
     def then(self, job: Callable[[], None]) -> None:
         """Has something done when all until now has been encoded; not to be called while `encode` is."""
         self._end_block()
+        end = self._frames * FRAME_SIZE
+        self._line.add(lambda: self._fill(end))
         self._line.add(job)
 
     def flush(self) -> None:
@@ -90,9 +92,16 @@ class Encoders:
         self.then(self._spend)
         self._line.finish()
 
+    def _fill(self, end: int) -> None:
+        """Has silence stand for what was left out just before `end`."""
+        for encoding, encoder in self._in_blocks.items():
+            if encoder.next < end and encoding not in self._failed:
+                self._give(encoding, encoder, np.zeros((end - encoder.next, 2), np.float32), encoder.next)
+
     def _spend(self) -> None:
         for encoding, encoder in (self._at_once | self._in_blocks).items():
-            self._give(encoding, encoder, None, self._frames * FRAME_SIZE)
+            if encoding not in self._failed:
+                self._give(encoding, encoder, None, encoder.next)
 
     def _end_block(self) -> None:
         with self._ending:
@@ -125,7 +134,7 @@ class Encoders:
     def _give(
         self, encoding: Encoding, encoder: _AnyEncoder | None, samples: NDArray[np.float32] | None, start: int
     ) -> _AnyEncoder | None:
-        """Encodes and writes samples that begin at `start`, or the end there, with silence before if any were left out.
+        """Encodes and writes samples that begin at `start`, with silence before them if any were left out.
 
         Returns:
             The encoder, a new one if there was none; None if it failed.

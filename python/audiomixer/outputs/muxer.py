@@ -1,7 +1,6 @@
 """An FFmpeg container with the mix, and with its metadata where the format has a place for it."""
 
 import contextlib
-import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ IN_STEP: Final = {"max_interleave_delta": "1"}
 """Or else audio waits for the next payload, to be in order with it."""
 _MOST_PAYLOADS: Final = 100
 """Payloads that may wait for their audio; then the oldest are dropped."""
+_AFTER_AUDIO: Final = SAMPLE_RATE
+"""In the end, payloads may come so much later than all audio, in 1/48000 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,9 @@ class Muxer:
         self._text = self._container.add_data_stream(container.text_codec) if container.text else None
         self._waiting: deque[Payload] = deque(maxlen=_MOST_PAYLOADS)
         self._newest = 0
-        """Time of the newest payload in it."""
+        """Time of the newest payload written."""
+        self._end = 0
+        """Time after the last packet."""
         self._zero: int | None = None if rebase else 0
         try:
             self._container.start_encoding()
@@ -90,7 +93,10 @@ class Muxer:
             raise
 
     def write(self, item: Item) -> None:
-        """Writes a packet, or a payload if there is a place for it: that waits for the packet of its time."""
+        """Writes a packet, or a payload if there is a place for it: that waits for the packet of its time.
+
+        Packets have to come in one thread at a time; a payload, which is only put aside, may come in another.
+        """
         if isinstance(item, Payload):
             if self._text is not None:
                 self._waiting.append(item)
@@ -102,8 +108,9 @@ class Muxer:
         packet.pts = packet.dts = item.pts - self._zero
         packet.stream = self._audio
         self._container.mux_one(packet)
+        self._end = item.pts + item.duration
 
-    def _write_payloads(self, until: float) -> None:
+    def _write_payloads(self, until: int) -> None:
         while self._waiting and self._waiting[0].time * SAMPLE_RATE <= until:
             payload = self._waiting.popleft()
             if self._text is None or self._format.text is None:
@@ -117,8 +124,8 @@ class Muxer:
             self._container.mux_one(packet)
 
     def close(self) -> None:
-        """Ends the container, with all payloads in it."""
+        """Ends the container, with the payloads that waited for the last audio."""
         try:
-            self._write_payloads(math.inf)
+            self._write_payloads(self._end + _AFTER_AUDIO)
         finally:
             self._container.close()

@@ -13,6 +13,10 @@ const TOLERANCE: Ticks = ms(20);
 const ALIKE: f32 = 0.9;
 /// …or, this far, as this.
 const FAR: Ticks = ms(100);
+/// A network that delays some packets so much may soon do so again: such shares of that, in per cent, is the delay let be
+/// more where it is too short, or too long.
+const SHORT: Ticks = 15;
+const LONG: Ticks = 60;
 const ROUGHLY_ALIKE: f32 = 0.5;
 /// No two periods are as alike: only pauses are edited.
 const PAUSES_ONLY: f32 = 2.0;
@@ -32,9 +36,9 @@ pub struct Adjustment {
 pub fn adjustment(delay: Ticks, estimator: &Estimator) -> Option<Adjustment> {
     let excess = delay - estimator.target();
     let (distance, lengthen) = (excess.abs(), excess < 0);
-    // A network that delays some packets so much may soon do so again.
-    let tolerance = TOLERANCE + estimator.spread() * if lengthen { 3 } else { 12 } / 20;
-    let alike = if distance > FAR.max(tolerance) {
+    let patience = estimator.spread() * if lengthen { SHORT } else { LONG } / 100;
+    let tolerance = TOLERANCE + patience;
+    let alike = if distance > FAR + patience {
         ROUGHLY_ALIKE
     } else if distance > tolerance {
         ALIKE
@@ -84,5 +88,15 @@ mod tests {
         let longer = adjustment(target + ms(69), &estimator).unwrap();
         assert_eq!(longer, Adjustment { lengthen: false, length: FRAME, alike: ALIKE });
         assert!(adjustment(target - ms(15), &estimator).unwrap().lengthen);
+    }
+
+    #[test]
+    fn however_restless_it_is_speech_is_first_edited_where_that_is_not_heard() {
+        let estimator = after(ms(200));
+        let target = estimator.target();
+        let alike = |delay| adjustment(delay, &estimator).map(|adjustment| adjustment.alike);
+        assert_eq!(alike(target + ms(139)), Some(PAUSES_ONLY));
+        assert_eq!(alike(target + ms(141)), Some(ALIKE));
+        assert_eq!(alike(target + ms(221)), Some(ROUGHLY_ALIKE));
     }
 }
