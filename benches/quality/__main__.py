@@ -51,10 +51,10 @@ IN_CHROMIUM = (
 DELAYS = ({}, {"jitter": 0.015}, {"jitter": 0.04}, {"stall": 0.2})
 
 
-def grid() -> list[Network]:
+def grid(losses: Iterable[float]) -> list[Network]:
     """Without loss there are no bursts of it."""
-    losses = [(loss, burst) for loss, burst in itertools.product(LOSSES, BURSTS) if loss or burst == 1]
-    return [Network(loss=loss, burst=burst, **delay) for delay in DELAYS for loss, burst in losses]
+    lossy = [(loss, burst) for loss, burst in itertools.product(losses, BURSTS) if loss or burst == 1]
+    return [Network(loss=loss, burst=burst, **delay) for delay in DELAYS for loss, burst in lossy]
 
 
 @cache
@@ -99,13 +99,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bitrates", type=int, nargs="+", default=[24, 32], help="kbit/s")
     parser.add_argument("--seeds", type=int, default=5, help="traces in each cell of the grid")
+    parser.add_argument("--first-seed", type=int, default=0, help="others than those the receivers were tuned on")
+    parser.add_argument("--losses", type=float, nargs="+", default=LOSSES, help="shares of packets lost")
     parser.add_argument("--chromium", type=int, default=2, metavar="SEEDS", help="traces in Chromium; takes real time")
     parser.add_argument("--plot", type=Path, help="PNG to draw into")
     options = parser.parse_args()
-    networks = grid()
+    networks = grid(options.losses)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         runs = {
-            (bitrate, network): [pool.submit(run, bitrate, network, seed) for seed in range(options.seeds)]
+            (bitrate, network): [pool.submit(run, bitrate, network, seed) for seed in seeds]
             for bitrate in options.bitrates
             for network in networks
         }

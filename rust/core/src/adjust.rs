@@ -12,12 +12,10 @@ const NEAR: Ticks = ms(10);
 const TOLERANCE: Ticks = ms(20);
 const ALIKE: f32 = 0.9;
 /// …or, this far, as this.
-const FAR: Ticks = ms(100);
-/// A network that delays some packets so much may soon do so again: such shares of that, in per cent, is the delay let be
-/// more where it is too short, or too long.
-const SHORT: Ticks = 15;
-const LONG: Ticks = 60;
+const FAR: Ticks = ms(200);
 const ROUGHLY_ALIKE: f32 = 0.5;
+/// Between two edits.
+const BETWEEN_EDITS: Ticks = ms(50);
 /// No two periods are as alike: only pauses are edited.
 const PAUSES_ONLY: f32 = 2.0;
 
@@ -32,22 +30,25 @@ pub struct Adjustment {
     pub alike: f32,
 }
 
-/// What to do about a playout delay of `delay`.
-pub fn adjustment(delay: Ticks, estimator: &Estimator) -> Option<Adjustment> {
+/// What to do about a playout delay of `delay`, if the last edit was `rested` ago.
+///
+/// A network that delayed packets lately may soon do so again: by as much as it did, the delay may be too long.
+pub fn adjustment(delay: Ticks, rested: Ticks, estimator: &Estimator) -> Option<Adjustment> {
     let excess = delay - estimator.target();
-    let (distance, lengthen) = (excess.abs(), excess < 0);
-    let patience = estimator.spread() * if lengthen { SHORT } else { LONG } / 100;
-    let tolerance = TOLERANCE + patience;
-    let alike = if distance > FAR + patience {
-        ROUGHLY_ALIKE
-    } else if distance > tolerance {
-        ALIKE
-    } else if distance > if lengthen { NEAR } else { tolerance - NEAR } {
-        PAUSES_ONLY
-    } else {
+    let lengthen = excess < 0;
+    let distance = if lengthen { -excess } else { excess - estimator.spread() };
+    let near = if lengthen { NEAR } else { TOLERANCE - NEAR };
+    if rested < BETWEEN_EDITS || distance <= near {
         return None;
+    }
+    let alike = if distance > FAR {
+        ROUGHLY_ALIKE
+    } else if distance > TOLERANCE {
+        ALIKE
+    } else {
+        PAUSES_ONLY
     };
-    Some(Adjustment { lengthen, length: distance.min(FRAME), alike })
+    Some(Adjustment { lengthen, length: excess.abs().min(FRAME), alike })
 }
 
 #[cfg(test)]
@@ -68,7 +69,8 @@ mod tests {
     #[test]
     fn on_a_steady_network_the_delay_is_kept_within_20_ms() {
         let estimator = after(0);
-        let alike = |delay| adjustment(delay, &estimator).map(|adjustment| adjustment.alike);
+        let alike =
+            |delay| adjustment(delay, BETWEEN_EDITS, &estimator).map(|adjustment| adjustment.alike);
         assert_eq!(estimator.target(), ms(40));
         assert_eq!(alike(ms(30)), None);
         assert_eq!(alike(ms(29)), Some(PAUSES_ONLY));
@@ -76,27 +78,25 @@ mod tests {
         assert_eq!(alike(ms(50)), None);
         assert_eq!(alike(ms(51)), Some(PAUSES_ONLY));
         assert_eq!(alike(ms(61)), Some(ALIKE));
-        assert_eq!(alike(ms(141)), Some(ROUGHLY_ALIKE));
+        assert_eq!(alike(ms(241)), Some(ROUGHLY_ALIKE));
     }
 
     #[test]
     fn on_a_restless_network_it_may_be_longer() {
         let estimator = after(ms(80));
         let target = estimator.target();
+        let adjustment = |delay| adjustment(delay, BETWEEN_EDITS, &estimator);
         assert!(target >= ms(80));
-        assert_eq!(adjustment(target + ms(57), &estimator), None);
-        let longer = adjustment(target + ms(69), &estimator).unwrap();
+        assert_eq!(adjustment(target + ms(89)), None);
+        let longer = adjustment(target + ms(101)).unwrap();
         assert_eq!(longer, Adjustment { lengthen: false, length: FRAME, alike: ALIKE });
-        assert!(adjustment(target - ms(15), &estimator).unwrap().lengthen);
+        assert!(adjustment(target - ms(15)).unwrap().lengthen);
     }
 
     #[test]
-    fn however_restless_it_is_speech_is_first_edited_where_that_is_not_heard() {
-        let estimator = after(ms(200));
-        let target = estimator.target();
-        let alike = |delay| adjustment(delay, &estimator).map(|adjustment| adjustment.alike);
-        assert_eq!(alike(target + ms(139)), Some(PAUSES_ONLY));
-        assert_eq!(alike(target + ms(141)), Some(ALIKE));
-        assert_eq!(alike(target + ms(221)), Some(ROUGHLY_ALIKE));
+    fn between_two_edits_is_a_while() {
+        let estimator = after(0);
+        assert!(adjustment(ms(100), BETWEEN_EDITS, &estimator).is_some());
+        assert_eq!(adjustment(ms(100), BETWEEN_EDITS - 1, &estimator), None);
     }
 }

@@ -5,11 +5,13 @@
 //! packet's *relative delay* is its transit above that. Two histograms that forget tell the delay to play out at, the
 //! larger of
 //! * a high quantile of the largest delay of each half second, of packets that came in order: stalls and congestion,
-//!   which delay many packets at once (NetEq's underrun optimizer, with finer bins and without its rounding up);
-//! * a higher quantile of all delays: jitter, which delays one packet here and there. Of few packets it is not known
+//!   which delay many packets at once (NetEq's underrun optimizer, with finer bins and without its rounding up). One
+//!   frame less of it is enough: at the end of a stall that is what the delay has become, and winning another frame by
+//!   an edit is heard more than having to make one up in the next;
+//! * the same quantile of all delays: jitter, which delays one packet here and there. Of few packets it is not known
 //!   well, and each later correction is an edit of the audio: so it is taken to be larger, the fewer they are.
 
-use crate::time::{Ticks, ms};
+use crate::time::{FRAME, Ticks, ms};
 
 /// Bins of 5 ms; NetEq's are 20 ms wide.
 const BIN: Ticks = ms(5);
@@ -17,16 +19,16 @@ const BIN: Ticks = ms(5);
 const BINS: usize = 400;
 /// A bin's weight after half a second, NetEq's forgetting: half of it is gone after 20 s.
 const FORGET: f32 = 0.983;
-/// One half second in 33 may hold a stall longer than the target.
-const PEAKS: f32 = 0.97;
-/// One packet in 50 may be later than the target…
-const PACKETS: f32 = 0.98;
-/// …which is so many standard errors above what it seems to be.
-const MARGIN: f32 = 1.5;
-/// The target rises when it is too low by this, and where it has a margin, by a fifth…
-const RISE: Ticks = ms(25);
+/// One half second in 33 may hold a stall longer than the target, and one packet in 33 may be later…
+const QUANTILE: f32 = 0.97;
+/// …than it, which for packets is so many standard errors above what it seems to be.
+const MARGIN: f32 = 2.5;
+/// The target rises when it is too low by this, and by a fifth…
+const RISE: Ticks = ms(10);
 /// …and falls when it is too high by this: each change of the delay is an edit of the audio.
 const FALL: Ticks = ms(30);
+/// A stall is forgotten by so much in half a second: there will be a pause to cut.
+const SINK: Ticks = ms(5);
 /// Peaks are taken, and minima kept, by slices of this length.
 const SLICE: Ticks = ms(500);
 /// The undelayed network is the minimum over this many slices.
@@ -60,6 +62,8 @@ pub struct Estimator {
     peak: Ticks,
     peaks: Histogram,
     packets: Histogram,
+    /// The delay that stalls call for.
+    stall: Ticks,
     newest: Ticks,
     target: Ticks,
     jitter: f64,
@@ -77,6 +81,7 @@ impl Estimator {
             peak: 0,
             peaks: Histogram::default(),
             packets: Histogram::default(),
+            stall: 0,
             newest: Ticks::MIN,
             target: range.floor,
             jitter: 0.0,
@@ -110,11 +115,12 @@ impl Estimator {
     fn end_slices(&mut self, passed: Ticks) {
         self.peaks.add(self.peak);
         self.peak = 0;
-        let (peaks, packets) = (self.peaks.quantile(PEAKS), self.packets.upper_quantile(PACKETS));
-        let target = peaks.max(packets).clamp(self.range.floor, self.range.ceiling);
-        let rises = peaks >= self.target + RISE
-            || packets >= self.target + RISE.max(self.target / 5)
-            || target == self.range.ceiling;
+        let peaks = self.peaks.quantile(QUANTILE) - FRAME;
+        self.stall = peaks.max(self.stall - SINK * passed);
+        let packets = self.packets.upper_quantile(QUANTILE);
+        let target = self.stall.max(packets).clamp(self.range.floor, self.range.ceiling);
+        let rises =
+            target >= self.target + RISE.max(self.target / 5) || target == self.range.ceiling;
         let falls = target <= self.target - FALL || target == self.range.floor;
         if rises || falls {
             self.target = target;
@@ -203,7 +209,6 @@ impl Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::FRAME;
 
     fn steady(estimator: &mut Estimator, from: i64, packets: i64, delay: impl Fn(i64) -> Ticks) {
         for n in from..from + packets {
@@ -224,7 +229,7 @@ mod tests {
     fn jitter_raises_the_target_a_little_above_its_peaks_and_not_beyond_the_ceiling() {
         let mut estimator = Estimator::new(Range::default());
         steady(&mut estimator, 0, 500, |n| ms(n * 37 % 90));
-        assert!((ms(90)..=ms(115)).contains(&estimator.target()), "{}", estimator.target());
+        assert!((ms(90)..=ms(135)).contains(&estimator.target()), "{}", estimator.target());
         steady(&mut estimator, 500, 1000, |n| ms(n * 37 % 350));
         assert!((ms(340)..ms(400)).contains(&estimator.target()), "{}", estimator.target());
         steady(&mut estimator, 1500, 1500, |n| ms(n * 37 % 900));
@@ -236,11 +241,27 @@ mod tests {
         let margin = |packets| {
             let mut histogram = Histogram::default();
             (1..=packets).for_each(|n| histogram.add(ms(n * 37 % 90)));
-            histogram.upper_quantile(PACKETS) - histogram.quantile(PACKETS)
+            histogram.upper_quantile(QUANTILE) - histogram.quantile(QUANTILE)
         };
-        assert!((ms(5)..ms(10)).contains(&margin(1500)), "{}", margin(1500));
-        assert!((ms(30)..ms(50)).contains(&margin(50)), "{}", margin(50));
-        assert!((ms(45)..ms(55)).contains(&margin(1)), "{}", margin(1));
+        assert!((ms(5)..ms(12)).contains(&margin(1500)), "{}", margin(1500));
+        assert!((ms(45)..ms(60)).contains(&margin(50)), "{}", margin(50));
+        assert!((ms(80)..ms(100)).contains(&margin(1)), "{}", margin(1));
+    }
+
+    #[test]
+    fn a_stall_raises_the_target_at_once_and_is_forgotten_slowly() {
+        let mut estimator = Estimator::new(Range::default());
+        let stalled = |n| if (100..110).contains(&n) { (110 - n) * FRAME } else { 0 };
+        steady(&mut estimator, 0, 150, stalled);
+        assert!((ms(180)..=ms(200)).contains(&estimator.target()), "{}", estimator.target());
+        let mut last = estimator.target();
+        for second in 3..90 {
+            steady(&mut estimator, second * 50, 50, |_| 0);
+            let fallen = last - estimator.target();
+            assert!((0..=FALL + 2 * SINK).contains(&fallen), "{fallen} in second {second}");
+            last = estimator.target();
+        }
+        assert_eq!(last, ms(40));
     }
 
     #[test]

@@ -29,8 +29,6 @@ use crate::time::{FRAME, Ticks, Unwrap, ms, seconds};
 const PIECE: Ticks = ms(10);
 /// The delay may be over its ceiling by this.
 const SLACK: Ticks = ms(20);
-/// Between two edits.
-const BETWEEN_EDITS: Ticks = ms(50);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -192,7 +190,7 @@ impl Receiver {
         if self.state == State::Playing && self.can_skip(start) {
             self.playout.break_off();
             self.state = State::Waiting;
-        } else if self.state == State::Playing && start - self.last_edit >= BETWEEN_EDITS {
+        } else if self.state == State::Playing {
             self.adjust(start);
         }
         self.silent = self.playout.take(frame);
@@ -365,7 +363,7 @@ impl Receiver {
     /// Rule 3, second half: brings the delay nearer to its target.
     fn adjust(&mut self, at: Ticks) {
         let Some(Adjustment { lengthen, length, alike }) =
-            adjustment(self.delay(at), &self.estimator)
+            adjustment(self.delay(at), at - self.last_edit, &self.estimator)
         else {
             return;
         };
