@@ -37,8 +37,7 @@ pub fn adjustment(delay: Ticks, rested: Ticks, estimator: &Estimator) -> Option<
     let excess = delay - estimator.target();
     let lengthen = excess < 0;
     let distance = if lengthen { -excess } else { excess - estimator.spread() };
-    let near = if lengthen { NEAR } else { TOLERANCE - NEAR };
-    if rested < BETWEEN_EDITS || distance <= near {
+    if rested < BETWEEN_EDITS || distance <= NEAR {
         return None;
     }
     let alike = if distance > FAR {

@@ -249,13 +249,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_raises_the_target_at_once_and_is_forgotten_slowly() {
+    fn a_stall_raises_the_target_at_once_to_a_frame_less_and_is_forgotten_slowly() {
         let mut estimator = Estimator::new(Range::default());
-        let stalled = |n| if (100..110).contains(&n) { (110 - n) * FRAME } else { 0 };
-        steady(&mut estimator, 0, 150, stalled);
-        assert!((ms(180)..=ms(200)).contains(&estimator.target()), "{}", estimator.target());
+        let stalled = |n| if (600..610).contains(&n) { (610 - n) * FRAME } else { 0 };
+        steady(&mut estimator, 0, 650, stalled);
+        assert_eq!(estimator.target(), ms(200) + BIN - FRAME);
         let mut last = estimator.target();
-        for second in 3..90 {
+        for second in 13..100 {
             steady(&mut estimator, second * 50, 50, |_| 0);
             let fallen = last - estimator.target();
             assert!((0..=FALL + 2 * SINK).contains(&fallen), "{fallen} in second {second}");
