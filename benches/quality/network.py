@@ -7,8 +7,8 @@ import numpy as np
 
 PACKET = 0.02
 """Seconds of audio in a packet."""
-STALLS_BEGIN = 8.0
-"""The first stall is so many seconds after the first packet, and each so long after the one before."""
+STALLS_BEGIN, BETWEEN_STALLS = 4.0, 8.0
+"""Seconds from the first packet until there may be stalls, and from one to the next."""
 _OVERTAKEN_BY = 2.5
 """A reordered packet comes so many packets late."""
 
@@ -35,7 +35,7 @@ class Network:
     jitter: float = 0.0
     """Each packet is late by an exponentially distributed time of this mean, in seconds."""
     stall: float = 0.0
-    """For so many seconds nothing comes through, then everything at once: once in every eight seconds."""
+    """For so many seconds nothing comes through, then everything at once: every eight seconds, from a random moment on."""
     reorder: float = 0.0
     """Share of packets that two others overtake."""
     duplicate: float = 0.0
@@ -51,8 +51,9 @@ class Network:
         late = random.exponential(1, packets) * self.jitter
         late += (random.random(packets) < self.reorder) * _OVERTAKEN_BY * PACKET
         twice = random.random(packets) < self.duplicate
-        into_stall = (sent - STALLS_BEGIN) % STALLS_BEGIN
-        stalled = (sent >= STALLS_BEGIN) & (into_stall < self.stall)
+        begin = STALLS_BEGIN + random.random() * BETWEEN_STALLS
+        into_stall = (sent - begin) % BETWEEN_STALLS
+        stalled = (sent >= begin) & (into_stall < self.stall)
         at = sent + np.maximum(late, stalled * (self.stall - into_stall))
         arrivals = [Arrival(n, float(at[n])) for n in range(packets) if not lost[n]]
         arrivals += [Arrival(n, float(at[n]) + PACKET / 2) for n in range(packets) if twice[n] and not lost[n]]
