@@ -20,6 +20,7 @@ from benches.quality.chromium import chromium
 from benches.quality.measures import Judged, judge
 from benches.quality.neteq import neteq
 from benches.quality.network import PACKET, Network
+from benches.quality.repairs import repairs
 from benches.quality.report import draw, tabulate
 from benches.quality.speech import speech
 from tests.opus import opus
@@ -115,6 +116,7 @@ def main() -> None:
         cells = {key: mean([future.result() for future in futures]) for key, futures in runs.items()}
     for bitrate in options.bitrates:
         print(f"\nOpus {bitrate} kbit/s with FEC, mean of {options.seeds} seeds")
+        print(repairs(*sent(bitrate), seeds), end="\n\n")
         print(tabulate({network: cells[bitrate, network] for network in networks}))
     bitrate = options.bitrates[-1]
     real = run_chromium(bitrate, options.chromium) if options.chromium else {}

@@ -35,7 +35,7 @@ class Network:
     jitter: float = 0.0
     """Each packet is late by an exponentially distributed time of this mean, in seconds."""
     stall: float = 0.0
-    """For so many seconds nothing comes through, then everything at once: every eight seconds, from a random moment on."""
+    """For so many seconds nothing comes through, then everything at once; every eight seconds, the first at random."""
     reorder: float = 0.0
     """Share of packets that two others overtake."""
     duplicate: float = 0.0

@@ -5,11 +5,12 @@ from aiortc.codecs.opus import OpusDecoder
 from aiortc.jitterbuffer import JitterBuffer
 from aiortc.rtp import RtpPacket
 
-from audiomixer import Mixer
+from audiomixer import Mixer, Stats
 from audiomixer.encoding import FRAME_SIZE
 from benches.quality.measures import Played
 from benches.quality.network import PACKET, Arrival, ticks
 from tests.opus import Decoder
+from tests.signals import Signal
 
 
 def straight(payloads: list[bytes], arrivals: list[Arrival], seconds: float) -> Played:
@@ -18,8 +19,8 @@ def straight(payloads: list[bytes], arrivals: list[Arrival], seconds: float) -> 
     return Played(np.concatenate([decoder.decode(payload, FRAME_SIZE) for payload in payloads]), 0)
 
 
-def ours(payloads: list[bytes], arrivals: list[Arrival], seconds: float) -> Played:
-    """`Mixer`, with a single participant."""
+def receive(payloads: list[bytes], arrivals: list[Arrival], seconds: float) -> tuple[Signal, Stats]:
+    """What `Mixer` plays of a single participant, and how that came about."""
     mixer = Mixer()
     participant = mixer.add_participant("speaker")
 
@@ -28,7 +29,13 @@ def ours(payloads: list[bytes], arrivals: list[Arrival], seconds: float) -> Play
         participant.push_rtp(number & 0xFFFF, number * FRAME_SIZE, payloads[number], arrival.at)
 
     frames = [mixer.mix(now)[:, 0] for now in ticks(arrivals, seconds, PACKET, push)]
-    return Played(np.concatenate(frames), participant.stats().concealed / seconds)
+    return np.concatenate(frames), participant.stats()
+
+
+def ours(payloads: list[bytes], arrivals: list[Arrival], seconds: float) -> Played:
+    """`Mixer`."""
+    samples, stats = receive(payloads, arrivals, seconds)
+    return Played(samples, stats.concealed / seconds)
 
 
 def aiortc(payloads: list[bytes], arrivals: list[Arrival], seconds: float) -> Played:
