@@ -54,8 +54,8 @@ DELAYS = ({}, {"jitter": 0.015}, {"jitter": 0.04}, {"stall": 0.2})
 
 def grid(losses: Iterable[float]) -> list[Network]:
     """Without loss there are no bursts of it."""
-    lossy = [(loss, burst) for loss, burst in itertools.product(losses, BURSTS) if loss or burst == 1]
-    return [Network(loss=loss, burst=burst, **delay) for delay in DELAYS for loss, burst in lossy]
+    losses_in_bursts = [(loss, burst) for loss, burst in itertools.product(losses, BURSTS) if loss or burst == 1]
+    return [Network(loss=loss, burst=burst, **delay) for delay in DELAYS for loss, burst in losses_in_bursts]
 
 
 @cache
@@ -73,10 +73,10 @@ def run(bitrate: int, network: Network, seed: int) -> dict[str, Judged]:
     return {name: judge(signal, play(payloads, arrivals, seconds)) for name, play in RECEIVERS.items()}
 
 
-def run_chromium(bitrate: int, seeds: int) -> dict[Network, dict[str, Judged]]:
+def run_chromium(bitrate: int, seeds: range) -> dict[Network, dict[str, Judged]]:
     """What Chromium makes of some of the traces, in real time, beside the others."""
     signal, payloads = sent(bitrate)
-    traces = [(network, seed) for network in IN_CHROMIUM for seed in range(seeds)]
+    traces = [(network, seed) for network in IN_CHROMIUM for seed in seeds]
     played = asyncio.run(chromium(signal, payloads, traces))
     results: dict[Network, list[dict[str, Judged]]] = {}
     for (network, seed), heard in zip(traces, played, strict=True):
@@ -100,13 +100,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bitrates", type=int, nargs="+", default=[24, 32], help="kbit/s")
     parser.add_argument("--seeds", type=int, default=5, help="traces in each cell of the grid")
-    parser.add_argument("--first-seed", type=int, default=0, help="others than those the receivers were tuned on")
+    parser.add_argument(
+        "--first-seed", type=int, default=0, help="seed of the first trace; 200 to 259 are those ours was tuned on"
+    )
     parser.add_argument("--losses", type=float, nargs="+", default=LOSSES, help="shares of packets lost")
     parser.add_argument("--chromium", type=int, default=2, metavar="SEEDS", help="traces in Chromium; takes real time")
     parser.add_argument("--plot", type=Path, help="PNG to draw into")
     options = parser.parse_args()
     networks = grid(options.losses)
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
+
+    def of_seeds(number: int) -> range:
+        return range(options.first_seed, options.first_seed + number)
+
+    seeds = of_seeds(options.seeds)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         runs = {
             (bitrate, network): [pool.submit(run, bitrate, network, seed) for seed in seeds]
@@ -119,7 +125,7 @@ def main() -> None:
         print(repairs(*sent(bitrate), seeds), end="\n\n")
         print(tabulate({network: cells[bitrate, network] for network in networks}))
     bitrate = options.bitrates[-1]
-    real = run_chromium(bitrate, options.chromium) if options.chromium else {}
+    real = run_chromium(bitrate, of_seeds(options.chromium)) if options.chromium else {}
     if real:
         print(f"\nThe same in Chromium, {bitrate} kbit/s, mean of {options.chromium} seeds")
         print(tabulate(real))

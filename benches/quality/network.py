@@ -7,8 +7,8 @@ import numpy as np
 
 PACKET = 0.02
 """Seconds of audio in a packet."""
-STALLS_BEGIN, BETWEEN_STALLS = 4.0, 8.0
-"""Seconds from the first packet until there may be stalls, and from one to the next."""
+_NO_STALL, _BETWEEN_STALLS = 4.0, 8.0
+"""Seconds until there may be stalls, and from one to the next: one in each of the chunks that are judged."""
 _OVERTAKEN_BY = 2.5
 """A reordered packet comes so many packets late."""
 
@@ -51,8 +51,8 @@ class Network:
         late = random.exponential(1, packets) * self.jitter
         late += (random.random(packets) < self.reorder) * _OVERTAKEN_BY * PACKET
         twice = random.random(packets) < self.duplicate
-        begin = STALLS_BEGIN + random.random() * BETWEEN_STALLS
-        into_stall = (sent - begin) % BETWEEN_STALLS
+        begin = _NO_STALL + random.random() * _BETWEEN_STALLS
+        into_stall = (sent - begin) % _BETWEEN_STALLS
         stalled = (sent >= begin) & (into_stall < self.stall)
         at = sent + np.maximum(late, stalled * (self.stall - into_stall))
         arrivals = [Arrival(n, float(at[n])) for n in range(packets) if not lost[n]]

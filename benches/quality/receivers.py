@@ -5,31 +5,17 @@ from aiortc.codecs.opus import OpusDecoder
 from aiortc.jitterbuffer import JitterBuffer
 from aiortc.rtp import RtpPacket
 
-from audiomixer import Mixer, Stats
 from audiomixer.encoding import FRAME_SIZE
 from benches.quality.measures import Played
 from benches.quality.network import PACKET, Arrival, ticks
+from benches.quality.ours import receive
 from tests.opus import Decoder
-from tests.signals import Signal
 
 
 def straight(payloads: list[bytes], arrivals: list[Arrival], seconds: float) -> Played:
     """Decodes every packet that was sent, whatever the network did: as good as it gets."""
     decoder = Decoder()
     return Played(np.concatenate([decoder.decode(payload, FRAME_SIZE) for payload in payloads]), 0)
-
-
-def receive(payloads: list[bytes], arrivals: list[Arrival], seconds: float) -> tuple[Signal, Stats]:
-    """What `Mixer` plays of a single participant, and how that came about."""
-    mixer = Mixer()
-    participant = mixer.add_participant("speaker")
-
-    def push(arrival: Arrival) -> None:
-        number = arrival.number
-        participant.push_rtp(number & 0xFFFF, number * FRAME_SIZE, payloads[number], arrival.at)
-
-    frames = [mixer.mix(now)[:, 0] for now in ticks(arrivals, seconds, PACKET, push)]
-    return np.concatenate(frames), participant.stats()
 
 
 def ours(payloads: list[bytes], arrivals: list[Arrival], seconds: float) -> Played:

@@ -1,11 +1,14 @@
 """Which share of the packets lost one at a time is repaired from the copy in the next."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from audiomixer.encoding import FRAME_SIZE
 from benches.quality.network import PACKET, Arrival, Network
-from benches.quality.receivers import receive
+from benches.quality.ours import receive
 from tests.signals import Signal
+
+Flags = NDArray[np.bool_]
 
 _LOSS = 0.05
 _ACTIVE = 10 ** (-15.9 / 10)
@@ -14,16 +17,16 @@ _ACTIVE = 10 ** (-15.9 / 10)
 
 def repairs(signal: Signal, payloads: list[bytes], seeds: range) -> str:
     """A line on the isolated ones of 5 % independent losses: all of them, and those of active speech."""
-    lost = [_isolated(len(payloads), seed) for seed in seeds]
-    active = _active(signal, len(payloads))
+    lost = [isolated(len(payloads), seed) for seed in seeds]
+    speaking = active(signal, len(payloads))
     shares = [
-        f"{_share_repaired(payloads, lost):.1%} of isolated losses",
-        f"{_share_repaired(payloads, [gone & active for gone in lost]):.1%} of those of active speech",
+        f"{share_repaired(payloads, lost):.1%} of isolated losses",
+        f"{share_repaired(payloads, [gone & speaking for gone in lost]):.1%} of those of active speech",
     ]
     return f"Repaired at {_LOSS:.0%} loss: {', '.join(shares)}"
 
 
-def _active(signal: Signal, packets: int) -> Signal:
+def active(signal: Signal, packets: int) -> Flags:
     """Which packets are of active speech."""
     power = np.square(signal[: packets * FRAME_SIZE].reshape(packets, FRAME_SIZE)).mean(axis=1)
     level = power.mean()
@@ -32,14 +35,15 @@ def _active(signal: Signal, packets: int) -> Signal:
     return np.asarray(power > level * _ACTIVE)
 
 
-def _isolated(packets: int, seed: int) -> Signal:
+def isolated(packets: int, seed: int) -> Flags:
     """Which packets are lost, but for those beside a lost one."""
     gone = np.ones(packets + 2, bool)
     gone[[1 + arrival.number for arrival in Network(loss=_LOSS).transmit(packets, seed)]] = False
     return np.asarray(gone[1:-1] & ~gone[:-2] & ~gone[2:])
 
 
-def _share_repaired(payloads: list[bytes], lost: list[Signal]) -> float:
+def share_repaired(payloads: list[bytes], lost: list[Flags]) -> float:
+    """Of the packets lost, in one stream after the other."""
     repaired = 0
     for gone in lost:
         arrivals = [Arrival(number, number * PACKET) for number in np.flatnonzero(~gone).tolist()]

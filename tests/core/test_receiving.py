@@ -7,9 +7,10 @@ import pytest
 
 from audiomixer import Mixer, Participant
 from benches.quality.network import Arrival, Network, ticks
+from benches.quality.repairs import active, isolated, share_repaired
 from tests.core.network import Sent, play, punctual
 from tests.opus import has_fec, opus
-from tests.signals import Signal, decibels, level_at, noise, rms, sine, speech, stereo
+from tests.signals import Signal, level_at, noise, rms, sine, speech, stereo
 
 TONE = sine(440, 0.3, 4)
 
@@ -92,21 +93,11 @@ def test_isolated_losses_of_speech_are_repaired_wherever_there_is_a_copy() -> No
 
 
 def test_of_a_twentieth_of_the_packets_lost_nearly_all_speech_is_repaired() -> None:
-    """Every isolated loss of 20 ms that are within 16 dB of the mean power: what ITU-T P.56 counts as active speech."""
     voice = speech()
     payloads = opus(voice, 24)
-    frames = [rms(voice[n * 960 : (n + 1) * 960]) for n in range(len(payloads))]
-    arrived = {arrival.number for arrival in Network(loss=0.05).transmit(len(payloads), seed=1)}
-    gone = {
-        n
-        for n, frame in enumerate(frames)
-        if n not in arrived and {n - 1, n + 1} <= arrived and decibels(frame / rms(voice)) > -16
-    }
-    mixer = Mixer()
-    alice = mixer.add_participant("alice")
-    play(mixer, alice, [p for p in punctual(payloads) if p.number not in gone], seconds=len(payloads) / 50)
-    assert alice.stats().lost == len(gone) >= 20
-    assert alice.stats().recovered >= 0.9 * len(gone)
+    lost = isolated(len(payloads), seed=1) & active(voice, len(payloads))
+    assert np.sum(lost) >= 20
+    assert share_repaired(payloads, [lost]) >= 0.9
 
 
 def test_a_late_packet_is_played_and_the_delay_given_back() -> None:

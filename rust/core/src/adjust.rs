@@ -14,7 +14,7 @@ const ALIKE: f32 = 0.9;
 /// …or, this far, as this.
 const FAR: Ticks = ms(200);
 const ROUGHLY_ALIKE: f32 = 0.5;
-/// Between two edits.
+/// Between two edits at least (NetEq's), which with one chance in each frame makes 60 ms.
 const BETWEEN_EDITS: Ticks = ms(50);
 /// No two periods are as alike: only pauses are edited.
 const PAUSES_ONLY: f32 = 2.0;
@@ -32,11 +32,13 @@ pub struct Adjustment {
 
 /// What to do about a playout delay of `delay`, if the last edit was `rested` ago.
 ///
-/// A network that delayed packets lately may soon do so again: by as much as it did, the delay may be too long.
+/// A network that delayed packets lately may soon do so again: by as much as it did, up to the ceiling, the delay may be
+/// too long.
 pub fn adjustment(delay: Ticks, rested: Ticks, estimator: &Estimator) -> Option<Adjustment> {
     let excess = delay - estimator.target();
     let lengthen = excess < 0;
-    let distance = if lengthen { -excess } else { excess - estimator.spread() };
+    let tolerated = estimator.spread().min(estimator.range().ceiling - estimator.target());
+    let distance = if lengthen { -excess } else { excess - tolerated };
     if rested < BETWEEN_EDITS || distance <= NEAR {
         return None;
     }
@@ -90,6 +92,15 @@ mod tests {
         let longer = adjustment(target + ms(101)).unwrap();
         assert_eq!(longer, Adjustment { lengthen: false, length: FRAME, alike: ALIKE });
         assert!(adjustment(target - ms(15)).unwrap().lengthen);
+    }
+
+    #[test]
+    fn beyond_the_ceiling_it_may_not() {
+        let estimator = after(ms(300));
+        let cuts = |delay| adjustment(delay, BETWEEN_EDITS, &estimator).is_some();
+        assert!(estimator.target() + estimator.spread() > ms(420));
+        assert!(!cuts(ms(410)));
+        assert!(cuts(ms(411)));
     }
 
     #[test]

@@ -17,17 +17,19 @@ use crate::time::{FRAME, Ticks, ms};
 const BIN: Ticks = ms(5);
 /// The histograms end at two seconds, the longest delay there may be; longer ones count in their last bin.
 const BINS: usize = 400;
-/// A bin's weight after half a second, NetEq's forgetting: half of it is gone after 20 s.
+/// A bin's weight after half a second with packets, NetEq's forgetting: half of it is gone after 20 s.
 const FORGET: f32 = 0.983;
-/// One half second in 33 may hold a stall longer than the target, and one packet in 33 may be later…
+/// Of peaks, a single one above this quantile counts as long as there are no 33 others.
 const QUANTILE: f32 = 0.97;
-/// …than it, which for packets is so many standard errors above what it seems to be.
+/// The quantile of all packets is taken to be so many standard errors above what it seems to be.
 const MARGIN: f32 = 3.0;
+/// It is never known worse than with so many packets beyond it: of the first, nothing else is known.
+const FEWEST_BEYOND: f32 = 0.1;
 /// The target rises when it is too low by this, and by a fifth…
 const RISE: Ticks = ms(10);
 /// …and falls when it is too high by this: each change of the delay is an edit of the audio.
 const FALL: Ticks = ms(30);
-/// A stall is forgotten by so much in half a second: there will be a pause to cut.
+/// A stall is forgotten by so much in half a second: slowly enough for each cut to find its pause.
 const SINK: Ticks = ms(5);
 /// Peaks are taken, and minima kept, by slices of this length.
 const SLICE: Ticks = ms(500);
@@ -125,8 +127,8 @@ impl Estimator {
         if rises || falls {
             self.target = target;
         }
-        self.peaks.forget(passed);
-        self.packets.forget(passed);
+        self.peaks.forget();
+        self.packets.forget();
         let shift = (passed as usize).min(SLICES);
         self.minima.rotate_right(shift);
         self.minima[..shift].fill(Ticks::MAX);
@@ -165,24 +167,28 @@ impl Estimator {
 #[derive(Debug)]
 struct Histogram {
     weights: [f32; BINS],
+    /// Sum of the squared weights of everything seen.
+    squares: f32,
 }
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { weights: [0.0; BINS] }
+        Self { weights: [0.0; BINS], squares: 0.0 }
     }
 }
 
 impl Histogram {
     fn add(&mut self, delay: Ticks) {
         self.weights[((delay / BIN) as usize).min(BINS - 1)] += 1.0;
+        self.squares += 1.0;
     }
 
-    fn forget(&mut self, slices: Ticks) {
-        let left = FORGET.powi(slices.min(10_000) as i32);
+    /// Half a second more has been seen.
+    fn forget(&mut self) {
         for weight in &mut self.weights {
-            *weight *= left;
+            *weight *= FORGET;
         }
+        self.squares *= FORGET * FORGET;
     }
 
     /// The delay that a `share` of what was seen does not exceed.
@@ -197,12 +203,14 @@ impl Histogram {
     }
 
     /// The same and [`MARGIN`] standard errors more, were it of exponentially distributed delays: with `m` of them beyond
-    /// a quantile, its standard error is `1 / √m` of their mean.
+    /// a quantile, its standard error is `1 / √m` of their mean. Weighted ones are worth `(Σw)² / Σw²` (Kish's effective
+    /// sample size).
     fn upper_quantile(&self, share: f32) -> Ticks {
-        let beyond = (1.0 - share) * self.weights.iter().sum::<f32>();
+        let sum = self.weights.iter().sum::<f32>();
+        let beyond = (1.0 - share) * sum * sum / self.squares.max(1.0);
         let quantile = self.quantile(share) as f32;
         let mean = quantile / -(1.0 - share).ln();
-        (quantile + MARGIN * mean / beyond.max(0.1).sqrt()) as Ticks
+        (quantile + MARGIN * mean / beyond.max(FEWEST_BEYOND).sqrt()) as Ticks
     }
 }
 
@@ -249,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_raises_the_target_at_once_to_a_frame_less_and_is_forgotten_slowly() {
+    fn an_early_stall_raises_the_target_at_once_to_a_frame_less_and_is_forgotten_slowly() {
         let mut estimator = Estimator::new(Range::default());
         let stalled = |n| if (600..610).contains(&n) { (610 - n) * FRAME } else { 0 };
         steady(&mut estimator, 0, 650, stalled);
@@ -262,6 +270,24 @@ mod tests {
             last = estimator.target();
         }
         assert_eq!(last, ms(40));
+    }
+
+    #[test]
+    fn a_single_stall_in_half_a_minute_is_let_be() {
+        let mut estimator = Estimator::new(Range::default());
+        steady(&mut estimator, 0, 1500, |_| 0);
+        steady(&mut estimator, 1500, 60, |n| ms(0.max(200 - 20 * (n - 1500))));
+        assert_eq!(estimator.target(), ms(40));
+    }
+
+    #[test]
+    fn nothing_is_forgotten_while_nobody_sends() {
+        let jitter = |n| ms(n * 37 % 90);
+        let mut estimator = Estimator::new(Range::default());
+        steady(&mut estimator, 0, 1500, jitter);
+        let before = estimator.target();
+        steady(&mut estimator, 31_500, 50, jitter);
+        assert!((estimator.target() - before).abs() <= 2 * BIN, "{before} {}", estimator.target());
     }
 
     #[test]
