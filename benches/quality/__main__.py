@@ -96,14 +96,26 @@ def mean(results: Iterable[Mapping[str, Judged]]) -> dict[str, Judged]:
     }
 
 
+def count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def share(text: str) -> float:
+    if not 0 <= (number := float(text)) < 1:
+        raise ValueError
+    return number
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bitrates", type=int, nargs="+", default=[24, 32], help="kbit/s")
-    parser.add_argument("--seeds", type=int, default=5, help="traces in each cell of the grid")
+    parser.add_argument("--seeds", type=count, default=5, help="traces in each cell of the grid")
     parser.add_argument(
         "--first-seed", type=int, default=0, help="seed of the first trace; 200 to 259 are those ours was tuned on"
     )
-    parser.add_argument("--losses", type=float, nargs="+", default=LOSSES, help="shares of packets lost")
+    parser.add_argument("--losses", type=share, nargs="+", default=LOSSES, help="shares of packets lost, as 0.05")
     parser.add_argument("--chromium", type=int, default=2, metavar="SEEDS", help="traces in Chromium; takes real time")
     parser.add_argument("--plot", type=Path, help="PNG to draw into")
     options = parser.parse_args()

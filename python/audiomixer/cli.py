@@ -25,7 +25,7 @@ from audiomixer.mixer import IDENTITY, AudioMixer
 from audiomixer.outputs.base import NamedOutput, OutputError
 from audiomixer.outputs.file import check_writable
 from audiomixer.rooms.base import RoomError
-from audiomixer.rooms.local import LocalRooms, OpenDoor
+from audiomixer.rooms.local import LocalRooms, OpenDoor, check_name
 from audiomixer.rooms.place import Place
 from audiomixer.service import logs, settings
 from audiomixer.service.demo import ROOM, demo
@@ -289,14 +289,18 @@ async def token_command(
     config: Annotated[Path | None, typer.Option(envvar="AUDIOMIXER_CONFIG", help="The service's settings.")] = None,
 ) -> None:
     """Prints an access token, to join a room or to listen to a stream."""
+    if play and (room or not re.fullmatch("VJ[0-9a-f]{32}", play)):
+        raise ValueError("play: expected the SID of a PlayerStreamer, and no room beside it")
+    if secret and play:
+        raise ValueError("play: expected no --secret or AUDIOMIXER_SECRET: only the service's own key lets listen")
     if secret:
+        if room:
+            check_name(room)
         typer.echo(mint(secret, identity, room, ttl=ttl))
         return
     chosen = _load(data, config)
     chosen.read_credentials()
     player = None
-    if play and (room or not re.fullmatch("VJ[0-9a-f]{32}", play)):
-        raise ValueError("play: expected the SID of a PlayerStreamer, and no room beside it")
     if play:
         signed = chosen.playback_key().grant(play, ttl)
         player = {

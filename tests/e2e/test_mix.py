@@ -107,6 +107,7 @@ async def test_a_room_with_a_secret_takes_tokens_made_by_the_command(tmp_path: P
         (["demo", "--host", "192.0.2.1"], "port: cannot listen on 192.0.2.1:8080"),
         (["demo", "--duration", "soon"], "duration"),
         (["demo", "--port", "70000"], "port"),
+        (["serve", "--data", "/dev/null/data"], "data: expected a folder, cannot make /dev/null/data"),
     ],
 )
 async def test_mistakes_are_told_in_words_with_exit_code_2(arguments: list[str], problem: str) -> None:
@@ -124,3 +125,17 @@ async def test_a_port_in_use_is_told() -> None:
         code, _, err = await run("demo", "--port", str(port))
     assert code == 2
     assert err == f"audiomixer: port: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--play", "VJ" + "0" * 32], "play: expected no --secret"),
+        (["--play", "show"], "play: expected the SID"),
+        (["--room", "a/b"], "room: expected up to 128 printable"),
+    ],
+)
+async def test_no_token_is_printed_that_would_not_do_what_was_asked_for(arguments: list[str], problem: str) -> None:
+    code, out, err = await run("token", "--identity", "alice", "--secret", SECRET, *arguments)
+    assert (code, out) == (2, "")
+    assert problem in err

@@ -156,8 +156,14 @@ class Settings(BaseSettings):
 
         Returns:
             The names of the credentials that were made just now.
+
+        Raises:
+            ValueError: The data folder cannot be made.
         """
-        self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ValueError(f"data: expected a folder, cannot make {self.data}: {error.strerror}") from None
         if not self.database_url:
             self.database_url = f"sqlite:///{self.data / 'audiomixer.db'}"
         kept = self._kept()
