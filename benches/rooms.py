@@ -191,7 +191,7 @@ def main() -> None:
     options = parser.parse_args()
     number, seconds = options.participants, options.seconds
     print(f"receive and mix {number} participants: CPU ms per participant and second")
-    embedded = measure(Ours, "speaking", number, seconds)
+    embedded = measure(Ours, "speaking", number, seconds) / number
     costs = {"audiomixer, embedded room": embedded}
     with tempfile.TemporaryDirectory() as folder:
         with livekit(Path(folder)) as server, speakers(speak_in_livekit, number, server.url):
