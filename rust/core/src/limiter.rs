@@ -1,13 +1,11 @@
 //! A look-ahead true-peak limiter: loud passages are turned down before they come, nothing is ever cut off.
 //!
-//! For each sample the detector finds the true peak, on a signal oversampled four times (ITU-R BS.1770-5, annex 2),
-//! and so the gain that keeps it at the ceiling. The least such gain of the next 5 ms rises again only slowly, and is
-//! smoothed by two box filters that together are as long as the look-ahead: the smoothed gain has come all the way
-//! down when the peak arrives (two boxes make a triangle, whose slopes have no corners to hear). Channels share one
-//! gain, so the image does not move. While nothing is above the ceiling, samples pass unchanged, 5 ms later.
+//! For each sample the true peak is found on an oversampled signal ([`true_peak`]), and so the gain that keeps it at the
+//! ceiling; the [`Envelope`] has it fall ahead of the peak and rise slowly. Channels share one gain, so the image does
+//! not move. While nothing is above the ceiling, samples pass unchanged, 5 ms later.
 
-use std::collections::VecDeque;
-
+use crate::envelope::Envelope;
+use crate::kernel::{Kernel, true_peak};
 use crate::time::FRAMES_PER_SECOND;
 
 /// −1 dBTP, so that lossy encoders do not clip when they overshoot.
@@ -16,44 +14,43 @@ pub const CEILING: f32 = 0.891_250_9;
 const LOOK_AHEADS_PER_SECOND: usize = 200;
 /// The release's time constant, 100 ms, as look-aheads.
 const RELEASE: f32 = 20.0;
-/// A gain this close to one is one.
-const RELEASED: f32 = 0.999;
 
 /// Limits one stream of frames of 20 ms.
 pub struct Limiter {
     channels: usize,
-    detector: Detector,
-    /// Samples waiting for their gain, the oldest first; then room for one frame.
-    line: Vec<f32>,
-    /// Samples, per channel, that wait between two frames.
+    kernel: Kernel,
+    /// Samples, per channel, that wait between two frames: for their gain, and for their true peak to be known.
     waiting: usize,
-    minimum: SlidingMinimum,
-    release: f32,
-    released: f32,
-    boxes: [BoxFilter; 2],
-    /// Samples since a gain below one went into the boxes.
-    idle: usize,
+    /// Those that wait, the oldest first, and then the frame, interleaved.
+    line: Vec<f32>,
+    /// The loudest of the last samples that wait.
+    loudest: f32,
+    envelope: Envelope,
+    /// Per sample of the frame.
     peaks: Vec<f32>,
+    gains: Vec<f32>,
 }
 
 impl Limiter {
     /// A limiter for interleaved `channels` of `rate` samples a second.
     pub fn new(rate: u32, channels: usize) -> Self {
+        Self::with(Kernel::detect(), rate, channels)
+    }
+
+    /// The same with a kernel of choice.
+    pub fn with(kernel: Kernel, rate: u32, channels: usize) -> Self {
         let look_ahead = rate as usize / LOOK_AHEADS_PER_SECOND;
-        let frames = (rate / FRAMES_PER_SECOND) as usize;
-        let waiting = look_ahead + Detector::LATENCY;
-        let half = look_ahead / 2 + 1;
+        let frame = (rate / FRAMES_PER_SECOND) as usize;
+        let waiting = look_ahead + true_peak::LATENCY;
         Self {
             channels,
-            detector: Detector::new(frames, channels),
-            line: vec![0.0; (waiting + frames) * channels],
+            kernel,
             waiting,
-            minimum: SlidingMinimum::new(look_ahead + 1),
-            release: 1.0 - (-1.0 / (RELEASE * look_ahead as f32)).exp(),
-            released: 1.0,
-            boxes: [BoxFilter::new(half), BoxFilter::new(look_ahead + 2 - half)],
-            idle: usize::MAX,
-            peaks: vec![0.0; frames],
+            line: vec![0.0; (waiting + frame) * channels],
+            loudest: 0.0,
+            envelope: Envelope::new(frame, look_ahead, RELEASE * look_ahead as f32),
+            peaks: vec![0.0; frame * channels],
+            gains: vec![0.0; frame],
         }
     }
 
@@ -65,232 +62,50 @@ impl Limiter {
     /// Forgets everything it has seen.
     pub fn reset(&mut self) {
         self.line.fill(0.0);
-        self.detector.reset();
-        self.minimum.reset();
-        self.settle();
+        self.loudest = 0.0;
+        self.envelope.reset();
     }
 
     /// Limits one frame of interleaved samples from `bus` into `out`, both as long as a frame.
     pub fn process(&mut self, bus: &[f32], out: &mut [f32]) {
         let waiting = self.waiting * self.channels;
         self.line[waiting..].copy_from_slice(bus);
-        let loud = self.detector.peaks(bus, &mut self.peaks);
-        let memory = self.boxes[0].length() + self.boxes[1].length() + self.minimum.window;
-        if loud || self.idle <= memory {
-            if !loud {
-                self.peaks.fill(0.0);
-            }
-            self.turn_down(out);
+        // The filter reaches back into the frame before.
+        let loudest = self.kernel.loudest(bus);
+        let may_peak = loudest.max(self.loudest) * true_peak::OVERSHOOT > CEILING;
+        self.loudest = loudest;
+        if may_peak {
+            self.find_peaks();
         } else {
-            out.copy_from_slice(&self.line[..out.len()]);
-            if self.idle < usize::MAX {
-                self.settle();
-            }
+            self.gains.fill(0.0);
         }
-        let end = self.line.len();
-        self.line.copy_within(end - waiting.., 0);
-    }
-
-    fn turn_down(&mut self, out: &mut [f32]) {
-        let channels = self.channels;
-        let frames = out.chunks_exact_mut(channels).zip(self.line.chunks_exact(channels));
-        for ((out, samples), &peak) in frames.zip(&self.peaks) {
-            let gain = if peak > CEILING { CEILING / peak } else { 1.0 };
-            let least = self.minimum.next(gain);
-            let rising = self.released + (1.0 - self.released) * self.release;
-            self.released = least.min(if rising > RELEASED { 1.0 } else { rising });
-            self.idle = if self.released < 1.0 { 0 } else { self.idle.saturating_add(1) };
-            let gain = self.released;
-            let gain = self.boxes.iter_mut().fold(gain, |gain, filter| filter.next(gain));
-            for (out, sample) in out.iter_mut().zip(samples) {
-                *out = (sample * gain).clamp(-CEILING, CEILING);
-            }
-        }
-    }
-
-    /// Back to a gain of exactly one; the sliding minimum has seen nothing else for its whole length.
-    fn settle(&mut self) {
-        self.idle = usize::MAX;
-        self.released = 1.0;
-        self.minimum.reset();
-        for filter in &mut self.boxes {
-            filter.reset();
-        }
-    }
-}
-
-/// Finds true peaks.
-struct Detector {
-    channels: usize,
-    /// The samples before this frame that the filter still needs, then the frame, interleaved.
-    recent: Vec<f32>,
-    /// The same of one channel.
-    samples: Vec<f32>,
-    interpolated: Vec<f32>,
-}
-
-impl Detector {
-    /// The interpolation filter's phases 1 and 2 of BS.1770-5, annex 2; phases 4 and 3 are these, reversed.
-    #[rustfmt::skip]
-    const PHASES: [[f32; Self::TAPS]; 2] = [
-        [
-            0.001_708_984_4,
-            0.010_986_328,
-            -0.019_653_32,
-            0.033_203_125,
-            -0.059_448_242,
-            0.137_329_1,
-            0.972_167_97,
-            -0.102_294_92,
-            0.047_607_422,
-            -0.026_611_328,
-            0.014_892_578,
-            -0.008_300_781,
-        ],
-        [
-            -0.029_174_805,
-            0.029_296_875,
-            -0.051_757_813,
-            0.089_111_33,
-            -0.166_503_9,
-            0.465_087_9,
-            0.779_785_16,
-            -0.200_317_38,
-            0.101_562_5,
-            -0.058_227_54,
-            0.033_081_055,
-            -0.018_920_898,
-        ],
-    ];
-    const TAPS: usize = 12;
-    /// The samples before the newest that the filter needs.
-    const PAST: usize = Self::TAPS - 1;
-    /// The filter's middle: peaks are known this many samples late.
-    const LATENCY: usize = Self::TAPS / 2;
-    /// The most the filter makes of samples up to 1, the largest sum of a phase's magnitudes.
-    const OVERSHOOT: f32 = 2.03;
-
-    fn new(frames: usize, channels: usize) -> Self {
-        let samples = vec![0.0; Self::PAST + frames];
-        let recent = vec![0.0; samples.len() * channels];
-        Self { channels, recent, samples, interpolated: vec![0.0; frames] }
-    }
-
-    fn reset(&mut self) {
-        self.recent.fill(0.0);
-    }
-
-    /// Puts into `peaks`, for each sample of `bus`, the largest true peak of any channel near the sample
-    /// [`Self::LATENCY`] before. `false`, and nothing done, if none can be above the ceiling.
-    fn peaks(&mut self, bus: &[f32], peaks: &mut [f32]) -> bool {
-        let past = Self::PAST * self.channels;
-        let end = self.recent.len();
-        self.recent.copy_within(end - past.., 0);
-        self.recent[past..].copy_from_slice(bus);
-        if loudest(&self.recent) * Self::OVERSHOOT <= CEILING {
-            return false;
-        }
-        peaks.fill(0.0);
-        for channel in 0..self.channels {
-            let samples = self.recent.iter().skip(channel).step_by(self.channels);
-            self.samples.iter_mut().zip(samples).for_each(|(place, &sample)| *place = sample);
-            raise(peaks, &self.samples[Self::PAST - Self::LATENCY..]);
-            for phase in &Self::PHASES {
-                let mut reversed = *phase;
-                reversed.reverse();
-                for filter in [phase, &reversed] {
-                    interpolate(&self.samples, filter, &mut self.interpolated);
-                    raise(peaks, &self.interpolated);
+        if self.gains.iter().any(|&peak| peak > CEILING) || !self.envelope.is_idle() {
+            self.kernel.advance(&mut self.envelope, &mut self.gains);
+            let frames = out.chunks_exact_mut(self.channels);
+            let samples = self.line.chunks_exact(self.channels);
+            for ((out, samples), gain) in frames.zip(samples).zip(&self.gains) {
+                for (out, sample) in out.iter_mut().zip(samples) {
+                    *out = (sample * gain).clamp(-CEILING, CEILING);
                 }
             }
+        } else {
+            out.copy_from_slice(&self.line[..out.len()]);
         }
-        loudest(peaks) > CEILING
+        self.line.copy_within(bus.len().., 0);
     }
-}
 
-/// The largest magnitude; in lanes, so that the compiler may use vectors.
-fn loudest(samples: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    for chunk in samples.chunks(lanes.len()) {
-        for (lane, sample) in lanes.iter_mut().zip(chunk) {
-            *lane = if sample.abs() > *lane { sample.abs() } else { *lane };
+    /// Puts into `gains`, for each sample of the frame, the largest true peak of any channel near the sample
+    /// [`true_peak::LATENCY`] before.
+    fn find_peaks(&mut self) {
+        let from = (self.waiting - true_peak::PAST) * self.channels;
+        self.kernel.true_peaks(&self.line[from..], self.channels, &mut self.peaks);
+        if self.channels == 1 {
+            self.gains.copy_from_slice(&self.peaks);
+            return;
         }
-    }
-    lanes.into_iter().fold(0.0, f32::max)
-}
-
-/// Raises `peaks` to the magnitudes of `samples`.
-fn raise(peaks: &mut [f32], samples: &[f32]) {
-    for (peak, sample) in peaks.iter_mut().zip(samples) {
-        *peak = if sample.abs() > *peak { sample.abs() } else { *peak };
-    }
-}
-
-/// Convolves `samples` with `filter`, tap by tap so that the inner loop is one of vectors.
-fn interpolate(samples: &[f32], filter: &[f32; Detector::TAPS], out: &mut [f32]) {
-    out.fill(0.0);
-    for (tap, weight) in filter.iter().enumerate() {
-        for (sum, sample) in out.iter_mut().zip(&samples[tap..]) {
-            *sum += weight * sample;
+        for (peak, all) in self.gains.iter_mut().zip(self.peaks.chunks_exact(self.channels)) {
+            *peak = all.iter().fold(0.0, |a, &b| if b > a { b } else { a });
         }
-    }
-}
-
-/// The least of the last `window` values, in constant time: a queue of those that may yet be the least.
-struct SlidingMinimum {
-    window: usize,
-    now: usize,
-    candidates: VecDeque<(usize, f32)>,
-}
-
-impl SlidingMinimum {
-    fn new(window: usize) -> Self {
-        Self { window, now: 0, candidates: VecDeque::with_capacity(window + 1) }
-    }
-
-    fn reset(&mut self) {
-        self.candidates.clear();
-    }
-
-    fn next(&mut self, value: f32) -> f32 {
-        self.now += 1;
-        while self.candidates.back().is_some_and(|&(_, last)| last >= value) {
-            self.candidates.pop_back();
-        }
-        self.candidates.push_back((self.now, value));
-        if self.candidates.front().is_some_and(|&(at, _)| at + self.window <= self.now) {
-            self.candidates.pop_front();
-        }
-        self.candidates.front().map_or(value, |&(_, least)| least)
-    }
-}
-
-/// The mean of the last values. Sums are `f64`, so that what goes in comes out again without a trace.
-struct BoxFilter {
-    values: Vec<f32>,
-    place: usize,
-    sum: f64,
-}
-
-impl BoxFilter {
-    fn new(length: usize) -> Self {
-        Self { values: vec![1.0; length], place: 0, sum: length as f64 }
-    }
-
-    fn length(&self) -> usize {
-        self.values.len()
-    }
-
-    fn reset(&mut self) {
-        self.values.fill(1.0);
-        self.sum = self.values.len() as f64;
-    }
-
-    fn next(&mut self, value: f32) -> f32 {
-        let oldest = std::mem::replace(&mut self.values[self.place], value);
-        self.place = (self.place + 1) % self.values.len();
-        self.sum += f64::from(value) - f64::from(oldest);
-        (self.sum / self.values.len() as f64) as f32
     }
 }
 

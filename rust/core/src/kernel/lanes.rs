@@ -38,6 +38,19 @@ pub fn add_mono<const FUSED: bool>(bus: &mut [f32], samples: &[f32], gain: f32) 
     lanes.finish(scalar::add_mono(sums.into_remainder(), chunks.remainder(), gain))
 }
 
+/// See [`Kernel::loudest`](super::Kernel::loudest).
+#[inline(always)]
+pub fn loudest(samples: &[f32]) -> f32 {
+    let mut peaks = [0.0f32; LANES];
+    let mut chunks = samples.chunks_exact(LANES);
+    for chunk in chunks.by_ref() {
+        for (peak, sample) in peaks.iter_mut().zip(chunk) {
+            *peak = larger(*peak, sample.abs());
+        }
+    }
+    larger(fold(peaks, larger), scalar::loudest(chunks.remainder()))
+}
+
 #[inline(always)]
 fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }

@@ -1,13 +1,17 @@
-//! The one loop that every sample of every participant goes through: add to the bus, and measure.
+//! The loops that every sample goes through: of every participant, add to the bus and measure; of every mix, find true
+//! peaks and turn down.
 //!
-//! [`scalar`] is the specification. The fast versions are one body of plain Rust ([`lanes`]), written so that the
+//! [`scalar`] and [`true_peak::scalar`] are the specification. The fast versions are one body of plain Rust ([`lanes`]), written so that the
 //! compiler turns it into the widest vectors it may use, and compiled once per instruction set: the baseline (SSE2 on
 //! x86-64, NEON on AArch64), AVX2 and AVX-512. The best the processor has is chosen once, at run time.
 
 mod lanes;
 pub mod scalar;
+pub mod true_peak;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+use crate::envelope::Envelope;
 
 /// What the kernel finds out about the samples it adds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -22,6 +26,9 @@ pub struct Measure {
 const FUSED: bool = cfg!(target_arch = "aarch64");
 
 type Add = fn(&mut [f32], &[f32], f32) -> Measure;
+type TruePeaks = fn(&[f32], usize, &mut [f32]);
+type Advance = fn(&mut Envelope, &mut [f32]);
+type Loudest = fn(&[f32]) -> f32;
 
 /// The kernel's functions for one instruction set.
 #[derive(Clone, Copy)]
@@ -29,6 +36,9 @@ pub struct Kernel {
     name: &'static str,
     add: Add,
     add_mono: Add,
+    true_peaks: TruePeaks,
+    advance: Advance,
+    loudest: Loudest,
 }
 
 impl Kernel {
@@ -41,14 +51,28 @@ impl Kernel {
     pub fn available() -> Vec<Self> {
         let mut kernels = vec![
             Self::SCALAR,
-            Self { name: "baseline", add: lanes::add::<FUSED>, add_mono: lanes::add_mono::<FUSED> },
+            Self {
+                name: "baseline",
+                add: lanes::add::<FUSED>,
+                add_mono: lanes::add_mono::<FUSED>,
+                true_peaks: true_peak::lanes::<FUSED>,
+                advance: Envelope::advance,
+                loudest: lanes::loudest,
+            },
         ];
         #[cfg(target_arch = "x86_64")]
         kernels.extend(x86::available());
         kernels
     }
 
-    const SCALAR: Self = Self { name: "scalar", add: scalar::add, add_mono: scalar::add_mono };
+    const SCALAR: Self = Self {
+        name: "scalar",
+        add: scalar::add,
+        add_mono: scalar::add_mono,
+        true_peaks: true_peak::scalar,
+        advance: Envelope::advance,
+        loudest: scalar::loudest,
+    };
 
     /// The instruction set's name.
     pub fn name(&self) -> &'static str {
@@ -72,6 +96,28 @@ impl Kernel {
     pub fn add_mono(&self, bus: &mut [f32], samples: &[f32], gain: f32) -> Measure {
         assert_eq!(bus.len(), 2 * samples.len(), "the bus has two places for every sample");
         (self.add_mono)(bus, samples, gain)
+    }
+
+    /// The largest magnitude of `samples`.
+    pub fn loudest(&self, samples: &[f32]) -> f32 {
+        (self.loudest)(samples)
+    }
+
+    /// Puts into `peaks` the largest magnitude around each of as many `samples`, interleaved of `channels`, oversampled
+    /// four times (ITU-R BS.1770-5, annex 2). Before these there have to be [`true_peak::PAST`] earlier ones of each
+    /// channel; the sample that a peak is of is [`true_peak::LATENCY`] before the one in its place.
+    ///
+    /// # Panics
+    /// Unless `samples` are as many as that.
+    pub fn true_peaks(&self, samples: &[f32], channels: usize, peaks: &mut [f32]) {
+        let expected = peaks.len() + true_peak::PAST * channels;
+        assert_eq!(samples.len(), expected, "there is a place for every peak");
+        (self.true_peaks)(samples, channels, peaks);
+    }
+
+    /// See [`Envelope::advance`].
+    pub fn advance(&self, envelope: &mut Envelope, peaks: &mut [f32]) {
+        (self.advance)(envelope, peaks);
     }
 }
 
@@ -119,6 +165,23 @@ mod tests {
                     let tolerance = 1e-5 * wanted.sum_squares;
                     assert_close(&[measure.sum_squares], &[wanted.sum_squares], tolerance, &kernel);
                 }
+            }
+        }
+
+        #[test]
+        fn every_kernel_finds_the_same_peaks(
+            samples in prop::collection::vec(-2.0f32..2.0, 22..1000),
+            channels in 1usize..3,
+        ) {
+            let length = samples.len() - true_peak::PAST * channels;
+            let mut expected = vec![0.0; length];
+            true_peak::scalar(&samples, channels, &mut expected);
+            for kernel in Kernel::available() {
+                let mut peaks = vec![0.0; length];
+                kernel.true_peaks(&samples, channels, &mut peaks);
+                assert_close(&peaks, &expected, 2e-6, &kernel);
+                let loudest = samples.iter().map(|sample| sample.abs()).fold(0.0, f32::max);
+                assert_close(&[kernel.loudest(&samples)], &[loudest], 0.0, &kernel);
             }
         }
 

@@ -13,6 +13,11 @@ pub fn add(bus: &mut [f32], samples: &[f32], gain: f32) -> Measure {
     measure
 }
 
+/// See [`Kernel::loudest`](super::Kernel::loudest).
+pub fn loudest(samples: &[f32]) -> f32 {
+    samples.iter().fold(0.0, |peak, sample| peak.max(sample.abs()))
+}
+
 /// See [`Kernel::add_mono`](super::Kernel::add_mono).
 pub fn add_mono(bus: &mut [f32], samples: &[f32], gain: f32) -> Measure {
     let mut measure = Measure::default();
