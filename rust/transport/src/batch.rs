@@ -26,7 +26,7 @@ impl Batch {
 
     pub fn new() -> Self {
         Self {
-            headers: MultiHeaders::preallocate(Self::SIZE, Some(cmsg_space!(TimeSpec))),
+            headers: headers(),
             buffers: vec![vec![0; LONGEST]; Self::SIZE],
             read: Vec::with_capacity(Self::SIZE),
         }
@@ -46,6 +46,7 @@ impl Batch {
             return 0;
         };
         let clock = clock_gettime(ClockId::CLOCK_REALTIME).map(seconds);
+        let mut unstamped = false;
         for message in results {
             let stamp = message.cmsgs().ok().and_then(|mut all| {
                 all.find_map(|one| match one {
@@ -58,7 +59,12 @@ impl Batch {
                 (Ok(clock), Some(stamp)) => (clock - stamp).clamp(0.0, 1.0),
                 _ => 0.0,
             };
+            unstamped |= stamp.is_none();
             self.read.push((message.bytes, now - age));
+        }
+        if unstamped {
+            // The kernel has noted that there was no stamp, and nix would leave no room for the next one.
+            self.headers = headers();
         }
         self.read.len()
     }
@@ -68,6 +74,10 @@ impl Batch {
         let (length, time) = self.read[n];
         (&mut self.buffers[n][..length], time)
     }
+}
+
+fn headers() -> MultiHeaders<()> {
+    MultiHeaders::preallocate(Batch::SIZE, Some(cmsg_space!(TimeSpec)))
 }
 
 fn seconds(time: TimeSpec) -> f64 {

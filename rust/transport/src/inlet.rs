@@ -1,15 +1,16 @@
 //! Takes in what one connection receives.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 
-use audiomixer_core::Participant;
 use audiomixer_core::rtp::Packet;
+use audiomixer_core::{Participant, lock};
 
 use crate::reception::{Reception, Report};
 use crate::srtp;
 
-/// Streams that are reported on; a sender that makes up more gets no reports of the first ones.
-const REPORTED: usize = 256;
+/// Of streams that no route tells apart one is heard at a time: another not before it has been silent for so many seconds.
+const SILENT: f64 = 0.2;
 
 /// What has been agreed on for a connection.
 pub struct Settings {
@@ -27,14 +28,49 @@ pub struct Inlet(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    agreed: Option<(srtp::Receiver, Settings)>,
-    /// By SSRC; `None` is for all others.
-    routes: Vec<(Option<u32>, Participant)>,
-    /// The newest last.
-    receptions: Vec<Reception>,
+    agreed: Option<Agreed>,
+    /// Whose streams are known by their SSRC.
+    routes: HashMap<u32, Participant>,
+    /// Who has all others.
+    rest: Option<Participant>,
+    latch: Latch,
     refused: u64,
     authentic: u64,
     noticed: u64,
+    flooded: u64,
+}
+
+struct Agreed {
+    receiver: srtp::Receiver<Stream>,
+    settings: Settings,
+}
+
+/// What is known of a stream beside its keys.
+#[derive(Default)]
+struct Stream {
+    /// Whether its route has been looked up.
+    routed: bool,
+    participant: Option<Participant>,
+    /// Of its Opus, if there was any.
+    reception: Option<Reception>,
+}
+
+/// Which of the streams without a route is heard.
+#[derive(Default)]
+struct Latch {
+    ssrc: Option<u32>,
+    heard: f64,
+}
+
+impl Latch {
+    /// Whether `ssrc` is the one, or becomes it.
+    fn holds(&mut self, ssrc: u32, arrival: f64) -> bool {
+        let is_it = self.ssrc.is_none_or(|one| one == ssrc) || arrival - self.heard > SILENT;
+        if is_it {
+            *self = Self { ssrc: Some(ssrc), heard: arrival };
+        }
+        is_it
+    }
 }
 
 /// Whether a datagram is RTP or SRTP, and no RTCP (RFC 7983, RFC 5761).
@@ -45,17 +81,26 @@ fn is_rtp(datagram: &[u8]) -> bool {
 impl Inlet {
     /// Media can be decrypted from now on.
     pub fn agree(&self, settings: Settings) {
-        self.state().agreed = Some((srtp::Receiver::new(&settings.key), settings));
+        let receiver = srtp::Receiver::new(&settings.key);
+        self.state().agreed = Some(Agreed { receiver, settings });
     }
 
     /// Hands the packets of `ssrc`, or of all that have no route of their own, to `participant`, or to nobody, and then
     /// there is no report on them any more.
     pub fn route(&self, ssrc: Option<u32>, participant: Option<Participant>) {
-        let mut state = self.state();
-        state.routes.retain(|(other, _)| *other != ssrc);
+        let state = &mut *self.state();
+        let Some(ssrc) = ssrc else {
+            state.rest = participant;
+            return;
+        };
         match participant {
-            Some(participant) => state.routes.push((ssrc, participant)),
-            None => state.receptions.retain(|reception| Some(reception.ssrc()) != ssrc),
+            Some(participant) => state.routes.insert(ssrc, participant),
+            None => state.routes.remove(&ssrc),
+        };
+        // It is looked up anew, and reported on from now on.
+        if let Some(stream) = state.agreed.as_mut().and_then(|agreed| agreed.receiver.get_mut(ssrc))
+        {
+            *stream = Stream::default();
         }
     }
 
@@ -65,9 +110,14 @@ impl Inlet {
         self.state().take(datagram, arrival)
     }
 
-    /// A block for each stream there is, for a receiver report that is made now.
+    /// A block for each stream that is heard, for a receiver report that is made now.
     pub fn reports(&self) -> Vec<Report> {
-        self.state().receptions.iter_mut().map(Reception::report).collect()
+        let State { agreed, latch, .. } = &mut *self.state();
+        let streams = agreed.iter_mut().flat_map(|agreed| agreed.receiver.iter_mut());
+        streams
+            .filter(|(ssrc, stream)| stream.participant.is_some() || latch.ssrc == Some(*ssrc))
+            .filter_map(|(_, stream)| stream.reception.as_mut().map(Reception::report))
+            .collect()
     }
 
     /// Packets that were not authentic, or replays.
@@ -85,62 +135,145 @@ impl Inlet {
         self.state().noticed
     }
 
+    /// What came beside RTP and was left out, as there was too much of it.
+    pub fn flooded(&self) -> u64 {
+        self.state().flooded
+    }
+
     #[cfg(target_os = "linux")]
     pub(crate) fn notice(&self) {
         self.state().noticed += 1;
     }
 
+    #[cfg(target_os = "linux")]
+    pub(crate) fn leave_out(&self) {
+        self.state().flooded += 1;
+    }
+
+    /// How many streams are expected.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn streams(&self) -> usize {
+        self.state().routes.len() + 1
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("nothing panics while it holds an inlet")
+        lock(&self.0)
     }
 }
 
 impl State {
     fn take(&mut self, datagram: &mut [u8], arrival: f64) -> bool {
-        let Some((receiver, settings)) = self.agreed.as_mut().filter(|_| is_rtp(datagram)) else {
+        let Self { agreed, routes, rest, latch, .. } = self;
+        let Some(Agreed { receiver, settings }) = agreed.as_mut().filter(|_| is_rtp(datagram))
+        else {
             return false;
         };
-        let Some(plain) = receiver.unprotect(datagram) else {
+        let Some((plain, stream)) = receiver.unprotect(datagram) else {
             self.refused += 1;
             return true;
         };
         self.authentic += 1;
-        let packet = Packet::parse(plain, settings.level_extension)
-            .filter(|packet| settings.payload_types.contains(&packet.payload_type));
-        let Some(packet) = packet else {
+        let Some(packet) = Packet::parse(plain, settings.level_extension) else { return true };
+        if !stream.routed {
+            stream.routed = true;
+            stream.participant = routes.get(&packet.ssrc).cloned();
+        }
+        let is_opus = settings.payload_types.contains(&packet.payload_type);
+        // What else is sent under the same SSRC (padding to probe the network, tones) is counted in the same sequence.
+        if !is_opus && stream.reception.is_none() {
             return true;
-        };
-        let ssrc = Some(packet.ssrc);
-        let route = |wanted| self.routes.iter().find(|(ssrc, _)| *ssrc == wanted);
-        let route = route(ssrc).or_else(|| route(None));
-        let reception = match self.receptions.iter().position(|r| r.ssrc() == packet.ssrc) {
-            Some(place) => &mut self.receptions[place],
-            None => {
-                // One stream follows another, where they are not told apart by their route.
-                if route.is_none_or(|(ssrc, _)| ssrc.is_none()) {
-                    let routes = &self.routes;
-                    self.receptions
-                        .retain(|r| routes.iter().any(|(ssrc, _)| *ssrc == Some(r.ssrc())));
-                }
-                if self.receptions.len() == REPORTED {
-                    self.receptions.remove(0);
-                }
-                self.receptions.push(Reception::new(packet.ssrc, packet.sequence));
-                self.receptions.last_mut().expect("one was pushed just now")
-            }
-        };
-        reception.add(packet.sequence, packet.timestamp, arrival);
-        if let Some((_, participant)) = route {
-            let (sequence, timestamp) = (packet.sequence, packet.timestamp);
+        }
+        let before = latch.ssrc;
+        if stream.participant.is_none() && !latch.holds(packet.ssrc, arrival) {
+            return true;
+        }
+        if stream.participant.is_none() && before != latch.ssrc {
+            stream.reception = None;
+        }
+        let (sequence, timestamp) = (packet.sequence, packet.timestamp);
+        stream
+            .reception
+            .get_or_insert_with(|| Reception::new(packet.ssrc, sequence))
+            .add(sequence, timestamp, arrival);
+        if let Some(participant) = stream.participant.as_ref().or(rest.as_ref()) {
+            let payload = if is_opus { packet.payload } else { &[] };
             // Who has left hears of it from elsewhere.
-            let _ = participant.push_rtp(
-                sequence,
-                timestamp,
-                packet.payload,
-                arrival,
-                packet.audio_level,
-            );
+            let _ = participant.push_rtp(sequence, timestamp, payload, arrival, packet.audio_level);
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use audiomixer_core::Mixer;
+
+    use super::*;
+    use crate::srtp::{KEY, Sender};
+
+    const KEYS: [u8; KEY] = [7; KEY];
+    const OPUS: u8 = 111;
+
+    /// An inlet for one participant, and what its other side sends.
+    struct Talk {
+        inlet: Inlet,
+        participant: Participant,
+    }
+
+    impl Talk {
+        fn new() -> Self {
+            let mixer = Mixer::new(48_000, 2, 0.04, 0.4).unwrap();
+            let (inlet, participant) = (Inlet::default(), mixer.add_participant("alice").unwrap());
+            inlet.agree(Settings { key: KEYS, payload_types: vec![OPUS], level_extension: None });
+            inlet.route(None, Some(participant.clone()));
+            Self { inlet, participant }
+        }
+
+        fn send(&self, sender: &mut Sender, ssrc: u32, kind: u8, sequence: u16, payload: &[u8]) {
+            let mut packet = vec![0x80, kind];
+            packet.extend(sequence.to_be_bytes());
+            packet.extend((960 * u32::from(sequence)).to_be_bytes());
+            packet.extend(ssrc.to_be_bytes());
+            packet.extend(payload);
+            sender.protect(&mut packet);
+            assert!(self.inlet.take(&mut packet, 0.02 * f64::from(sequence)));
+        }
+    }
+
+    #[test]
+    fn of_two_streams_without_a_route_one_is_heard_until_it_is_silent() {
+        let talk = Talk::new();
+        let mut senders = [Sender::new(&KEYS), Sender::new(&KEYS)];
+        for sequence in 0..50 {
+            for (ssrc, sender) in (1..).zip(&mut senders) {
+                talk.send(sender, ssrc, OPUS, sequence, &[0xF8, 0xFF, 0xFE]);
+            }
+        }
+        assert_eq!(
+            (talk.participant.stats().received, talk.participant.stats().discarded),
+            (50, 0)
+        );
+        assert_eq!(talk.inlet.reports().iter().map(|report| report.ssrc).collect::<Vec<_>>(), [1]);
+        for sequence in 50..100 {
+            talk.send(&mut senders[1], 2, OPUS, sequence, &[0xF8, 0xFF, 0xFE]);
+        }
+        assert_eq!(talk.participant.stats().received, 90);
+        let reports = talk.inlet.reports();
+        assert_eq!((reports.len(), reports[0].ssrc, reports[0].lost), (1, 2, 0));
+    }
+
+    #[test]
+    fn what_is_no_opus_has_a_place_in_the_sequence_of_a_stream_that_is() {
+        let talk = Talk::new();
+        let mut sender = Sender::new(&KEYS);
+        talk.send(&mut sender, 1, 8, 0, b"PCMA");
+        assert!(talk.inlet.reports().is_empty());
+        for sequence in 1..101 {
+            let kind = if sequence % 2 == 0 { 126 } else { OPUS };
+            talk.send(&mut sender, 1, kind, sequence, &[0xF8, 0xFF, 0xFE]);
+        }
+        let stats = talk.participant.stats();
+        assert_eq!((stats.received, stats.lost, stats.discarded), (100, 0, 0));
+        assert_eq!((talk.inlet.reports()[0].lost, talk.inlet.reports()[0].highest), (0, 100));
     }
 }

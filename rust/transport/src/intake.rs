@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use audiomixer_core::lock;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::batch::Batch;
@@ -12,8 +13,17 @@ use crate::port::Port;
 
 /// So many ports are asked for at once.
 const EVENTS: usize = 256;
-/// So many batches are read from one port at a tick: who floods it holds up nobody else's.
-const BATCHES: usize = 8;
+/// So many datagrams are read from one port at a poll, whatever it is for: who floods it holds up nobody else's…
+const AT_LEAST: usize = 64;
+/// …and so many more for each of its streams and tick since the last poll: packets of 2.5 ms, each of them thrice.
+const PER_STREAM: usize = 24;
+/// Seconds of a tick.
+const TICK: f64 = 0.02;
+/// What was held up for longer is not all made up for at once.
+const MOST_TICKS: f64 = 100.0;
+/// So many datagrams that are no RTP are handed on from one port at a poll: a peer has few to send, and each takes the
+/// event loop's time.
+const OTHERS: usize = 8;
 
 thread_local! {
     /// One for each of the few threads that read.
@@ -43,6 +53,8 @@ struct Entry<T> {
     port: Arc<Port>,
     inlet: Arc<Inlet>,
     tag: T,
+    /// When it was read last.
+    polled: f64,
 }
 
 impl<T> Intake<T> {
@@ -58,7 +70,7 @@ impl<T> Intake<T> {
         if free == entries.len() {
             entries.push(None);
         }
-        entries[free] = Some(Entry { port, inlet, tag });
+        entries[free] = Some(Entry { port, inlet, tag, polled: f64::NEG_INFINITY });
         Ok(())
     }
 
@@ -88,7 +100,11 @@ impl<T> Intake<T> {
         for _ in 0..=entries.len() / EVENTS {
             let ready = epoll.wait(events, EpollTimeout::ZERO).unwrap_or(0);
             for event in &events[..ready] {
-                if let Some(Some(entry)) = entries.get(event.data() as usize) {
+                if let Some(Some(entry)) = entries.get_mut(event.data() as usize) {
+                    if event.events().contains(EpollFlags::EPOLLERR) {
+                        // It is of something sent earlier (an ICMP message), and would be in the way of what came.
+                        let _ = entry.port.0.take_error();
+                    }
                     BATCH.with_borrow_mut(|batch| entry.read(now, batch, &mut other));
                 }
             }
@@ -99,22 +115,33 @@ impl<T> Intake<T> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.0.lock().expect("nothing panics while it reads")
+        lock(&self.0)
     }
 }
 
 impl<T> Entry<T> {
-    fn read(&self, now: f64, batch: &mut Batch, other: &mut impl FnMut(&T, &[u8])) {
-        for _ in 0..BATCHES {
+    fn read(&mut self, now: f64, batch: &mut Batch, other: &mut impl FnMut(&T, &[u8])) {
+        let ticks = ((now - self.polled) / TICK).ceil().clamp(1.0, MOST_TICKS) as usize;
+        self.polled = now;
+        let mut allowed = AT_LEAST + PER_STREAM * self.inlet.streams() * ticks;
+        let mut others = 0;
+        loop {
             let count = batch.read(&self.port.0, now);
             for n in 0..count {
                 let (datagram, arrival) = batch.get(n);
-                if !self.inlet.take(datagram, arrival) {
+                if self.inlet.take(datagram, arrival) {
+                    continue;
+                }
+                others += 1;
+                if others <= OTHERS {
                     self.inlet.notice();
                     other(&self.tag, datagram);
+                } else {
+                    self.inlet.leave_out();
                 }
             }
-            if count < Batch::SIZE {
+            allowed = allowed.saturating_sub(count);
+            if count < Batch::SIZE || allowed == 0 {
                 return;
             }
         }

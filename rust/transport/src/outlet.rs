@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use audiomixer_core::lock;
+
 use crate::port::Port;
 use crate::srtp;
 
@@ -98,7 +100,7 @@ impl Outlet {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("nothing panics while it holds an outlet")
+        lock(&self.0)
     }
 }
 
@@ -116,7 +118,7 @@ impl Open {
         self.sequence = self.sequence.wrapping_add(1);
         let sent = match &self.port {
             None => Sent::Unsent(self.packet.clone()),
-            Some(port) => match port.0.send(&self.packet) {
+            Some(port) => match port.send(&self.packet) {
                 Ok(_) => Sent::Sent,
                 Err(_) => Sent::Dropped,
             },
@@ -164,7 +166,7 @@ impl<T> Fanout<T> {
     }
 
     fn outlets(&self) -> MutexGuard<'_, Vec<(Arc<Outlet>, T)>> {
-        self.0.lock().expect("nothing panics while it holds the outlets")
+        lock(&self.0)
     }
 }
 
@@ -195,10 +197,10 @@ mod tests {
         }
         let mut buffer = [0; LONGEST];
         for n in [0, 2] {
-            let mut srtp = srtp::Receiver::new(&[n as u8; srtp::KEY]);
+            let mut srtp = srtp::Receiver::<()>::new(&[n as u8; srtp::KEY]);
             for expected in [(0xFFFF, u32::MAX, 0x80), (0, 959, 0)] {
                 let length = receivers[n].recv(&mut buffer).unwrap();
-                let plain = srtp.unprotect(&mut buffer[..length]).unwrap();
+                let (plain, ()) = srtp.unprotect(&mut buffer[..length]).unwrap();
                 let packet = audiomixer_core::rtp::Packet::parse(plain, None).unwrap();
                 assert_eq!((packet.sequence, packet.timestamp, plain[1] & 0x80), expected);
                 assert_eq!(packet.payload, b"opus");
@@ -217,7 +219,7 @@ mod tests {
         let outlet = Outlet::default();
         outlet.open(&[1; srtp::KEY], 7, 111, (0, 0), None);
         let Sent::Unsent(mut packet) = outlet.send(b"opus", 5) else { panic!("there is no port") };
-        assert!(srtp::Receiver::new(&[1; srtp::KEY]).unprotect(&mut packet).is_some());
+        assert!(srtp::Receiver::<()>::new(&[1; srtp::KEY]).unprotect(&mut packet).is_some());
         let (receiver, socket) =
             (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
         socket.connect(receiver.local_addr().unwrap()).unwrap();

@@ -3,6 +3,8 @@
 //! Only RTP: what little RTCP there is stays in Python. The libraries there are would bring a TLS or URL stack along,
 //! and allocate for each packet; the ciphers are libraries.
 
+use std::collections::HashMap;
+
 use aes::Aes128;
 use aes::cipher::{InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper};
 use hmac::{Hmac, Mac};
@@ -75,9 +77,9 @@ fn xor(place: &mut [u8], with: &[u8]) {
     place.iter_mut().zip(with).for_each(|(place, with)| *place ^= with);
 }
 
-/// One direction's state for one SSRC.
-struct Stream {
-    ssrc: u32,
+/// One direction's state for one SSRC, and what the caller knows of it.
+struct Stream<T> {
+    known: T,
     /// The highest index so far.
     index: u64,
     /// Which of the indexes up to it have been seen, it being the lowest bit.
@@ -86,7 +88,7 @@ struct Stream {
     heard: u64,
 }
 
-impl Stream {
+impl<T> Stream<T> {
     /// The index of a packet (section 3.3.1), if it can have one.
     fn index_of(&self, sequence: u16) -> Option<u64> {
         let forward = sequence.wrapping_sub(self.index as u16) as i16;
@@ -109,28 +111,28 @@ impl Stream {
     }
 }
 
-/// Removes protection.
-pub struct Receiver {
+/// Removes protection. For each stream, `T` is what the caller knows of it: all is found by one look for its SSRC.
+pub struct Receiver<T = ()> {
     keys: Keys,
-    streams: Vec<Stream>,
+    streams: HashMap<u32, Stream<T>>,
     packets: u64,
 }
 
-impl Receiver {
+impl<T: Default> Receiver<T> {
     /// For packets protected with this master key and salt.
     pub fn new(master: &[u8; KEY]) -> Self {
-        Self { keys: Keys::derive(master), streams: Vec::new(), packets: 0 }
+        Self { keys: Keys::derive(master), streams: HashMap::new(), packets: 0 }
     }
 
-    /// Decrypts `packet` in place and gives it without its tag; `None` if it is not authentic, no RTP, or a replay.
-    pub fn unprotect<'a>(&mut self, packet: &'a mut [u8]) -> Option<&'a [u8]> {
+    /// Decrypts `packet` in place and gives it without its tag, with what is known of its stream; `None` if it is not
+    /// authentic, no RTP, or a replay.
+    pub fn unprotect<'a>(&mut self, packet: &'a mut [u8]) -> Option<(&'a [u8], &mut T)> {
         let length = packet.len().checked_sub(TAG)?;
         let (plain, tag) = packet.split_at_mut(length);
         let begin = payload_begin(plain)?;
         let (sequence, ssrc) = (sequence_of(plain), ssrc_of(plain));
-        let known = self.streams.iter_mut().find(|stream| stream.ssrc == ssrc);
         let is_authentic = |index: &u64| bool::from(self.keys.tag(plain, *index)[..].ct_eq(tag));
-        let index = match &known {
+        let index = match self.streams.get(&ssrc) {
             Some(stream) => stream
                 .index_of(sequence)
                 .filter(|index| !stream.is_replay(*index) && is_authentic(index))?,
@@ -140,23 +142,37 @@ impl Receiver {
                 .into_iter()
                 .find(is_authentic)?,
         };
-        self.packets += 1;
-        match known {
-            Some(stream) => {
-                stream.accept(index);
-                stream.heard = self.packets;
-            }
-            None => {
-                if self.streams.len() == STREAMS {
-                    let heard = |&place: &usize| self.streams[place].heard;
-                    let silent = (0..STREAMS).min_by_key(heard).expect("there are some");
-                    self.streams.swap_remove(silent);
-                }
-                self.streams.push(Stream { ssrc, index, seen: 1, heard: self.packets });
-            }
-        }
         self.keys.crypt(ssrc, index, &mut plain[begin..]);
-        Some(plain)
+        self.packets += 1;
+        if self.streams.len() == STREAMS && !self.streams.contains_key(&ssrc) {
+            self.forget_the_most_silent();
+        }
+        let stream = self.streams.entry(ssrc).or_insert_with(|| Stream {
+            known: T::default(),
+            index,
+            seen: 0,
+            heard: 0,
+        });
+        stream.accept(index);
+        stream.heard = self.packets;
+        Some((plain, &mut stream.known))
+    }
+
+    /// What is known of the stream `ssrc`, if it has been heard.
+    pub fn get_mut(&mut self, ssrc: u32) -> Option<&mut T> {
+        self.streams.get_mut(&ssrc).map(|stream| &mut stream.known)
+    }
+
+    /// What is known of each stream, by SSRC.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut T)> {
+        self.streams.iter_mut().map(|(&ssrc, stream)| (ssrc, &mut stream.known))
+    }
+
+    fn forget_the_most_silent(&mut self) {
+        let silent = self.streams.iter().min_by_key(|(_, stream)| stream.heard);
+        if let Some(ssrc) = silent.map(|(&ssrc, _)| ssrc) {
+            self.streams.remove(&ssrc);
+        }
     }
 }
 
@@ -212,6 +228,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    type Receiver = super::Receiver<()>;
+
     const MASTER: [u8; KEY] = [7; KEY];
 
     fn packet(sequence: u16, ssrc: u32, payload: &[u8]) -> Vec<u8> {
@@ -257,10 +275,10 @@ mod tests {
         for place in 0..sent.len() {
             let mut changed = sent.clone();
             changed[place] ^= 1;
-            assert_eq!(receiver.unprotect(&mut changed), None);
+            assert!(receiver.unprotect(&mut changed).is_none());
         }
-        assert_eq!(receiver.unprotect(&mut sent.clone()), Some(&packet(1, 1, b"payload")[..]));
-        assert_eq!(receiver.unprotect(&mut sent.clone()), None);
+        assert_eq!(receiver.unprotect(&mut sent.clone()).unwrap().0, packet(1, 1, b"payload"));
+        assert!(receiver.unprotect(&mut sent.clone()).is_none());
     }
 
     #[test]
@@ -281,7 +299,7 @@ mod tests {
         assert!(receiver.unprotect(&mut sent[1].clone()).is_some());
         assert!(receiver.unprotect(&mut sent[2].clone()).is_some());
         assert!(receiver.unprotect(&mut sent[0].clone()).is_some(), "late, but not a replay");
-        assert_eq!(receiver.unprotect(&mut sent[0].clone()), None);
+        assert!(receiver.unprotect(&mut sent[0].clone()).is_none());
     }
 
     #[test]
@@ -307,14 +325,14 @@ mod tests {
             let mut next = protected(&mut sender, other as u16, b"x");
             assert!(receiver.unprotect(&mut next).is_some());
         }
-        assert_eq!(receiver.unprotect(&mut first), None, "it is still known as a replay");
+        assert!(receiver.unprotect(&mut first).is_none(), "it is still known as a replay");
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_refused(mut data in prop::collection::vec(any::<u8>(), 0..100)) {
             let mut receiver = Receiver::new(&MASTER);
-            prop_assert_eq!(receiver.unprotect(&mut data), None);
+            prop_assert!(receiver.unprotect(&mut data).is_none());
         }
 
         #[test]
@@ -322,7 +340,7 @@ mod tests {
             let (mut sender, mut receiver) = (Sender::new(&MASTER), Receiver::new(&MASTER));
             let mut sent = protected(&mut sender, sequence, &payload);
             let expected = packet(sequence, 1, &payload);
-            prop_assert_eq!(receiver.unprotect(&mut sent), Some(&expected[..]));
+            prop_assert_eq!(receiver.unprotect(&mut sent).unwrap().0, &expected[..]);
         }
     }
 }
