@@ -75,3 +75,25 @@ def test_after_removal_nothing_comes() -> None:
     bus.remove(recorder)
     advance([bus], 1.0)
     assert len(recorder.frames) == 5
+
+
+def test_after_a_standstill_a_room_catches_up_a_second_at_a_time() -> None:
+    bus, recorder = Bus(now=0.0), Recorder()
+    bus.add(recorder)
+    for round_ in range(1, 4):
+        advance([bus], 60.0)
+        assert len(recorder.frames) == 50 * round_
+
+
+def test_a_room_whose_mix_panics_ends_with_a_reason_and_the_others_go_on() -> None:
+    reasons: list[str] = []
+    broken, whole = Bus(0.0, reasons.append), Bus(0.0)
+    recorders = [Recorder(), Recorder()]
+    for bus, recorder in zip((broken, whole), recorders, strict=True):
+        bus.add(recorder)
+    advance([broken, whole], 0.1)
+    broken.mixer._break_down()
+    advance([broken, whole], 0.2)
+    advance([broken, whole], 0.3)
+    assert reasons == ["the mixer was told to break down"]
+    assert [len(recorder.frames) for recorder in recorders] == [5, 15]

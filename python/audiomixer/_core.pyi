@@ -71,6 +71,8 @@ class Mixer:
     @property
     def identities(self) -> list[str]:
         """Who is in the mixer, in the order they were added."""
+    def _break_down(self) -> None:
+        """The next mix panics: to see what becomes of all else."""
     def add_participant(self, identity: str) -> Participant:
         """Adds a participant, who counts as muted until audio comes.
 
@@ -248,6 +250,9 @@ class Port:
             OSError: There can be none, as nowhere but on Linux.
             ValueError: An address is none.
         """
+    @property
+    def receive_buffer(self) -> int:
+        """Bytes that the kernel keeps for it at most, about 800 for each packet of audio."""
 
 @final
 class Report:
@@ -297,6 +302,9 @@ class Inlet:
     def noticed(self) -> int:
         """What else came from the other side's address, by the port: whether there is more suggests so."""
     @property
+    def flooded(self) -> int:
+        """What else came by the port, and was dropped, as there was too much of it."""
+    @property
     def refused(self) -> int:
         """Packets that were not authentic, or replays."""
 
@@ -305,8 +313,10 @@ class Intake:
     """Reads many ports at once, without the GIL."""
 
     def __new__(cls) -> Intake: ...
-    def add(self, port: Port, inlet: Inlet, on_other: Callable[[bytes], object]) -> None:
-        """Begins to read a port for an inlet; `on_other` is called, by who polls, with each datagram that is no RTP.
+    def add(self, port: Port, inlet: Inlet, on_others: Callable[[list[bytes]], object]) -> None:
+        """Begins to read a port for an inlet; `on_others` is called, by who polls, with the datagrams that are no RTP.
+
+        These are at most eight in a poll; what else there is, is dropped and counted (`Inlet.flooded`).
 
         Raises:
             OSError: As many files are open as may be.
@@ -316,17 +326,24 @@ class Intake:
     def poll(self, now: float) -> None:
         """Takes in what has come until now, in seconds; packets count as having come when the kernel got them."""
 
-def mix_rooms(rooms: Sequence[tuple[Intake, Mixer, NDArray[np.float32], float]], now: float | None) -> None:
+def mix_rooms(
+    rooms: Sequence[tuple[Intake, Mixer, NDArray[np.float32], float]], now: float | None
+) -> list[tuple[int, str]]:
     """Does `Intake.poll` and `Mixer.mix_into` for each of several rooms, all of it without the GIL.
+
+    What they share, the time for costly concealment, is spent by another room first each time.
 
     Args:
         rooms: What each takes in, its mixer, an array for the mix as `Mixer.mix_into` wants it, and when that mix ends.
         now: In seconds, when the call begins; None if nothing is to be taken in.
 
+    Returns:
+        The places of rooms whose mixing panicked, with what was said of it: they must not be mixed again.
+
     Raises:
         TypeError: An array is no contiguous float32 of two dimensions. Nothing has been done then.
         ValueError: An array is of another length, or a time is none; the other rooms have been mixed.
-        Exception: What the `on_other` of a port raised; every room has been mixed by then.
+        Exception: What the `on_others` of a port raised; every room has been mixed by then.
     """
 
 @final
@@ -385,7 +402,7 @@ class Fanout:
     """Sends the same packets to many outlets, without the GIL."""
 
     def __new__(cls) -> Fanout: ...
-    def add(self, outlet: Outlet, on_unsent: Callable[[bytes], object]) -> None:
+    def add(self, outlet: Outlet, on_unsent: Callable[[list[bytes]], object]) -> None:
         """Begins to send to an outlet; `on_unsent` is called, by who sends, with packets for which it has no port."""
     def remove(self, outlet: Outlet) -> None:
         """Ceases to."""

@@ -16,6 +16,9 @@ from audiomixer.metadata import INTERVAL
 from audiomixer.pacer import FRAME, Pacer
 
 _FRAMES_PER_INTERVAL: Final = round(INTERVAL / FRAME)
+_CATCH_UP: Final = 50
+"""A room that is late mixes so many frames at once at most, and more the next time: after a minute in which the whole
+machine stood still, nobody else has to wait until all rooms have caught up."""
 
 _log = logging.getLogger(__name__)
 
@@ -33,10 +36,15 @@ class Listener(Protocol):
 class Bus:
     """One room's `Mixer`, what it takes in, and its listeners.
 
-    Begins at the time it is made, in seconds of the pacer's clock.
+    Args:
+        now: When it begins, in seconds of the pacer's clock.
+        on_failure: Called with the reason, by the pacer, when the mix has failed for good.
     """
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, on_failure: Callable[[str], None] = lambda reason: None) -> None:
+        self._on_failure = on_failure
+        self.failure = ""
+        """Why it is not mixed any more, if it is not."""
         self.mixer = Mixer(SAMPLE_RATE, 2)
         self.intake = Intake()
         """Connections whose packets are taken in just before each mix."""
@@ -68,6 +76,12 @@ class Bus:
         with contextlib.suppress(ValueError):
             self._listeners.remove(listener)
 
+    def fail(self, reason: str) -> None:
+        """Ends the mix, and nobody else's."""
+        _log.critical("mixing a room failed, it has ended: %s", reason)
+        self.failure = reason or "panic"
+        self._on_failure(self.failure)
+
     def tell(self) -> None:
         """Hands out the frame that has just been mixed."""
         with self._telling:
@@ -91,13 +105,18 @@ def advance(buses: Sequence[Bus], now: float) -> None:
     once, before the first frame.
     """
     poll: float | None = now
-    while due := [bus for bus in buses if bus.due <= now]:
+    for _ in range(_CATCH_UP):
+        due = [bus for bus in buses if bus.due <= now and not bus.failure]
+        if not due:
+            return
         try:
-            mix_rooms([(bus.intake, bus.mixer, bus.samples, bus.due) for bus in due], poll)
+            for place, reason in mix_rooms([(bus.intake, bus.mixer, bus.samples, bus.due) for bus in due], poll):
+                due[place].fail(reason)
         except Exception:
             _log.exception("mixing, or taking in what came beside audio, failed")
         for bus in due:
-            bus.tell()
+            if not bus.failure:
+                bus.tell()
         poll = None
 
 

@@ -112,5 +112,5 @@ class Pacer(Generic[Paced]):
     def _advance(self, share: Sequence[Paced]) -> None:
         try:
             self._advance_all(share, clock())
-        except Exception:
+        except BaseException:  # A panic in the core is no `Exception`; whatever it is, the rooms go on.
             _log.exception("pacing failed")

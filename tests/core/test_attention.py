@@ -20,19 +20,52 @@ def largest_step(mixed: Signal) -> float:
     return float(np.max(np.abs(np.diff(mixed[:, 0]))))
 
 
-def test_who_announces_silence_is_taken_at_their_word() -> None:
-    """From 0.5 s to 1.5 s every packet holds a tone, and says that it is silence."""
+def test_whose_level_always_says_silence_is_heard_all_the_same() -> None:
+    """Every packet holds a tone, and says that it is silence."""
     mixer = Mixer()
     alice = mixer.add_participant("alice")
-    packets = [
-        Sent(p.number, p.payload, p.arrival, 127 if 0.5 <= p.arrival < 1.5 else 10) for p in punctual(opus(TONE))
-    ]
-    mixed = play(mixer, alice, packets, seconds=2)
-    heard = levels(mixed)
-    assert min(heard[10:46]) > 0.2
-    assert max(heard[49:76]) < 0.001
-    assert min(heard[80:99]) > 0.2
-    assert largest_step(mixed[60_000:]) < largest_step(mixed[9600:24_000]) + INAUDIBLE
+    volumes = []
+    mixed = play(
+        mixer,
+        alice,
+        [Sent(p.number, p.payload, p.arrival, 127) for p in punctual(opus(TONE))],
+        seconds=2,
+        at_tick=lambda now: volumes.append(mixer.volumes()["alice"]),
+    )
+    assert min(levels(mixed)[10:]) > 0.2
+    assert min(volumes[10:]) > 6000
+
+
+def test_a_liar_about_its_level_gets_no_floor() -> None:
+    """Silence that is announced as full scale, beside a tone, where one may speak."""
+    mixer = Mixer(max_speakers=1)
+    bob, liar = mixer.add_participant("bob"), mixer.add_participant("liar")
+    silence = opus(np.zeros(48_000 * 10, np.float32))
+    tone = opus(sine(200, 0.1, 10))
+    heard = 0
+    for tick in range(500):
+        now = 0.02 * (tick + 1)
+        bob.push_rtp(tick, 960 * tick, tone[tick], now - 0.01, 23)
+        liar.push_rtp(tick, 960 * tick, silence[tick], now - 0.01, 0)
+        heard += rms(mixer.mix(now)) > 0.03
+        if tick % 25 == 24:
+            assert mixer.volumes()["liar"] < 100
+    assert heard > 490
+
+
+def test_who_earned_trust_and_lies_then_has_the_floor_for_a_moment() -> None:
+    """A second of a quiet voice with its true level, then silence that is announced as full scale."""
+    mixer = Mixer(max_speakers=1)
+    bob, liar = mixer.add_participant("bob"), mixer.add_participant("liar")
+    tone = opus(sine(200, 0.1, 10))
+    quiet = opus(np.concatenate([sine(300, 0.01, 1), np.zeros(48_000 * 9, np.float32)]))
+    heard = 0
+    for tick in range(500):
+        now = 0.02 * (tick + 1)
+        bob.push_rtp(tick, 960 * tick, tone[tick], now - 0.01, 23)
+        liar.push_rtp(tick, 960 * tick, quiet[tick], now - 0.01, 43 if tick < 60 else 0)
+        heard += rms(mixer.mix(now)) > 0.03
+    assert heard > 480
 
 
 def test_the_first_syllable_after_silence_is_heard() -> None:

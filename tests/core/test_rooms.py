@@ -7,7 +7,9 @@ import pytest
 
 from audiomixer import Mixer
 from audiomixer._core import Inlet, Intake, Port, mix_rooms
-from tests.signals import noise
+from tests.core.network import punctual
+from tests.opus import opus
+from tests.signals import noise, speech
 
 
 def rooms(number: int) -> list[tuple[Intake, Mixer, np.ndarray, float]]:
@@ -49,10 +51,10 @@ def test_what_is_no_audio_is_handed_on_and_whoever_cannot_take_it_disturbs_no_mi
         shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         for one in (peer, shared):
             one.bind(("127.0.0.1", 0))
-        got: list[bytes] = []
+        got: list[list[bytes]] = []
 
-        def take(datagram: bytes) -> None:
-            got.append(datagram)
+        def take(datagrams: list[bytes]) -> None:
+            got.append(datagrams)
             raise ZeroDivisionError
 
         intake.add(Port.beside(shared.getsockname(), peer.getsockname()), Inlet(), take)
@@ -62,6 +64,37 @@ def test_what_is_no_audio_is_handed_on_and_whoever_cannot_take_it_disturbs_no_mi
         assert got == [], "it was not asked to take anything in"
         with pytest.raises(ZeroDivisionError):
             mix_rooms([(intake, first[0], first[1], 0.04), (*last[:3], 0.04)], 0.04)
-    assert got == [b"one", b"two"]
+    assert got == [[b"one", b"two"]]
     assert first[1].any()
     assert last[2].any()
+
+
+def test_a_room_that_panics_is_told_and_the_others_are_mixed() -> None:
+    made = rooms(3)
+    made[1][1]._break_down()
+    for _ in range(3):  # Whose turn it is to be first changes.
+        assert mix_rooms(made, 0.02) == [(1, "the mixer was told to break down")]
+        for _, mixer, out, _ in (made[0], made[2]):
+            assert out.any()
+            mixer.add_participant("bob")
+            mixer.remove_participant("bob")
+    broken = made[1][1]
+    assert broken.volumes() == {"alice": -1}
+    broken.remove_participant("alice")
+
+
+def test_a_stall_of_everybody_is_concealed_well_for_some_of_another_room_each_time() -> None:
+    """Ten rooms, and all packets are lost after 0.6 s: the costly concealment that one tick can bear goes round."""
+    mixers = [Mixer() for _ in range(10)]
+    talkers = [mixer.add_participant("alice") for mixer in mixers]
+    packets = punctual(opus(speech()[:48_000], 24))
+    made = [(Intake(), mixer, np.zeros((960, 2), np.float32)) for mixer in mixers]
+    for tick in range(36):
+        now = 0.02 * (tick + 1)
+        for talker in talkers:
+            if tick < 30:
+                talker.push_rtp(tick, 960 * tick, packets[tick].payload, now - 0.01)
+        mix_rooms([(*room, now) for room in made], now)
+    assert all(talker.stats().concealed > 0.03 for talker in talkers)
+    frames = [room[2] for room in made]
+    assert any(not np.array_equal(frames[0], frame) for frame in frames[1:]), "some are concealed well, others simply"

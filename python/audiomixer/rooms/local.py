@@ -185,7 +185,7 @@ class LocalRoom:
         self._users = 0
         self._ended = False
         self._loop = asyncio.get_running_loop()
-        self.bus = Bus(clock())
+        self.bus = Bus(clock(), self._failed)
         self.bus.add(self)
         process_pacer().add(self.bus)
 
@@ -284,19 +284,24 @@ class LocalRoom:
     def _count_hearing(self) -> None:
         self._hearing = [member for member in self._members.values() if member.peer.sends]
 
-    async def close(self) -> None:
+    async def close(self, reason: str = "the room has been closed") -> None:
         """Ends the room: everybody has to leave, and nobody can join any more. Mixers go on, with silence."""
-        self._end()
+        self._end(reason)
         for member in list(self._members.values()):
             await member.peer.close()
         await self._end_if_empty()
 
-    def _end(self) -> None:
+    def _failed(self, reason: str) -> None:
+        """Called by the bus."""
+        with contextlib.suppress(RuntimeError):  # The event loop has ended.
+            self._loop.call_soon_threadsafe(lambda: spawn(self.close(f"its mix failed: {reason}")))
+
+    def _end(self, reason: str) -> None:
         if not self._ended:
             self._ended = True
             self._on_ended(self)
             self.volumes.close()
-            self._tell("ended", reason="the room has been closed")
+            self._tell("ended", reason=reason)
             self.events.close()
 
     def _tell(self, what: What, identity: str = "", track: str = "", reason: str = "") -> None:
@@ -304,7 +309,7 @@ class LocalRoom:
 
     async def _end_if_empty(self) -> None:
         if not self._members and not self._users:
-            self._end()
+            self._end("everybody has left")
             await asyncio.to_thread(process_pacer().remove, self.bus)
 
     def on_frame(self, samples: NDArray[np.float32]) -> None:

@@ -79,7 +79,8 @@ class RemoteRoom:
 
     def __init__(self, name: str, make: MakeSession, *, patient: bool = False) -> None:
         self.name = name
-        self.bus = Bus(clock())
+        self.bus = Bus(clock(), self._failed)
+        self._loop = asyncio.get_running_loop()
         self.events: Broadcast[RoomEvent] = Broadcast(_EVENTS)
         self._roster = Roster(name, self.bus.mixer, self.events)
         self._make = make
@@ -174,6 +175,19 @@ class RemoteRoom:
             await asyncio.gather(staying, return_exceptions=True)
             if not was_over:
                 await self._end("the mixer has left")
+
+    def _failed(self, reason: str) -> None:
+        """Called by the bus."""
+
+        async def end() -> None:
+            self._staying, staying = None, self._staying
+            if staying:
+                staying.cancel()
+                await asyncio.gather(staying, return_exceptions=True)
+            await self._end(f"its mix failed: {reason}")
+
+        with contextlib.suppress(RuntimeError):  # The event loop has ended.
+            self._loop.call_soon_threadsafe(lambda: spawn(end()))
 
     async def _end(self, reason: str) -> None:
         await self._forget()

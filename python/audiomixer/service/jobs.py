@@ -56,6 +56,8 @@ class Progress:
     next_sequence: int
     working: frozenset[str]
     """The outputs that have not failed."""
+    failure: str = ""
+    """Why it does not get on any more, if it does not."""
 
 
 OnRoomEvent = Callable[[str, RoomEvent], None]
@@ -236,4 +238,5 @@ class LocalEngine:
             frozenset(
                 name for name, group in self._outputs[sid].items() if all(id(output) in working for output in group)
             ),
+            mixer.room.bus.failure,
         )

@@ -385,8 +385,8 @@ class ProcessorLifecycle:
         run = self._runs.get(sid)
         if run is None or run.lock.locked():
             return
-        if progress.seconds <= run.seconds:
-            self._end_soon(sid, "internal-service-error", "the mixer does not get on")
+        if progress.failure or progress.seconds <= run.seconds:
+            self._end_soon(sid, "internal-service-error", progress.failure or "the mixer does not get on")
             return
         run.seconds = progress.seconds
         for output in run.outputs - progress.working:

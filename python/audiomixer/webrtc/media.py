@@ -16,7 +16,7 @@ import os
 import random
 import socket
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 from aiortc import RTCRtpTransceiver
@@ -29,6 +29,9 @@ from audiomixer.webrtc.rtcp import report_received, report_sent
 
 _AUDIO_LEVEL: Final = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
 _KEYS: Final = 2 * (SRTP_AES128_CM_SHA1_80.key_length + SRTP_AES128_CM_SHA1_80.salt_length)
+
+_ENOUGH: Final = 400_000
+"""Bytes of a receive buffer: 0.2 s of fifty streams."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,17 +76,18 @@ class Media:
         """
         packet = self.outlet.send(payload, timestamp)
         if packet:
-            self.send_unsent(packet)
+            self.send_unsent([packet])
 
-    def send_unsent(self, packet: bytes) -> None:
-        """Sends an encrypted packet for which there is no port. In any thread."""
+    def send_unsent(self, packets: list[bytes]) -> None:
+        """Sends encrypted packets for which there is no port. In any thread."""
         with contextlib.suppress(RuntimeError):  # The event loop has ended.
-            self._loop.call_soon_threadsafe(lambda: spawn(self._send_through_ice(packet)))
+            self._loop.call_soon_threadsafe(lambda: spawn(self._send_through_ice(packets)))
 
-    async def _send_through_ice(self, packet: bytes) -> None:
-        if self._transport:
-            with contextlib.suppress(ConnectionError):
-                await self._transport.transport._send(packet)
+    async def _send_through_ice(self, packets: list[bytes]) -> None:
+        for packet in packets:
+            if self._transport:
+                with contextlib.suppress(ConnectionError):
+                    await self._transport.transport._send(packet)
 
     async def stop(self) -> None:
         """Ends both directions; once is enough."""
@@ -162,6 +166,8 @@ class Media:
         if self._intake and is_direct and self._remote == pair.remote_addr:
             self.outlet.redirect(self._port)
             return
+        # The outlet must not keep the old port open: it would be in the way of the new one.
+        self.outlet.redirect(None)
         self._close_port()
         if self._intake and is_direct:
             self._open_port(self._intake, pair)
@@ -178,22 +184,40 @@ class Media:
 
     def _open_port(self, intake: Intake, pair: Any) -> None:
         transport, remote = pair.protocol.transport, pair.remote_addr
-        # asyncio's sockets are not to be changed; this is another handle of the same one.
-        shared = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         try:
-            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            port = Port.beside(transport.get_extra_info("sockname")[:2], remote[:2])
+            # asyncio's sockets are not to be changed; this is another handle of the same one.
+            with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as shared:
+                shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    port = Port.beside(transport.get_extra_info("sockname")[:2], remote[:2])
+                finally:
+                    shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+            intake.add(port, self.inlet, partial(self._hand_back, pair.protocol.datagram_received, remote))
         except (OSError, ValueError) as error:
+            # As many files are open as may be, say. The way through asyncio is slower, and goes on.
             _log.debug("no port of its own for a connection with %s: %s", remote, error)
             return
-        finally:
-            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-            shared.close()
-        intake.add(port, self.inlet, partial(self._hand_back, pair.protocol.datagram_received, remote))
         self._port, self._remote = port, remote
+        _log_receive_buffer(port.receive_buffer)
 
-    def _hand_back(self, others: Receive, remote: Any, data: bytes) -> None:
+    def _hand_back(self, others: Receive, remote: Any, datagrams: list[bytes]) -> None:
         """Called by whoever polls the intake."""
-        if len(data) > 1:
-            with contextlib.suppress(RuntimeError):  # The event loop has ended.
-                self._loop.call_soon_threadsafe(others, data, remote)
+
+        def hand() -> None:
+            for data in datagrams:
+                if len(data) > 1:
+                    others(data, remote)
+
+        with contextlib.suppress(RuntimeError):  # The event loop has ended.
+            self._loop.call_soon_threadsafe(hand)
+
+
+@cache
+def _log_receive_buffer(size: int) -> None:
+    """Tells once how much the kernel keeps while nobody reads."""
+    if size < _ENOUGH:
+        _log.warning(
+            "the kernel keeps %d bytes for a connection: large rooms elsewhere want net.core.rmem_max to be %d at least",
+            size,
+            _ENOUGH,
+        )

@@ -25,6 +25,11 @@ impl Claim {
         self.power = power.max(self.power * RELEASE);
     }
 
+    /// What was noted is not so.
+    pub fn forget(&mut self) {
+        self.power = 0.0;
+    }
+
     /// Whether the speaker is to be mixed.
     pub fn granted(&self) -> bool {
         self.granted

@@ -11,7 +11,10 @@ pub enum Attention {
     /// It is made up simply: many others have to be concealed at this tick as well.
     Frugal,
     /// There was nothing but silence: packets that are no different are not decoded.
-    Drowsy,
+    Drowsy {
+        /// Whether those that announce silence are taken to be.
+        trusting: bool,
+    },
     /// Nobody listens: nothing is decoded.
     None,
 }
@@ -21,6 +24,8 @@ pub enum Attention {
 pub enum Heard {
     /// From the sender, with the RFC 6464 level it announced.
     Received(Option<u8>),
+    /// There are none: of what the sender sent, only the level it announced is known.
+    Announced(u8),
     /// Made up by the receiver: concealment or comfort noise.
     MadeUp,
     /// There is nothing.

@@ -5,11 +5,11 @@
 
 use std::collections::VecDeque;
 
-use crate::opus::Header;
+use crate::opus::{self, Header};
 use crate::time::Ticks;
 
-/// The packets kept at most: 400 ms of the shortest packets there are. A full buffer drops its oldest.
-pub const CAPACITY: usize = 160;
+/// So many packets are kept at least: a burst of those that came while nobody mixed.
+const FEWEST: usize = 160;
 
 /// A packet in order: counters extended so that they never wrap.
 #[derive(Debug)]
@@ -37,14 +37,21 @@ pub enum Inserted {
     Duplicate,
 }
 
-/// Packets by sequence number, oldest first.
-#[derive(Debug, Default)]
+/// Packets by sequence number, oldest first. A full buffer drops its oldest.
+#[derive(Debug)]
 pub struct JitterBuffer {
+    capacity: usize,
     packets: VecDeque<Packet>,
     spare: Vec<Vec<u8>>,
 }
 
 impl JitterBuffer {
+    /// A buffer with room for `longest` of the shortest packets there are.
+    pub fn new(longest: Ticks) -> Self {
+        let capacity = ((longest / opus::STEP) as usize).max(FEWEST);
+        Self { capacity, packets: VecDeque::new(), spare: Vec::new() }
+    }
+
     /// Copies a packet into its place.
     pub fn insert(
         &mut self,
@@ -63,7 +70,7 @@ impl JitterBuffer {
         buffer.extend_from_slice(payload);
         let packet = Packet { sequence, timestamp, header, audio_level, payload: buffer };
         self.packets.insert(place, packet);
-        if self.packets.len() <= CAPACITY {
+        if self.packets.len() <= self.capacity {
             return Inserted::Kept;
         }
         self.discard();
@@ -97,6 +104,11 @@ impl JitterBuffer {
         }
     }
 
+    /// Sets all timestamps back.
+    pub fn set_back(&mut self, by: Ticks) {
+        self.packets.iter_mut().for_each(|packet| packet.timestamp -= by);
+    }
+
     /// Keeps a packet's memory for a later one.
     pub fn recycle(&mut self, packet: Packet) {
         self.spare.push(packet.payload);
@@ -113,6 +125,7 @@ impl JitterBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::ms;
     use proptest::prelude::*;
 
     const HEADER: Header = Header { duration: 960, stereo: false, dtx: false };
@@ -123,12 +136,18 @@ mod tests {
 
     #[test]
     fn a_full_buffer_drops_its_oldest() {
-        let mut buffer = JitterBuffer::default();
-        for sequence in 0..CAPACITY as i64 {
+        let mut buffer = JitterBuffer::new(ms(400));
+        for sequence in 0..160 {
             assert_eq!(insert(&mut buffer, sequence), Inserted::Kept);
         }
-        assert_eq!(insert(&mut buffer, CAPACITY as i64), Inserted::Overflow);
+        assert_eq!(insert(&mut buffer, 160), Inserted::Overflow);
         assert_eq!(buffer.head().unwrap().sequence, 1);
+    }
+
+    #[test]
+    fn there_is_room_for_as_long_as_the_delay_may_be_of_the_shortest_packets() {
+        let mut buffer = JitterBuffer::new(ms(2000));
+        assert!((0..800).all(|sequence| insert(&mut buffer, sequence) == Inserted::Kept));
     }
 
     proptest! {
@@ -136,7 +155,7 @@ mod tests {
         fn packets_come_out_in_order_and_once_whatever_order_they_came_in(
             sequences in prop::collection::vec(0i64..100, 0..300)
         ) {
-            let mut buffer = JitterBuffer::default();
+            let mut buffer = JitterBuffer::new(ms(400));
             let mut expected = std::collections::BTreeSet::new();
             for &sequence in &sequences {
                 let new = expected.insert(sequence);

@@ -13,6 +13,8 @@
 pub mod adjust;
 pub mod comfort;
 pub mod delay;
+mod effort;
+pub mod envelope;
 mod error;
 pub mod fade;
 pub mod floor;
@@ -34,12 +36,22 @@ pub mod receiver;
 pub mod rtp;
 mod sample;
 pub mod sender;
+pub mod standstill;
 mod stats;
 pub mod stretch;
 pub mod time;
+pub mod trust;
 
+pub use effort::Effort;
 pub use error::{Error, Result};
 pub use mixer::{Mixer, Volume};
 pub use participant::Participant;
 pub use sample::Sample;
 pub use stats::Stats;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks, also what a panic has left behind: its room is not mixed any more, but everybody can still leave it.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

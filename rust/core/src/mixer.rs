@@ -9,7 +9,7 @@ use crate::kernel::Kernel;
 use crate::limiter::Limiter;
 use crate::participant::{Participant, Rendering};
 use crate::time::{FRAMES_PER_SECOND, ms, ticks};
-use crate::{Error, Result, Sample};
+use crate::{Effort, Error, Result, Sample, lock};
 
 /// The sample rates libopus decodes to.
 const RATES: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
@@ -19,10 +19,6 @@ const LONGEST_IDENTITY: usize = 256;
 
 /// The greatest volume.
 const LOUDEST: i32 = 32_767;
-
-/// So many participants are concealed as well as can be in one mix, which takes up to 1 ms each; the others simply, so
-/// that a stall that hits everybody does not become one of the mix.
-const CONCEALED_WELL: usize = 6;
 
 /// A participant's volume since it was last asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +38,7 @@ pub struct Mixer {
     leveler: AtomicBool,
     /// `usize::MAX` is no limit.
     max_speakers: AtomicUsize,
+    breaks_down: AtomicBool,
     roster: Mutex<Roster>,
     bus: Mutex<Bus>,
 }
@@ -102,6 +99,7 @@ impl Mixer {
             range,
             leveler: AtomicBool::new(false),
             max_speakers: AtomicUsize::new(usize::MAX),
+            breaks_down: AtomicBool::new(false),
             roster: Mutex::default(),
             bus: Mutex::new(bus),
         })
@@ -217,20 +215,32 @@ impl Mixer {
 
     /// Mixes the 20 ms that end at `now` (seconds) into `out`, interleaved and peak-limited.
     pub fn mix<T: Sample>(&self, now: f64, out: &mut [T]) -> Result<()> {
+        self.mix_sharing(now, out, &mut Effort::default())
+    }
+
+    /// The same as one of several rooms that share an `effort`.
+    pub fn mix_sharing<T: Sample>(
+        &self,
+        now: f64,
+        out: &mut [T],
+        effort: &mut Effort,
+    ) -> Result<()> {
         let now = ticks("now", now)?;
         let mut bus = self.bus();
         self.check("out", out.len())?;
+        assert!(!self.breaks_down.load(Ordering::Relaxed), "the mixer was told to break down");
         let Bus { kernel, limiter, sum, limited, tick, playing, claims } = &mut *bus;
         self.roster().update(playing);
         sum.fill(0.0);
         grant(playing, claims, self.max_speakers.load(Ordering::Relaxed));
         let leveled = self.leveler.load(Ordering::Relaxed);
         let mut gone = false;
-        let mut toiled = 0;
         for participant in playing.iter() {
             let mut strip = participant.strip();
-            let how = Rendering { frugal: toiled >= CONCEALED_WELL, leveled };
-            toiled += usize::from(strip.render(now, how, *kernel, sum));
+            let how = Rendering { frugal: effort.is_spent(), leveled };
+            if strip.render(now, how, *kernel, sum) {
+                effort.spend();
+            }
             gone |= strip.faded_out();
         }
         if gone {
@@ -252,6 +262,12 @@ impl Mixer {
         }
         write(participant.strip().minus(bus.tick, bus.kernel, &bus.sum), out);
         Ok(())
+    }
+
+    /// The next mix panics: to see what becomes of all else.
+    #[doc(hidden)]
+    pub fn break_down(&self) {
+        self.breaks_down.store(true, Ordering::Relaxed);
     }
 
     /// What each participant is in the last mix, before the limiter, as one channel, in the order they came.
@@ -290,11 +306,11 @@ impl Mixer {
     }
 
     fn roster(&self) -> MutexGuard<'_, Roster> {
-        self.roster.lock().expect("nothing panics while it holds the roster")
+        lock(&self.roster)
     }
 
     fn bus(&self) -> MutexGuard<'_, Bus> {
-        self.bus.lock().expect("nothing panics while it mixes")
+        lock(&self.bus)
     }
 }
 

@@ -14,6 +14,8 @@ const STEP: f32 = 1.0 / 32_768.0;
 pub const SILENCE: f32 = 2.5 * STEP;
 /// A frame above this is sound for certain.
 const SOUND: f32 = 8.5 * STEP;
+/// What is above this, −50 dBFS, is heard, and no silence whatever is announced.
+const AUDIBLE: f32 = 100.0 * STEP;
 /// So many frames in a row above silence are sound as well.
 const FAINT_FRAMES: u32 = 3;
 /// How long silence lasts before it is a mute.
@@ -40,16 +42,21 @@ impl Default for Detector {
 impl Detector {
     /// Looks at a frame of `duration` whose loudest sample is `peak`.
     pub fn observe(&mut self, heard: Heard, peak: f32, duration: Ticks) {
-        let Heard::Received(level) = heard else {
-            self.absent += duration;
-            if self.silent > 0 {
-                self.silent += duration;
+        let is_silence = match heard {
+            Heard::Received(Some(LEVEL_OF_SILENCE)) => peak <= AUDIBLE,
+            Heard::Received(_) => peak <= SILENCE,
+            Heard::Announced(level) => level == LEVEL_OF_SILENCE,
+            Heard::MadeUp | Heard::Nothing => {
+                self.absent += duration;
+                if self.silent > 0 {
+                    self.silent += duration;
+                }
+                self.muted |= self.absent >= NO_MEDIA;
+                return;
             }
-            self.muted |= self.absent >= NO_MEDIA;
-            return;
         };
         self.absent = 0;
-        if level == Some(LEVEL_OF_SILENCE) || peak <= SILENCE {
+        if is_silence {
             self.silent += duration;
             self.faint_frames = 0;
             self.muted |= self.silent >= SILENT;
@@ -108,6 +115,15 @@ mod tests {
         let mut detector = Detector::default();
         after(&mut detector, RECEIVED, 1000.0, 100);
         assert!(after(&mut detector, Heard::Received(Some(127)), 50.0, 400));
+        after(&mut detector, RECEIVED, 1000.0, 100);
+        assert!(after(&mut detector, Heard::Announced(127), 0.0, 400));
+    }
+
+    #[test]
+    fn an_announced_level_of_silence_of_what_is_audible_is_none() {
+        let mut detector = Detector::default();
+        assert!(!after(&mut detector, Heard::Received(Some(127)), 1000.0, 1000));
+        assert!(!detector.silent());
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub const STEP: Ticks = 120;
 /// The largest payload accepted: the six maximal frames of a 120 ms packet, and their header.
 pub const LARGEST_PAYLOAD: usize = 6 * 1275 + 8;
 
+/// Decoded samples are within this, whatever the sender made its encoder overshoot to.
+pub const BOUND: f32 = 1.0;
+
 /// How lost audio is made up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Concealment {
@@ -48,6 +51,9 @@ pub struct Header {
 }
 
 impl Header {
+    /// Of a packet that holds no audio: padding that probes the network, say.
+    pub const EMPTY: Self = Self { duration: 0, stereo: false, dtx: false };
+
     /// Reads the header of `payload`; `None` if it is no Opus packet.
     pub fn parse(payload: &[u8]) -> Option<Self> {
         if payload.is_empty() || payload.len() > LARGEST_PAYLOAD {
@@ -94,6 +100,9 @@ pub struct Decoder {
     state: NonNull<sys::OpusDecoder>,
     rate: u32,
     channels: usize,
+    concealment: Option<Concealment>,
+    /// What the soft clipper remembers of each channel.
+    clipped: [f32; 2],
 }
 
 // SAFETY: a decoder's state is plain memory that only its owner reaches; libopus keeps nothing per thread.
@@ -109,7 +118,7 @@ impl Decoder {
         // SAFETY: plain values, and a valid place for the error.
         let state = unsafe { sys::opus_decoder_create(rate as i32, channels as c_int, &mut error) };
         let state = NonNull::new(state).expect("libopus makes a decoder for checked arguments");
-        Self { state, rate, channels }
+        Self { state, rate, channels, concealment: None, clipped: [0.0; 2] }
     }
 
     /// The channels of the decoded samples.
@@ -125,6 +134,8 @@ impl Decoder {
     /// Appends the `duration` of audio before `payload`, whose packet is lost, as far as `payload` repeats it;
     /// the rest is concealed. `duration` is a multiple of [`STEP`] and at most [`LONGEST`].
     pub fn recover(&mut self, payload: &[u8], duration: Ticks, pcm: &mut Vec<f32>) -> bool {
+        // What the copy does not hold is little, and its neighbours are heard.
+        self.set_concealment(Concealment::Classic);
         self.run(Some(payload), duration, true, pcm)
     }
 
@@ -135,6 +146,14 @@ impl Decoder {
         concealment: Concealment,
         pcm: &mut Vec<f32>,
     ) -> bool {
+        self.set_concealment(concealment);
+        self.run(None, duration, false, pcm)
+    }
+
+    fn set_concealment(&mut self, concealment: Concealment) {
+        if self.concealment.replace(concealment) == Some(concealment) {
+            return;
+        }
         // SAFETY: the state is live, and the request takes one integer.
         let set = unsafe {
             sys::opus_decoder_ctl(
@@ -144,7 +163,6 @@ impl Decoder {
             )
         };
         debug_assert_eq!(set, sys::OPUS_OK);
-        self.run(None, duration, false, pcm)
     }
 
     fn run(
@@ -172,7 +190,22 @@ impl Decoder {
         };
         let decoded = usize::try_from(decoded).unwrap_or(0);
         pcm.truncate(start + decoded * self.channels);
+        self.soft_clip(&mut pcm[start..]);
         decoded > 0
+    }
+
+    /// Bends what is beyond [`BOUND`] back, as smoothly as may be; what is within it stays as it is.
+    fn soft_clip(&mut self, pcm: &mut [f32]) {
+        let (frames, channels) = (pcm.len() / self.channels, self.channels as c_int);
+        // SAFETY: `pcm` holds `frames` samples of each channel, and `clipped` a number for each of at most two.
+        unsafe {
+            sys::opus_pcm_soft_clip(
+                pcm.as_mut_ptr(),
+                frames as c_int,
+                channels,
+                self.clipped.as_mut_ptr(),
+            );
+        }
     }
 }
 
@@ -212,7 +245,7 @@ mod tests {
                 if decoder.decode(&payload, header.duration, &mut pcm) {
                     prop_assert_eq!(pcm.len(), 2 * header.duration as usize);
                 }
-                prop_assert!(pcm.iter().all(|sample| sample.is_finite()));
+                prop_assert!(pcm.iter().all(|sample| sample.abs() <= BOUND));
             }
         }
     }

@@ -14,7 +14,8 @@ use crate::mute::Detector;
 use crate::pcm::Fifo;
 use crate::receiver::Receiver;
 use crate::time::{FRAME, FRAMES_PER_SECOND, Ticks, ticks};
-use crate::{Error, Result, Sample, Stats};
+use crate::trust::{self, Trust};
+use crate::{Error, Result, Sample, Stats, lock};
 
 /// Four times as loud: 12 dB.
 const MAX_GAIN: f32 = 4.0;
@@ -101,7 +102,7 @@ impl Participant {
     }
 
     pub(crate) fn strip(&self) -> MutexGuard<'_, Strip> {
-        self.strip.lock().expect("nothing panics while it holds a strip")
+        lock(&self.strip)
     }
 
     pub(crate) fn is(&self, other: &Self) -> bool {
@@ -138,6 +139,7 @@ pub(crate) struct Strip {
     meter: Meter,
     leveler: Option<Box<Leveler>>,
     claim: Claim,
+    trust: Trust,
     now: Ticks,
     /// What was played last, interleaved.
     frame: Vec<f32>,
@@ -179,6 +181,7 @@ impl Strip {
             meter: Meter::default(),
             leveler: None,
             claim: Claim::default(),
+            trust: Trust::default(),
             now: 0,
             frame: vec![0.0; (rate / FRAMES_PER_SECOND) as usize * channels],
             frame_channels: channels,
@@ -241,8 +244,17 @@ impl Strip {
                 leveler.listen(if real { &self.frame } else { &[] }, self.frame_channels);
             }
             let measure = self.add(kernel, bus);
-            match (attention, heard) {
-                (Attention::None, Heard::Received(Some(level))) => self.announced(level),
+            match heard {
+                Heard::Announced(level) => {
+                    self.trust.believe();
+                    self.announced(level)
+                }
+                Heard::Received(Some(level)) => {
+                    if self.trust.compare(level, measure.sum_squares / self.frame.len() as f32) {
+                        self.claim.forget();
+                    }
+                    measure
+                }
                 _ => measure,
             }
         };
@@ -262,12 +274,13 @@ impl Strip {
     /// How closely to listen to who is `unheard` or not.
     fn attention(&self, unheard: bool, frugal: bool) -> Attention {
         let announces = matches!(&self.source, Source::Rtp(receiver) if receiver.announces());
+        let trusting = announces && self.trust.believes();
         // Who may be mixed again has to be measured.
-        let measured = self.claim.granted() || announces || self.silenced();
+        let measured = self.claim.granted() || trusting || self.silenced();
         if unheard && measured && self.fade.steady() == Some(0.0) {
             Attention::None
         } else if self.detector.silent() {
-            Attention::Drowsy
+            Attention::Drowsy { trusting }
         } else if frugal || unheard {
             Attention::Frugal
         } else {
@@ -296,8 +309,8 @@ impl Strip {
 
     /// What would have been measured of a frame of this RFC 6464 `level`.
     fn announced(&self, level: u8) -> Measure {
-        let rms = 10.0f32.powf(f32::from(level) / -20.0);
-        Measure { sum_squares: rms * rms * self.frame.len() as f32, peak: rms }
+        let power = trust::power(level);
+        Measure { sum_squares: power * self.frame.len() as f32, peak: power.sqrt() }
     }
 
     /// The only way onto the bus, and with a negative gain off it.

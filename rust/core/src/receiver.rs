@@ -10,7 +10,9 @@
 //!    is too small for the network is won by repeating some ([`stretch`](crate::stretch)).
 //! 4. A sender's own pause (DTX, or a jump of the timestamp with consecutive sequence numbers) is no loss: comfort
 //!    noise for a second at most, then silence, until the next packet is due.
-//! 5. A packet that does not fit the sequence or the clock, or goes on with an earlier timestamp, is dropped. When the
+//! 5. A sender whose clock stands still while it pauses is set forward by as much ([`standstill`](crate::standstill)).
+//! 6. A packet that holds no Opus is a part of the sequence, and of nothing else.
+//! 7. A packet that does not fit the sequence or the clock, or goes on with an earlier timestamp, is dropped. When the
 //!    next one continues it, the sender has started anew, and so does the receiver ([`sender`](crate::sender)).
 
 use crate::adjust::{Adjustment, adjustment};
@@ -22,6 +24,7 @@ use crate::made_up::{BREAK, COMFORT, CONCEALMENT, MadeUp};
 use crate::opus::{self, Header};
 use crate::playout::Playout;
 use crate::sender::{Arrival, Sender, Verdict};
+use crate::standstill::{self, Standstill};
 use crate::stats::Stats;
 use crate::time::{FRAME, Ticks, Unwrap, ms, seconds};
 
@@ -44,12 +47,15 @@ pub struct Receiver {
     estimator: Estimator,
     playout: Playout,
     sender: Sender,
+    standstill: Standstill,
     sequence: Unwrap<16>,
     timestamp: Unwrap<32>,
     history: History,
     state: State,
     playhead: Option<Ticks>,
     last_sequence: i64,
+    /// So many without audio have come after it.
+    passed_over: i64,
     last_end: Ticks,
     /// The sender announced its pause with the last packet decoded.
     pausing: bool,
@@ -72,16 +78,18 @@ impl Receiver {
     /// A receiver that decodes to `rate` Hz and at most `max_channels`.
     pub fn new(rate: u32, max_channels: usize, range: Range) -> Self {
         Self {
-            buffer: JitterBuffer::default(),
+            buffer: JitterBuffer::new(range.ceiling),
             estimator: Estimator::new(range),
             playout: Playout::new(rate, max_channels),
             sender: Sender::default(),
+            standstill: Standstill::default(),
             sequence: Unwrap::default(),
             timestamp: Unwrap::default(),
             history: History::default(),
             state: State::Waiting,
             playhead: None,
             last_sequence: 0,
+            passed_over: 0,
             last_end: 0,
             pausing: false,
             made_up: MadeUp::default(),
@@ -125,13 +133,11 @@ impl Receiver {
         arrival: Ticks,
         audio_level: Option<u8>,
     ) {
-        let Some(header) = Header::parse(payload) else {
-            self.stats.discarded += 1;
-            return;
-        };
+        let header = Header::parse(payload).unwrap_or(Header::EMPTY);
         let packet = Arrival { sequence, timestamp, at: arrival };
-        match self.sender.judge(packet, self.estimator.range().ceiling) {
-            Verdict::Continues => {}
+        let verdict = self.sender.judge(packet, self.estimator.range().ceiling);
+        match verdict {
+            Verdict::Continues | Verdict::GoesOn => {}
             Verdict::StartsAnew => self.restart(),
             Verdict::Stranger => {
                 self.stats.discarded += 1;
@@ -144,18 +150,61 @@ impl Receiver {
             self.stats.duplicate += 1;
             return;
         }
+        if header == Header::EMPTY {
+            let count = if payload.is_empty() {
+                &mut self.stats.received
+            } else {
+                &mut self.stats.discarded
+            };
+            *count += 1;
+            if sequence > self.last_sequence {
+                self.buffer.insert(sequence, timestamp, header, None, &[]);
+            }
+            return;
+        }
         self.stats.received += 1;
         self.announces = audio_level.is_some();
-        self.estimator.observe(arrival, timestamp);
+        let timestamp = self.observe(arrival, timestamp, verdict == Verdict::GoesOn);
         if self.playhead.is_some_and(|playhead| timestamp < playhead) {
             self.stats.late += 1;
             return;
         }
-        match self.buffer.insert(sequence, timestamp, header, audio_level, payload) {
+        let kept = self.buffer.insert(sequence, timestamp, header, audio_level, payload);
+        match kept {
             Inserted::Kept => {}
             Inserted::Overflow => self.stats.overflow += 1,
             Inserted::Duplicate => self.stats.duplicate += 1,
         }
+    }
+
+    /// Takes note of when a packet came; its timestamp, set forward by what the sender's clock stood still.
+    fn observe(&mut self, arrival: Ticks, timestamp: Ticks, goes_on: bool) -> Ticks {
+        let timestamp = timestamp + self.standstill.offset();
+        let late = arrival - timestamp - self.estimator.undelayed();
+        if goes_on && late >= standstill::LATE && self.buffer.head().is_none() {
+            self.settle(standstill::Verdict::ClockStood);
+            self.standstill.suspect(late);
+            self.standstill.hold((arrival, timestamp + late));
+            return timestamp + late;
+        }
+        if !self.standstill.suspects() {
+            self.estimator.observe(arrival, timestamp);
+            return timestamp;
+        }
+        match self.standstill.hold((arrival, timestamp)) {
+            standstill::Verdict::Open => timestamp,
+            verdict => timestamp - self.settle(verdict),
+        }
+    }
+
+    /// It is known what the last silence was: by how much timestamps are set back.
+    fn settle(&mut self, verdict: standstill::Verdict) -> Ticks {
+        let (back, held) = self.standstill.settle(verdict);
+        self.buffer.set_back(back);
+        self.playhead = self.playhead.map(|playhead| playhead - back);
+        self.last_end -= back;
+        held.for_each(|(arrival, timestamp)| self.estimator.observe(arrival, timestamp));
+        back
     }
 
     /// The sender has started anew: what it sent before is forgotten, but for the samples decoded already.
@@ -167,6 +216,7 @@ impl Receiver {
         }
         self.buffer.clear();
         self.estimator = Estimator::new(self.estimator.range());
+        self.standstill = Standstill::default();
         self.sequence = Unwrap::default();
         self.timestamp = Unwrap::default();
         self.stats.lost += self.history.missing();
@@ -211,13 +261,14 @@ impl Receiver {
 
     /// Silence or comfort noise until the oldest packet is due; `at` is when the next sample will be played.
     fn wait(&mut self, at: Ticks) {
+        self.pass_over_empty();
         let undelayed = self.estimator.undelayed();
         let latest = at - undelayed - self.estimator.range().ceiling;
         while let (Some(head), Some(_)) = (self.buffer.head(), self.buffer.second()) {
             if head.timestamp >= latest {
                 break;
             }
-            self.stats.late += 1;
+            self.stats.late += u64::from(head.header != Header::EMPTY);
             self.buffer.discard();
         }
         let missing = FRAME - self.playout.buffered();
@@ -258,6 +309,7 @@ impl Receiver {
 
     /// The next piece of audio: decoded, repaired or made up.
     fn play(&mut self) {
+        self.pass_over_empty();
         let Some(head) = self.buffer.head() else {
             if self.pausing || self.made_up.has_faded(CONCEALMENT) {
                 self.state = State::Waiting;
@@ -271,7 +323,7 @@ impl Receiver {
         let gap = head.timestamp - playhead;
         if gap < opus::STEP {
             self.decode_head();
-        } else if self.pausing || head.sequence == self.last_sequence + 1 {
+        } else if self.pausing || self.follows(head.sequence) {
             self.pausing = true;
             self.state = State::Waiting;
         } else if self.made_up.has_faded(CONCEALMENT) {
@@ -281,20 +333,38 @@ impl Receiver {
         }
     }
 
+    /// What holds no audio is not played, and its place in the sequence no gap.
+    fn pass_over_empty(&mut self) {
+        while self.buffer.head().is_some_and(|head| head.header == Header::EMPTY) {
+            self.passed_over += 1;
+            self.buffer.discard();
+        }
+    }
+
+    /// Whether nothing is missing before `sequence`.
+    fn follows(&self, sequence: i64) -> bool {
+        sequence <= self.last_sequence + self.passed_over + 1
+    }
+
     fn decode_head(&mut self) {
         let Some(mut packet) = self.buffer.pop() else { return };
-        let paused = packet.sequence == self.last_sequence + 1 && packet.timestamp > self.last_end;
+        let paused = self.follows(packet.sequence) && packet.timestamp > self.last_end;
         if paused {
             self.stats.concealed -= seconds(self.unproven);
         }
         self.unproven = 0;
-        self.last_sequence = packet.sequence;
+        (self.last_sequence, self.passed_over) = (packet.sequence, 0);
         self.last_end = packet.timestamp + packet.header.duration;
         self.playhead = Some(self.last_end);
         self.pausing = packet.header.dtx;
         if self.can_ignore(&packet) {
-            let known = self.attention == Attention::Drowsy || packet.audio_level.is_some();
-            self.heard = if known { Heard::Received(packet.audio_level) } else { Heard::MadeUp };
+            self.heard = match (self.attention, packet.audio_level) {
+                (Attention::Drowsy { trusting: false }, _) | (Attention::Drowsy { .. }, None) => {
+                    Heard::Received(None)
+                }
+                (_, Some(level)) => Heard::Announced(level),
+                (_, None) => Heard::MadeUp,
+            };
             self.made_up.reset();
             self.playout.skip(&mut packet.payload, packet.header.duration);
         } else if self.playout.decode(&packet.payload, packet.header) {
@@ -312,9 +382,9 @@ impl Receiver {
     fn can_ignore(&self, packet: &Packet) -> bool {
         match self.attention {
             Attention::Close | Attention::Frugal => false,
-            Attention::Drowsy => {
+            Attention::Drowsy { trusting } => {
                 packet.header.dtx
-                    || packet.audio_level == Some(LEVEL_OF_SILENCE)
+                    || trusting && packet.audio_level == Some(LEVEL_OF_SILENCE)
                     || self.playout.repeats(&packet.payload)
             }
             Attention::None => true,
@@ -381,6 +451,7 @@ impl Receiver {
     /// Decodes until `enough` is there; `false` if the packets for it are not.
     fn decode_ahead(&mut self, enough: Ticks) -> bool {
         while self.playout.buffered() < enough {
+            self.pass_over_empty();
             match (self.buffer.head(), self.playhead) {
                 (Some(head), Some(playhead)) if head.timestamp == playhead => self.decode_head(),
                 _ => return false,

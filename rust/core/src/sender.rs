@@ -1,5 +1,6 @@
 //! Tells whether a packet continues its stream, or its sender has started anew (after RFC 3550, appendix A.1).
 
+use crate::opus;
 use crate::time::{Ticks, ms};
 
 /// A sequence number further off than this is not of the same stream.
@@ -8,6 +9,10 @@ const SEQUENCE_JUMP: i64 = 3000;
 const CLOCK_JUMP: Ticks = ms(5000);
 /// …and one as near as this, with a consecutive number, is.
 const CONTINUES: Ticks = ms(1000);
+/// So many numbers further on, packets may have been lost at the beginning of an utterance.
+const FOLLOWS: i64 = 5;
+/// Who was silent for so long has paused, or the network has stalled.
+const SILENCE: Ticks = ms(120);
 
 /// A packet as it came.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +39,8 @@ impl Arrival {
 pub enum Verdict {
     /// It is of the stream.
     Continues,
+    /// It is, and goes on where the stream was, though nothing came for a while.
+    GoesOn,
     /// It is not; if the next one continues it, the sender has started anew.
     Stranger,
     /// It continues a stranger: a new stream has begun.
@@ -57,9 +64,15 @@ impl Sender {
         let (packets, ticks) = packet.since(newest);
         let back = Ticks::from(newest.timestamp.wrapping_sub(packet.timestamp) as i32);
         let rewound = packets > 0 && back > rewind;
-        if packets.abs() <= SEQUENCE_JUMP && ticks <= CLOCK_JUMP && !rewound {
-            self.newest = Some(packet);
-            return Verdict::Continues;
+        // Its clock may have stood still while it paused: then it disagrees by any length of time.
+        let goes_on =
+            (1..=FOLLOWS).contains(&packets) && (-packets * opus::LONGEST..0).contains(&back);
+        if goes_on || packets.abs() <= SEQUENCE_JUMP && ticks <= CLOCK_JUMP && !rewound {
+            let silent = packet.at - newest.at >= SILENCE;
+            if packets > 0 {
+                self.newest = Some(packet);
+            }
+            return if goes_on && silent { Verdict::GoesOn } else { Verdict::Continues };
         }
         let follows = self.stranger.is_some_and(|stranger| {
             let (packets, ticks) = packet.since(stranger);
@@ -93,5 +106,24 @@ mod tests {
         assert_eq!(sender.judge(arrival(40_000, 1_000_000_000, 60), 0), Verdict::Stranger);
         assert_eq!(sender.judge(arrival(40_001, 1_000_000_960, 80), 0), Verdict::StartsAnew);
         assert_eq!(sender.judge(arrival(40_002, 1_000_001_920, 100), 0), Verdict::Continues);
+    }
+
+    #[test]
+    fn a_clock_that_stood_still_is_no_other_stream_however_long() {
+        let mut sender = Sender::default();
+        assert_eq!(sender.judge(arrival(7, 0, 0), 0), Verdict::Continues);
+        assert_eq!(sender.judge(arrival(8, 960, 100), 0), Verdict::Continues);
+        assert_eq!(sender.judge(arrival(9, 1920, 3_600_000), 0), Verdict::GoesOn);
+        assert_eq!(sender.judge(arrival(12, 4800, 7_200_000), 0), Verdict::GoesOn);
+        assert_eq!(sender.judge(arrival(13, 4_000_000, 9_000_000), 0), Verdict::Stranger);
+    }
+
+    #[test]
+    fn what_comes_late_is_not_the_newest() {
+        let mut sender = Sender::default();
+        assert_eq!(sender.judge(arrival(10, 9600, 200), 0), Verdict::Continues);
+        assert_eq!(sender.judge(arrival(9, 8640, 201), 0), Verdict::Continues);
+        // Further back than a newer packet may go, seen from the newest; not from the one that came last.
+        assert_eq!(sender.judge(arrival(11, 9000, 202), 0), Verdict::Stranger);
     }
 }

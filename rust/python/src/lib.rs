@@ -160,6 +160,10 @@ impl Mixer {
         self.0.identities()
     }
 
+    fn _break_down(&self) {
+        self.0.break_down();
+    }
+
     fn add_participant(&self, identity: &str) -> PyResult<Participant> {
         self.0.add_participant(identity).map(Participant).map_err(value_error)
     }

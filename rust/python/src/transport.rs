@@ -1,19 +1,23 @@
 //! [`audiomixer_transport`] for Python.
 
+use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use audiomixer_core::Effort;
 use audiomixer_transport as transport;
 use numpy::PyReadwriteArray2;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyList};
 use transport::srtp::KEY;
 
 use crate::{Mixer, Participant, value_error, within};
 
-/// Called with a datagram.
+/// Called with a list of datagrams.
 type Handler = Arc<Py<PyAny>>;
 
 fn master_key(key: &[u8]) -> PyResult<[u8; KEY]> {
@@ -28,14 +32,28 @@ fn address(argument: &str, (host, port): (String, u16)) -> PyResult<SocketAddr> 
     Ok(SocketAddr::new(host, port))
 }
 
-/// Calls handlers with what a call without the GIL has left for them, all of them; the first error is returned.
-fn call(py: Python<'_>, left: Vec<(Handler, Vec<u8>)>) -> PyResult<()> {
-    let mut outcome = Ok(());
-    for (handler, datagram) in left {
-        let called = handler.call1(py, (PyBytes::new(py, &datagram),));
-        outcome = outcome.and(called.map(drop));
+/// What a call without the GIL has left for handlers: datagrams, in the order they came.
+#[derive(Default)]
+struct Left(Vec<(Handler, Vec<Vec<u8>>)>);
+
+impl Left {
+    fn add(&mut self, handler: &Handler, datagram: Vec<u8>) {
+        match self.0.last_mut() {
+            Some((last, datagrams)) if Arc::ptr_eq(last, handler) => datagrams.push(datagram),
+            _ => self.0.push((Arc::clone(handler), vec![datagram])),
+        }
     }
-    outcome
+
+    /// Calls each handler with a list of its datagrams, all of them; the first error is returned.
+    fn call(self, py: Python<'_>) -> PyResult<()> {
+        let mut outcome = Ok(());
+        for (handler, datagrams) in self.0 {
+            let datagrams = datagrams.iter().map(|datagram| PyBytes::new(py, datagram));
+            let called = PyList::new(py, datagrams).and_then(|list| handler.call1(py, (list,)));
+            outcome = outcome.and(called.map(drop));
+        }
+        outcome
+    }
 }
 
 #[pyclass(frozen, module = "audiomixer._core")]
@@ -47,6 +65,11 @@ impl Port {
     fn beside(local: (String, u16), remote: (String, u16)) -> PyResult<Self> {
         let (local, remote) = (address("local", local)?, address("remote", remote)?);
         Ok(Self(Arc::new(transport::Port::beside(local, remote)?)))
+    }
+
+    #[getter]
+    fn receive_buffer(&self) -> PyResult<usize> {
+        Ok(self.0.receive_buffer()?)
     }
 }
 
@@ -108,6 +131,11 @@ impl Inlet {
     }
 
     #[getter]
+    fn flooded(&self) -> u64 {
+        self.0.flooded()
+    }
+
+    #[getter]
     fn refused(&self) -> u64 {
         self.0.refused()
     }
@@ -131,9 +159,15 @@ impl Intake {
         Self::default()
     }
 
-    fn add(&self, py: Python<'_>, port: &Port, inlet: &Inlet, on_other: Py<PyAny>) -> PyResult<()> {
+    fn add(
+        &self,
+        py: Python<'_>,
+        port: &Port,
+        inlet: &Inlet,
+        on_others: Py<PyAny>,
+    ) -> PyResult<()> {
         let (port, inlet) = (Arc::clone(&port.0), Arc::clone(&inlet.0));
-        py.detach(|| self.0.add(port, inlet, Arc::new(on_other)))?;
+        py.detach(|| self.0.add(port, inlet, Arc::new(on_others)))?;
         Ok(())
     }
 
@@ -142,44 +176,69 @@ impl Intake {
     }
 
     fn poll(&self, py: Python<'_>, now: f64) -> PyResult<()> {
-        let mut others = Vec::new();
+        let mut others = Left::default();
         py.detach(|| self.take_in(now, &mut others));
-        call(py, others)
+        others.call(py)
     }
 }
 
 impl Intake {
     /// Takes in what has come until `now`; what is no RTP is added to `others`, with its handler.
-    fn take_in(&self, now: f64, others: &mut Vec<(Handler, Vec<u8>)>) {
-        self.0.poll(now, |handler, datagram| others.push((Arc::clone(handler), datagram.to_vec())));
+    fn take_in(&self, now: f64, others: &mut Left) {
+        self.0.poll(now, |handler, datagram| others.add(handler, datagram.to_vec()));
     }
 }
 
 /// A room: where its packets come in, its mixer, where the mix goes, and when that is due.
 type Room<'py> = (Bound<'py, Intake>, Bound<'py, Mixer>, PyReadwriteArray2<'py, f32>, f64);
 
+/// Whose turn it is to be mixed first: what all rooms share is spent in this order.
+static TURN: AtomicUsize = AtomicUsize::new(0);
+
+/// What was said when something panicked.
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
 #[pyfunction]
-fn mix_rooms(py: Python<'_>, mut rooms: Vec<Room<'_>>, now: Option<f64>) -> PyResult<()> {
+fn mix_rooms(
+    py: Python<'_>,
+    mut rooms: Vec<Room<'_>>,
+    now: Option<f64>,
+) -> PyResult<Vec<(usize, String)>> {
     let mut work = Vec::with_capacity(rooms.len());
     for (intake, mixer, out, due) in &mut rooms {
         work.push((intake.get(), &mixer.get().0, out.as_slice_mut()?, *due));
     }
-    let mut others = Vec::new();
+    let mut others = Left::default();
     let began = Instant::now();
     let mut mixed = Ok(());
+    let mut broken = Vec::new();
     py.detach(|| {
-        for (intake, mixer, out, due) in work {
-            if let Some(now) = now {
-                // Mixing the rooms before this one has taken a while.
-                intake.take_in(now + began.elapsed().as_secs_f64(), &mut others);
-            }
-            if let Err(error) = mixer.mix(due, out) {
-                mixed = Err(error);
+        let mut effort = Effort::default();
+        let first = TURN.fetch_add(1, Ordering::Relaxed) % work.len().max(1);
+        let (last, next) = work.split_at_mut(first);
+        let places = (first..first + next.len()).chain(0..first);
+        for (place, (intake, mixer, out, due)) in places.zip(next.iter_mut().chain(last)) {
+            let mix = AssertUnwindSafe(|| {
+                if let Some(now) = now {
+                    // Mixing the rooms before this one has taken a while.
+                    intake.take_in(now + began.elapsed().as_secs_f64(), &mut others);
+                }
+                mixer.mix_sharing(*due, out, &mut effort)
+            });
+            // A room that panics is not mixed again: what it left behind is looked at by nobody but those who leave it.
+            match catch_unwind(mix) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => mixed = Err(error),
+                Err(panic) => broken.push((place, panic_message(&*panic))),
             }
         }
     });
-    call(py, others)?;
-    mixed.map_err(value_error)
+    others.call(py)?;
+    mixed.map_err(value_error)?;
+    Ok(broken)
 }
 
 #[pyclass(frozen, module = "audiomixer._core")]
@@ -275,13 +334,11 @@ impl Fanout {
     }
 
     fn send(&self, py: Python<'_>, payload: &[u8], timestamp: i64) -> PyResult<()> {
-        let mut unsent = Vec::new();
+        let mut unsent = Left::default();
         py.detach(|| {
-            self.0.send(payload, timestamp as u32, |handler, packet| {
-                unsent.push((Arc::clone(handler), packet));
-            });
+            self.0.send(payload, timestamp as u32, |handler, packet| unsent.add(handler, packet));
         });
-        call(py, unsent)
+        unsent.call(py)
     }
 }
 
