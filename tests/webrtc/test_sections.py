@@ -60,7 +60,7 @@ def test_the_answer_has_all_sections_in_order() -> None:
     for answer in answers[1:3]:
         assert {"a=ice-ufrag:x", "a=ice-pwd:y", "a=fingerprint:sha-256 BB", "a=setup:active"} <= set(answer.lines)
         assert answer.lines[0] == "m=audio 9 UDP/TLS/RTP/SAVPF 111", "no RED"
-        assert "a=extmap:2 urn:ietf:params:rtp-hdrext:ssrc-audio-level vad=on" in answer.lines
+        assert "a=extmap:2 urn:ietf:params:rtp-hdrext:ssrc-audio-level" in answer.lines
     assert sum("a=candidate:" in line for line in answers[1].lines) == 1
 
 

@@ -5,6 +5,7 @@ import binascii
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 from fastapi.security import HTTPBasicCredentials
 from starlette.applications import Starlette
@@ -67,6 +68,7 @@ def create_app(settings: Settings | None = None, host: str = "0.0.0.0") -> Starl
     )
     app.state.service = service
     app.state.guard = _guard
+    app.state.prefix = urlsplit(settings.public_url or "").path.rstrip("/")
     return app
 
 

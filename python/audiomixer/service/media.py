@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -27,7 +28,8 @@ from audiomixer.service.errors import HANDLERS, ApiError
 from audiomixer.service.streams import Stream, Streams
 from audiomixer.service.turnstile import SESSION_HEADER, OriginError
 from audiomixer.tokens import TokenError
-from audiomixer.webrtc.peer import OfferError
+from audiomixer.webrtc.offers import OfferError
+from audiomixer.webrtc.peer import UnreachableError
 
 _WEB: Final = Path(__file__).parent.parent / "web"
 _SDP: Final = "application/sdp"
@@ -58,13 +60,15 @@ def media_app(streams: Streams) -> Starlette:
     app = Starlette(routes=[*media_routes(), events], middleware=[CORS], exception_handlers=HANDLERS)
     app.state.streams = streams
     app.state.guard = lambda request: None
+    app.state.prefix = ""
     return app
 
 
 def media_routes() -> list[BaseRoute]:
     """What `media_app` serves.
 
-    The application has `streams` in its state, and a `guard` that raises if a request may not see what there is.
+    The application has `streams` in its state, a `guard` that raises if a request may not see what there is, and the
+    `prefix` that a proxy takes off paths.
     """
     return [
         Route("/", _index_page),
@@ -159,7 +163,10 @@ async def _offer(request: Request) -> str:
 
 
 def _answered(request: Request, resource: str, answer: str) -> Response:
-    return Response(answer, 201, {"Location": f"{request.url.path}/{resource}"}, _SDP)
+    # Quoted: a room's name may hold what no header can.
+    path, prefix = quote(request.url.path), request.app.state.prefix
+    path = path if path.startswith(prefix) else prefix + path
+    return Response(answer, 201, {"Location": f"{path}/{resource}"}, _SDP)
 
 
 def _token(request: Request) -> str | None:
@@ -186,11 +193,17 @@ async def _whip(request: Request) -> Response:
     except RoomError as error:
         status = 404 if isinstance(error, NoRoomError) else 429 if isinstance(error, FullError) else 409
         raise ApiError(status, str(error)) from error
+    except UnreachableError as error:
+        raise _unreachable(error) from error
     return _answered(request, resource, answer)
 
 
 def _unauthorized(error: TokenError) -> ApiError:
     return ApiError(401, str(error), headers={"WWW-Authenticate": "Bearer"})
+
+
+def _unreachable(error: UnreachableError) -> ApiError:
+    return ApiError(503, str(error), headers={"Retry-After": "2"})
 
 
 async def _whip_leave(request: Request) -> Response:
@@ -223,6 +236,8 @@ async def _whep(request: Request) -> Response:
         raise ApiError(400, str(error)) from error
     except OutputError as error:
         raise ApiError(404, str(error)) from error
+    except UnreachableError as error:
+        raise _unreachable(error) from error
     response = _answered(request, resource, answer)
     if session:
         response.headers[SESSION_HEADER] = session

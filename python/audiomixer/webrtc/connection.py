@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -13,6 +12,7 @@ import aioice.ice
 import aioice.stun
 from aiortc import (
     RTCBundlePolicy,
+    RTCCertificate,
     RTCConfiguration,
     RTCDataChannel,
     RTCDtlsTransport,
@@ -22,6 +22,7 @@ from aiortc import (
 )
 from aiortc.rtcdtlstransport import SRTP_AES128_CM_SHA1_80
 from aiortc.sdp import candidate_from_sdp
+from OpenSSL import SSL
 
 from audiomixer._core import Intake
 from audiomixer.tasks import doze, spawn
@@ -41,9 +42,22 @@ _CLOSE_TIMEOUT = 2.0
 """Seconds that aiortc may take to close in order."""
 _SWEEP = 5.0
 """Seconds after which nothing that was under way when it closed can still begin."""
+_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES"
+"""Of DTLS 1.2: with certificates of ECDSA and RSA, forward secret all of them."""
 OPUS = RTCRtpCodecCapability(mimeType="audio/opus", clockRate=48_000, channels=2)
 
+_CHECKED = {aioice.ice.CandidatePair.State.SUCCEEDED, aioice.ice.CandidatePair.State.FAILED}
+
 _log = logging.getLogger(__name__)
+
+
+class _Certificate(RTCCertificate):
+    """A certificate that whoever has one of RSA can shake hands with as well: GStreamer, and many hardware encoders."""
+
+    def _create_ssl_context(self, srtp_profiles: Any) -> SSL.Context:
+        context = super()._create_ssl_context(srtp_profiles)
+        context.set_cipher_list(_CIPHERS)
+        return context
 
 
 class Connection:
@@ -71,6 +85,7 @@ class Connection:
         self._on_closed = on_closed
         policy = RTCBundlePolicy.MAX_BUNDLE if bundled else RTCBundlePolicy.BALANCED
         self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=policy))
+        cast("Any", self._pc)._RTCPeerConnection__certificates = [_Certificate.generateCertificate()]
         self._pc.on("connectionstatechange", self._on_state)
         if on_channel:
             self._pc.on("datachannel", on_channel)
@@ -113,13 +128,32 @@ class Connection:
 
     def _give_up(self) -> None:
         if self._pc.connectionState != "connected":
+            self._tell_failure(f"within {_CONNECT_TIMEOUT:.0f} s")
             spawn(self.close())
 
     def _on_state(self) -> None:
         if self._pc.connectionState != "connecting":
             self._settled.set()
         if self._pc.connectionState in {"closed", "failed"}:
+            if self._pc.connectionState == "failed":
+                self._tell_failure("as it failed")
             spawn(self.close())
+
+    def _tell_failure(self, when: str) -> None:
+        """A line that tells where it got stuck: whoever wrote the other side will ask."""
+        for transport in self._transports():
+            connection = cast("Any", transport.transport)._connection
+            _log.warning(
+                "no connection came about %s: ICE %s with %d of %d pairs of addresses checked (%d candidates offered),"
+                " DTLS %s as %s",
+                when,
+                transport.transport.state,
+                sum(pair.state in _CHECKED for pair in connection._check_list),
+                len(connection._check_list),
+                len(connection._remote_candidates),
+                transport.state,
+                cast("Any", transport)._role,
+            )
 
     def _transports(self) -> set[RTCDtlsTransport]:
         """Those of all sections of the offer: one, if the other side bundles them."""
@@ -191,12 +225,3 @@ async def _query_consent(connection: aioice.Connection, media: Media) -> None:
                 failures += 1
     connection._query_consent_task = None
     await connection.close()
-
-
-def with_opus_parameters(sdp: str) -> str:
-    """Asks for in-band FEC, and allows stereo, which aiortc has no way to say."""
-    opus = re.search(r"a=rtpmap:(\d+) opus/48000/2\r\n", sdp)
-    if not opus:
-        return sdp
-    sdp = re.sub(rf"a=fmtp:{opus[1]} .*\r\n", "", sdp)
-    return sdp.replace(opus[0], f"{opus[0]}a=fmtp:{opus[1]} minptime=10;useinbandfec=1;stereo=1;sprop-stereo=1\r\n")

@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import aioice.ice
 import aioice.stun
@@ -202,7 +202,7 @@ class Ice:
         for port in [*ports[first:], *ports[:first]]:
             try:
                 transport, protocol = await loop.create_datagram_endpoint(
-                    lambda: aioice.ice.StunProtocol(connection), local_addr=(address, port)
+                    lambda: _Protocol(connection), local_addr=(address, port)
                 )
             except OSError:
                 continue
@@ -230,7 +230,7 @@ class Ice:
         return await aioice.ice.relayed_candidate(
             component=component,
             hide_related_address=False,
-            protocol_factory=lambda: aioice.ice.StunProtocol(connection),
+            protocol_factory=lambda: _Protocol(connection),
             turn_server=(server.host, server.port),
             turn_username=server.username,
             turn_password=server.password,
@@ -279,6 +279,27 @@ def _translated(host: Candidate, announced: str) -> Candidate:
 def _is_global_v4(host: str) -> bool:
     address = ipaddress.ip_address(host)
     return address.version == 4 and not address.is_loopback
+
+
+class _Protocol(aioice.ice.StunProtocol):
+    """One that hands on nothing but STUN of whoever has not passed a check of theirs (RFC 8445, section 12.1).
+
+    Otherwise anybody could disturb a DTLS handshake, by an alert say.
+    """
+
+    def datagram_received(self, data: bytes | str, addr: Any) -> None:
+        if _is_stun(data) or self._is_known(addr[:2]):
+            super().datagram_received(data, addr)
+
+    def _is_known(self, address: Any) -> bool:
+        pairs = cast("Any", self.receiver)._check_list
+        succeeded = aioice.ice.CandidatePair.State.SUCCEEDED
+        return any(p.protocol is self and p.state is succeeded and p.remote_addr == address for p in pairs)
+
+
+def _is_stun(data: bytes | str) -> bool:
+    """By the first byte (RFC 7983), and the magic cookie."""
+    return len(data) >= 20 and data[0] in range(4) and data[4:8] == b"\x21\x12\xa4\x42"
 
 
 class _Answer(asyncio.DatagramProtocol):

@@ -50,6 +50,8 @@ class Media:
         """What is received, to be routed to participants."""
         self.outlet = Outlet()
         """What is sent; by `send`, or through a `Fanout` with `send_unsent` for what it could not send."""
+        self.opus: int | None = None
+        """The payload type of Opus, where it is not what aiortc was told."""
         self._intake = intake
         self._remote: Any = None
         """The address that the port is connected to, if there is one."""
@@ -114,7 +116,7 @@ class Media:
         levels = (e.id for e in parameters.headerExtensions if e.uri == _AUDIO_LEVEL and 0 < e.id < 256)
         self.inlet.agree(
             self._key(sending=False),
-            [codec.payloadType for codec in parameters.codecs if codec.name.lower() == "opus"],
+            [self.opus] if self.opus is not None else [c.payloadType for c in parameters.codecs if c.name == "opus"],
             next(levels, None),
         )
         self._reports.append(asyncio.create_task(report_received(transceiver, self.inlet)))
@@ -130,7 +132,7 @@ class Media:
         self.outlet.open(
             self._key(sending=True),
             sender._ssrc,
-            parameters.codecs[0].payloadType,
+            self.opus if self.opus is not None else parameters.codecs[0].payloadType,
             random.randrange(2**15),  # noqa: S311
             random.randrange(2**32),  # noqa: S311
         )
@@ -217,7 +219,7 @@ def _log_receive_buffer(size: int) -> None:
     """Tells once how much the kernel keeps while nobody reads."""
     if size < _ENOUGH:
         _log.warning(
-            "the kernel keeps %d bytes for a connection: large rooms elsewhere want net.core.rmem_max to be %d at least",
+            "the kernel keeps %d bytes for a connection: for large rooms elsewhere, set net.core.rmem_max to %d",
             size,
             _ENOUGH,
         )

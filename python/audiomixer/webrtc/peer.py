@@ -1,22 +1,29 @@
 """A connection with one audio stream each way, and optional data channels: what WHIP and WHEP need."""
 
+import logging
 from collections.abc import Callable
 from typing import Any, Final, Literal, cast
 
 from aiortc import RTCDataChannel, RTCSessionDescription
-from aiortc.sdp import SessionDescription
 
 from audiomixer._core import Intake
-from audiomixer.webrtc.connection import OPUS, Connection, with_opus_parameters
+from audiomixer.tasks import spawn
+from audiomixer.webrtc.connection import OPUS, Connection
 from audiomixer.webrtc.ice import Ice
+from audiomixer.webrtc.offers import Offer, OfferError
 
-_LARGEST_OFFER: Final = 64 * 1024
+_BACKLOG: Final = 64 * 1024
+"""Bytes that the other side may have under way by data channels, of which nobody wants any."""
+_CHUNKS: Final = 64
+"""Pieces of messages that may wait for the others."""
 
 Direction = Literal["sendrecv", "sendonly", "recvonly"]
 
+_log = logging.getLogger(__name__)
 
-class OfferError(ValueError):
-    """An SDP offer that cannot be answered; the message begins with `offer:`."""
+
+class UnreachableError(Exception):
+    """There is no address or port left for a connection."""
 
 
 class Peer(Connection):
@@ -68,11 +75,11 @@ class Peer(Connection):
 
         Raises:
             OfferError: The offer is no SDP, or has no Opus audio; the peer is closed then.
+            UnreachableError: There is no port for it; likewise.
         """
         try:
-            _check(offer)
-            answer = await self._negotiate(offer)
-        except OfferError:
+            answer = await self._negotiate(Offer.parse(offer))
+        except (OfferError, UnreachableError):
             await self.close()
             raise
         except Exception as error:
@@ -84,17 +91,31 @@ class Peer(Connection):
         self._expect()
         return answer
 
-    async def _negotiate(self, offer: str) -> str:
-        await self._pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
-        for other in self._pc.getTransceivers():
-            if other is not self._transceiver:
-                other.direction = "inactive"
+    async def _negotiate(self, offer: Offer) -> str:
+        self.media.opus = offer.audio.opus
+        await self._pc.setRemoteDescription(RTCSessionDescription(offer.shown, "offer"))
         self._restrict()
+        if self._pc.sctp:
+            self._limit(self._pc.sctp)
         await self._pc.setLocalDescription()
-        answer = with_opus_parameters(self._pc.localDescription.sdp)
+        answer = self._pc.localDescription.sdp
         if "a=candidate:" not in answer:
-            raise OfferError("offer: expected an audio section that can be connected to")
-        return answer
+            raise UnreachableError("no address or UDP port is left for a connection")
+        return offer.answer(answer)
+
+    def _limit(self, sctp: Any) -> None:
+        """Ends the connection of whoever sends messages without end, which aiortc would put together for ever."""
+        receive, sctp._advertised_rwnd = sctp._receive_data_chunk, _BACKLOG
+
+        async def receive_within_limits(chunk: Any) -> None:
+            waiting = sum(len(stream.reassembly) for stream in sctp._inbound_streams.values())
+            if max(waiting, len(sctp._sack_misordered)) > _CHUNKS or sctp._advertised_rwnd < len(chunk.user_data):
+                _log.warning("a connection is ended that sends too much by its data channels")
+                spawn(self.close())
+            else:
+                await receive(chunk)
+
+        sctp._receive_data_chunk = receive_within_limits
 
     async def offer(self) -> str:
         """Makes an SDP offer, with all candidates in it."""
@@ -108,21 +129,3 @@ class Peer(Connection):
         await self._pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
         self._expect()
         await self._add_candidates()
-
-
-def _check(offer: str) -> None:
-    if len(offer) > _LARGEST_OFFER:
-        raise OfferError(f"offer: expected at most {_LARGEST_OFFER} bytes, got {len(offer)}")
-    if not offer.startswith("v=0"):
-        raise OfferError("offer: expected SDP, beginning with v=0")
-    try:
-        media = SessionDescription.parse(offer).media
-    except Exception as error:
-        raise OfferError(f"offer: expected SDP: {error}") from error
-    audio = [m for m in media if m.kind == "audio" and m.port]
-    if not audio:
-        raise OfferError("offer: expected an audio section")
-    if not any(codec.name.lower() == "opus" for m in audio for codec in m.rtp.codecs):
-        raise OfferError("offer: expected Opus among the audio codecs")
-    if not any(m.ice and m.ice.usernameFragment and m.dtls and m.dtls.fingerprints for m in media):
-        raise OfferError("offer: expected ICE credentials and a DTLS fingerprint")

@@ -10,10 +10,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-_TRANSPORT: Final = ("a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:", "a=setup:")
+TRANSPORT: Final = ("a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:", "a=setup:")
+"""What the lines begin with that tell how to connect."""
 _CANDIDATES: Final = ("a=candidate:", "a=end-of-candidates")
-_LEVEL: Final = " urn:ietf:params:rtp-hdrext:ssrc-audio-level"
-_DIRECTIONS: Final = ("a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive")
+_LEVEL: Final = re.compile(r"a=extmap:(\d+)(?:/\w+)? (urn:ietf:params:rtp-hdrext:ssrc-audio-level)\b")
+_DIRECTION: Final = re.compile(r"^a=(sendrecv|sendonly|recvonly|inactive)\r?$", re.MULTILINE)
+_STEREO: Final = re.compile(r"[ ;](?:sprop-)?stereo=1\b")
 
 
 @dataclass(slots=True)
@@ -27,36 +29,54 @@ class Section:
     protocol: str
     mid: str = ""
     """Its identification tag."""
-    sends: bool = True
-    """Whether it offers a stream."""
+    tagless: bool = False
+    """Whether it had none, and this is one of ours."""
+    direction: str = "sendrecv"
+    """Of media, as whoever says it sees it."""
+    wanted: bool = True
+    """Whether it is offered, not refused."""
     ssrc: int | None = None
     """The stream's, if it is told."""
     opus: int | None = None
     """The payload type of Opus, if it is offered."""
+    stereo: bool = False
+    """Whether whoever offers it makes or wants Opus of two channels."""
     level: str = ""
     """The line that offers to tell the audio's level."""
 
+    @property
+    def sends(self) -> bool:
+        """Whether it offers a stream."""
+        return self.wanted and self.direction in {"sendrecv", "sendonly"}
+
+    @property
+    def carries_channels(self) -> bool:
+        """Whether it is of data channels."""
+        return self.kind == "application" and self.wanted and "DTLS/SCTP" in self.protocol
+
     @classmethod
-    def parse(cls, lines: list[str]) -> "Section":
-        """Reads what is of interest.
+    def parse(cls, lines: list[str], direction: str = "sendrecv") -> "Section":
+        """Reads what is of interest; `direction` is what holds if it says nothing else.
 
         Raises:
             ValueError: It is no section.
         """
         kind, port, protocol, _ = lines[0].removeprefix("m=").split(" ", 3)
-        section = cls(lines, kind, protocol)
+        section = cls(lines, kind, protocol, direction=direction)
+        section.wanted = port != "0" or "a=bundle-only" in lines
         for line in lines:
             if line.startswith("a=mid:"):
                 section.mid = line[6:]
             elif line.startswith("a=ssrc:") and section.ssrc is None:
                 section.ssrc = int(line[7:].partition(" ")[0])
             elif line.startswith("a=rtpmap:") and line.lower().endswith(" opus/48000/2"):
-                section.opus = int(line[9:].partition(" ")[0])
-            elif line.startswith(_DIRECTIONS):
-                section.sends = line.startswith(_DIRECTIONS[:2])
-            elif line.startswith("a=extmap:") and _LEVEL in line:
-                section.level = line
-        section.sends &= port != "0" or "a=bundle-only" in lines
+                section.opus = int(line[9:].partition(" ")[0]) if section.opus is None else section.opus
+            elif found := _DIRECTION.match(line):
+                section.direction = found[1]
+            elif found := _LEVEL.match(line):
+                section.level = f"a=extmap:{found[1]} {found[2]}"
+        fmtp = f"a=fmtp:{section.opus} "
+        section.stereo = any(line.startswith(fmtp) and _STEREO.search(line) is not None for line in lines)
         return section
 
     @property
@@ -73,13 +93,19 @@ def split(sdp: str) -> tuple[str, list[Section]]:
     """
     if not sdp.startswith("v=0"):
         raise ValueError("offer: expected SDP, beginning with v=0")
-    session, *sections = re.split(r"^(?=m=)", sdp, flags=re.MULTILINE)
-    return session, [Section.parse(section.splitlines()) for section in sections]
+    session, *texts = re.split(r"^(?=m=)", sdp, flags=re.MULTILINE)
+    direction = _DIRECTION.search(session)
+    default = direction[1] if direction else "sendrecv"
+    sections = [Section.parse(text.splitlines(), default) for text in texts]
+    for n, section in enumerate(sections):
+        if not section.mid:
+            section.mid, section.tagless = f"section{n}", True
+    return session, sections
 
 
 def excerpt(session: str, sections: Sequence[Section]) -> str:
     """An offer of some of the sections only."""
-    return _bundled(session, [section.mid for section in sections]) + "".join(section.text for section in sections)
+    return bundled(session, [section.mid for section in sections]) + "".join(section.text for section in sections)
 
 
 def answer_all(sections: Sequence[Section], answered: str, version: int) -> str:
@@ -92,7 +118,7 @@ def answer_all(sections: Sequence[Section], answered: str, version: int) -> str:
     """
     session, known = split(answered)
     answers = {section.mid: section for section in known}
-    transport = [line for line in known[0].lines if line.startswith(_TRANSPORT)]
+    transport = [line for line in known[0].lines if line.startswith(TRANSPORT)]
     texts, accepted = [], []
     for section in sections:
         before = answers.get(section.mid)
@@ -102,11 +128,11 @@ def answer_all(sections: Sequence[Section], answered: str, version: int) -> str:
             candidates = [line for line in before.lines if line.startswith(_CANDIDATES)] if before else []
             texts.append(_accept(section, section.opus, [*transport, *candidates]))
         else:
-            texts.append(_reject(section))
+            texts.append(reject(section))
             continue
         accepted.append(section.mid)
     session = re.sub(r"^(o=\S+ \d+) \d+ ", rf"\g<1> {version} ", session, flags=re.MULTILINE)
-    return _bundled(session, accepted) + "".join(texts)
+    return bundled(session, accepted) + "".join(texts)
 
 
 def _accept(section: Section, opus: int, transport: list[str]) -> str:
@@ -124,12 +150,13 @@ def _accept(section: Section, opus: int, transport: list[str]) -> str:
     return "".join(f"{line}\r\n" for line in lines)
 
 
-def _reject(section: Section) -> str:
+def reject(section: Section) -> str:
+    """The answer that refuses a section."""
     payload = section.lines[0].split(" ", 3)[3]
-    return (
-        f"m={section.kind} 0 {section.protocol} {payload}\r\nc=IN IP4 0.0.0.0\r\na=mid:{section.mid}\r\na=inactive\r\n"
-    )
+    mid = "" if section.tagless else f"a=mid:{section.mid}\r\n"
+    return f"m={section.kind} 0 {section.protocol} {payload}\r\nc=IN IP4 0.0.0.0\r\n{mid}a=inactive\r\n"
 
 
-def _bundled(session: str, mids: Collection[str]) -> str:
+def bundled(session: str, mids: Collection[str]) -> str:
+    """What is said of the whole session, with these sections bundled."""
     return re.sub(r"^a=group:BUNDLE.*$", f"a=group:BUNDLE {' '.join(mids)}\r", session, flags=re.MULTILINE)

@@ -1,0 +1,182 @@
+"""Offers by WHIP and WHEP, and their answers, as text (RFC 8866, RFC 8829, RFC 8843).
+
+An offer may hold whatever a browser, a phone or a studio's software can think of. aiortc is shown one section of Opus,
+and the one of data channels, in words that it understands; all others are refused here.
+"""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final, Self
+
+from audiomixer.webrtc.sections import TRANSPORT, Section, bundled, reject, split
+
+_LARGEST: Final = 64 * 1024
+_MOST_SECTIONS: Final = 16
+_MOST_CANDIDATES: Final = 30
+"""Each of them is sent checks: nobody has so many addresses."""
+_CANDIDATE: Final = re.compile(r"a=candidate:\S+ 1 udp \d+ (\S+) \d+ typ ", re.IGNORECASE)
+_OPUS: Final = 111
+"""The payload type that aiortc is shown: it gives numbers of its own to those below 96."""
+
+
+class OfferError(ValueError):
+    """An SDP offer that cannot be answered; the message begins with `offer:`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An offer of audio."""
+
+    session: str
+    sections: list[Section]
+    audio: Section
+    """The first section of Opus."""
+    channels: Section | None
+    """The section of data channels, if there is one."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads an offer.
+
+        Raises:
+            OfferError: It is no SDP, too large, or has no audio that can be connected to.
+        """
+        if len(text) > _LARGEST:
+            raise OfferError(f"offer: expected at most {_LARGEST} bytes, got {len(text)}")
+        if text.count("\nm=") > _MOST_SECTIONS:
+            raise OfferError(f"offer: expected at most {_MOST_SECTIONS} sections, got {text.count(chr(10) + 'm=')}")
+        try:
+            session, sections = split(text)
+        except (ValueError, IndexError) as error:
+            raise OfferError(f"offer: expected SDP: {str(error).removeprefix('offer: ')}") from error
+        if len({section.mid for section in sections}) < len(sections):
+            raise OfferError("offer: expected an a=mid of its own for each section")
+        if not any(section.kind == "audio" and section.wanted for section in sections):
+            raise OfferError("offer: expected an audio section")
+        audio = next((s for s in sections if s.kind == "audio" and s.wanted and s.opus is not None), None)
+        if audio is None:
+            raise OfferError("offer: expected Opus among the audio codecs")
+        offer = cls(session, sections, audio, next((s for s in sections if s.carries_channels), None))
+        for needed in ("a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:"):
+            if not any(line.startswith(needed) for line in offer._transport(audio)):
+                raise OfferError("offer: expected ICE credentials and a DTLS fingerprint")
+        if "a=rtcp-mux" not in audio.lines:
+            raise OfferError("offer: expected a=rtcp-mux")
+        return offer
+
+    def _group(self) -> list[str]:
+        """The sections that take one transport, by their identification tags."""
+        found = re.search(r"^a=group:BUNDLE (.*?)\r?$", self.session, re.MULTILINE)
+        return found[1].split() if found else []
+
+    def _transport(self, section: Section) -> list[str]:
+        """How a section is connected to: its own lines, or those of the section that it is bundled with, or all's."""
+        group = self._group()
+        places = [section.lines]
+        if section.mid in group:
+            places += [other.lines for other in self.sections if other.mid == group[0]]
+        places.append(self.session.splitlines())
+        lines = []
+        for kind in TRANSPORT:
+            lines += next((found for place in places if (found := _beginning(place, kind))), [])
+        if not _beginning(lines, "a=setup:"):
+            lines.append("a=setup:actpass")
+        candidates = [line for place in places[:-1] for line in place if _is_reachable(line)]
+        return [*lines, *dict.fromkeys(candidates[:_MOST_CANDIDATES])]
+
+    @property
+    def shown(self) -> str:
+        """What aiortc has to answer."""
+        audio, channels = self.audio, self.channels
+        session = [line for line in self.session.splitlines() if not line.startswith((*TRANSPORT, "a=candidate:"))]
+        shown = [section for section in self.sections if section is audio or section is channels]
+        group = [section.mid for section in shown if section.mid in self._group()]
+        lines = [line for line in session if not line.startswith("a=group:") and line not in _DIRECTIONS]
+        if group:
+            lines.append(f"a=group:BUNDLE {' '.join(group)}")
+        for section in shown:
+            lines += self._shown_audio() if section is audio else self._shown_channels(section)
+        return "".join(f"{line}\r\n" for line in lines)
+
+    def _shown_audio(self) -> list[str]:
+        audio = self.audio
+        return [
+            f"m=audio 9 {audio.protocol} {_OPUS}",
+            "c=IN IP4 0.0.0.0",
+            f"a=mid:{audio.mid}",
+            f"a={audio.direction}",
+            "a=rtcp-mux",
+            f"a=rtpmap:{_OPUS} opus/48000/2",
+            *([audio.level] if audio.level else []),
+            *self._transport(audio),
+        ]
+
+    def _shown_channels(self, section: Section) -> list[str]:
+        sizes = _beginning(section.lines, "a=sctp-port:") + _beginning(section.lines, "a=max-message-size:")
+        sizes += _beginning(section.lines, "a=sctpmap:")
+        first = " ".join(["m=application", "9", *section.lines[0].split(" ")[2:]])
+        return [first, "c=IN IP4 0.0.0.0", f"a=mid:{section.mid}", *sizes, *self._transport(section)]
+
+    def answer(self, answered: str) -> str:
+        """The answer, of which `answered` is what aiortc says to `shown`."""
+        session, known = split(answered)
+        answers = {section.mid: section for section in known}
+        transport = "".join(f"{line}\r\n" for line in answers[self.audio.mid].lines if _is_transport(line))
+        texts, accepted = [], []
+        for section in self.sections:
+            answer = answers.get(section.mid)
+            if answer is None:
+                # aiortc, at the other side, reads no section without.
+                texts.append(f"{reject(section)}a=rtcp-mux\r\n{transport}")
+                continue
+            lines = [line for line in answer.lines if _is_told(line)]
+            if section is self.audio:
+                lines = [_renumbered(line, str(section.opus)) for line in lines]
+                at = next(n for n, line in enumerate(lines) if line.startswith("a=rtpmap:"))
+                lines.insert(at + 1, f"a=fmtp:{section.opus} {opus_parameters(stereo=section.stereo)}")
+            texts.append(
+                "".join(f"{line}\r\n" for line in lines if not (section.tagless and line.startswith("a=mid:")))
+            )
+            if section.mid in self._group():
+                accepted.append(section.mid)
+        return bundled(session, accepted) + "".join(texts)
+
+
+_DIRECTIONS: Final = ("a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive")
+
+
+def opus_parameters(*, stereo: bool) -> str:
+    """What Opus has to have: in-band FEC; two channels for whoever makes or wants them, at twice the price."""
+    return "minptime=10;useinbandfec=1" + (";stereo=1;sprop-stereo=1" if stereo else "")
+
+
+def _beginning(lines: list[str], kind: str) -> list[str]:
+    return [line for line in lines if line.startswith(kind)]
+
+
+def _is_reachable(line: str) -> bool:
+    """Whether it is a candidate with an address: names are not looked up, least of all those of mDNS."""
+    found = _CANDIDATE.match(line)
+    if not found:
+        return False
+    try:
+        ipaddress.ip_address(found[1])
+    except ValueError:
+        return False
+    return True
+
+
+def _is_told(line: str) -> bool:
+    """One fingerprint is enough: some stacks (libdatachannel) go by the last they read."""
+    return not line.startswith(("a=fingerprint:sha-384", "a=fingerprint:sha-512", "a=fmtp:"))
+
+
+def _is_transport(line: str) -> bool:
+    return line.startswith(TRANSPORT) and _is_told(line)
+
+
+def _renumbered(line: str, opus: str) -> str:
+    if line.startswith("m="):
+        return re.sub(rf" {_OPUS}$", f" {opus}", line)
+    return re.sub(rf"^(a=(?:rtpmap|rtcp-fb)):{_OPUS} ", rf"\g<1>:{opus} ", line)
