@@ -1,7 +1,7 @@
 """Offers by WHIP and WHEP, and their answers, as text (RFC 8866, RFC 8829, RFC 8843).
 
 An offer may hold whatever a browser, a phone or a studio's software can think of. aiortc is shown one section of Opus,
-and the one of data channels, in words that it understands; all others are refused here.
+and the one of data channels, in words that it understands; of all others nothing is taken.
 """
 
 import ipaddress
@@ -126,9 +126,12 @@ class Offer:
         texts, accepted = [], []
         for section in self.sections:
             answer = answers.get(section.mid)
+            if answer is None and section.mid in self._group() and section.wanted:
+                texts.append(_leave_inactive(section) + transport)
+                accepted.append(section.mid)
+                continue
             if answer is None:
-                # aiortc, at the other side, reads no section without.
-                texts.append(f"{reject(section)}a=rtcp-mux\r\n{transport}")
+                texts.append(reject(section))
                 continue
             lines = [line for line in answer.lines if _is_told(line)]
             if section is self.audio:
@@ -174,6 +177,17 @@ def _is_told(line: str) -> bool:
 
 def _is_transport(line: str) -> bool:
     return line.startswith(TRANSPORT) and _is_told(line)
+
+
+def _leave_inactive(section: Section) -> str:
+    """The answer that takes nothing of a section, and leaves it on the transport of all.
+
+    Refused altogether, one that comes first would have stacks that connect it before all others (aiortc) wait for ever.
+    """
+    kind, _, rest = section.lines[0].split(" ", 2)
+    codecs = [line for line in section.lines if line.startswith(("a=rtpmap:", "a=fmtp:", "a=sctp-port:"))]
+    lines = [f"{kind} 9 {rest}", "c=IN IP4 0.0.0.0", f"a=mid:{section.mid}", "a=inactive", "a=rtcp-mux", *codecs]
+    return "".join(f"{line}\r\n" for line in lines)
 
 
 def _renumbered(line: str, opus: str) -> str:
