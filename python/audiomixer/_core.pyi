@@ -71,6 +71,9 @@ class Mixer:
     @property
     def identities(self) -> list[str]:
         """Who is in the mixer, in the order they were added."""
+    @property
+    def cost(self) -> float:
+        """Seconds that a mix of it has taken of late, as one of several rooms (`mix_rooms`)."""
     def _break_down(self) -> None:
         """The next mix panics: to see what becomes of all else."""
     def add_participant(self, identity: str) -> Participant:

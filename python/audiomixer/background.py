@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
+from audiomixer.processors import processors
+
 _NICE: Final = 10
 """Beside a thread of the usual priority, one of this gets a tenth of a processor that both want."""
 
@@ -66,8 +68,7 @@ class Line:
 def _lines() -> "queue.SimpleQueue[Line]":
     """Lines that have something to do."""
     lines: queue.SimpleQueue[Line] = queue.SimpleQueue()
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for _ in range(processors):
+    for _ in range(processors()):
         # The process need not wait for what nobody has finished.
         threading.Thread(target=_work, args=[lines], name="background", daemon=True).start()
     return lines

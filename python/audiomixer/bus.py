@@ -123,4 +123,4 @@ def advance(buses: Sequence[Bus], now: float) -> None:
 @cache
 def process_pacer() -> Pacer[Bus]:
     """The one that paces the rooms of this process."""
-    return Pacer(advance)
+    return Pacer(advance, lambda bus: bus.mixer.cost)

@@ -5,8 +5,10 @@ import contextlib
 import functools
 import gc
 import importlib.metadata
+import ipaddress
 import logging
 import math
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -19,18 +21,22 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
+from starlette.responses import JSONResponse
 
 from audiomixer.metadata import TimedMetadata
 from audiomixer.mixer import IDENTITY, AudioMixer
 from audiomixer.outputs.base import NamedOutput, OutputError
 from audiomixer.outputs.file import check_writable
+from audiomixer.outputs.muxer import FILES
+from audiomixer.outputs.text import SUFFIXES
 from audiomixer.rooms.base import RoomError
 from audiomixer.rooms.local import LocalRooms, OpenDoor, check_name
 from audiomixer.rooms.place import Place
 from audiomixer.service import logs, settings
 from audiomixer.service.demo import ROOM, demo
+from audiomixer.service.errors import error_response
 from audiomixer.service.media import media_app
-from audiomixer.service.server import PortError, serving, stop_signals
+from audiomixer.service.server import PortError, allow_many_files, serving, stop_signals
 from audiomixer.service.streams import Streams
 from audiomixer.tasks import spawn
 from audiomixer.tokens import Keyring, mint
@@ -49,6 +55,11 @@ _METER_WIDTH: Final = 30
 
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any.")]
+TlsCert = Annotated[
+    Path | None,
+    typer.Option(help="Certificate, PEM, to serve HTTPS: browsers on other machines give their microphone only then."),
+]
+TlsKey = Annotated[Path | None, typer.Option(help="The certificate's key, PEM.")]
 Duration = Annotated[float | None, typer.Option(min=0.0, help="Stop after so many seconds.")]
 Bitrate = Annotated[Literal["128", "192"], typer.Option(help="Bitrate of the mix in kbit/s.")]
 Secret = Annotated[
@@ -67,6 +78,7 @@ def _command(run: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
     def command(*args: Any, **kwargs: Any) -> None:
         gc.collect()
         gc.freeze()
+        allow_many_files()
         try:
             uvloop.run(run(*args, **kwargs))
         except (ValueError, PortError, RoomError, OutputError) as error:
@@ -99,10 +111,12 @@ async def demo_command(
     duration: Duration = None,
     audio_bitrate: Bitrate = "128",
     json: Annotated[bool, typer.Option("--json", help="Print the timed metadata, a payload a line.")] = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """A room of three speakers, mixed and playable at once."""
     streams = Streams(LocalRooms(Ice(addresses_of(host))))
-    async with serving(media_app(streams), host, port) as url:
+    async with serving(media_app(streams), host, port, tls=_tls(tls_cert, tls_key)) as url:
         try:
             with stop_signals() as stop:
                 async with demo(streams, url, int(audio_bitrate)) as stream:
@@ -123,7 +137,7 @@ async def demo_command(
 @_command
 async def mix_command(
     room: Annotated[
-        str,
+        list[str],
         typer.Option(
             envvar="AUDIOMIXER_ROOM",
             help="Room to mix: local:NAME, which is hosted here, livekit+ws(s)://HOST/ROOM or "
@@ -137,6 +151,10 @@ async def mix_command(
             "URL (rtmp(s)://, srt://, icecast://, whip+http(s)://); may be given again."
         ),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over recordings that are there.")] = False,
+    create: Annotated[
+        bool, typer.Option(help="Make a room elsewhere that is not there; Janus keeps it for good.")
+    ] = True,
     identity: Annotated[
         str, typer.Option(help="The mixer's identity, in rooms that show it: Janus's, and LiveKit's with --publish.")
     ] = IDENTITY,
@@ -162,11 +180,17 @@ async def mix_command(
     port: Port = 8080,
     host: Host = "127.0.0.1",
     secret: Secret = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """Mixes a room into files, and to servers."""
+    if len(room) != 1:
+        raise ValueError(f"room: expected one, got {len(room)}")
+    if not overwrite:
+        _check_absent([*(output or []), *([metadata] if metadata not in {None, "-"} else [])], rotate, tracks)
     rooms = LocalRooms(Ice(addresses_of(host)), OpenDoor(Keyring({"": secret}) if secret else None))
     chosen = _load(None, None)
-    place = chosen.with_credentials(Place.parse(room))
+    place = chosen.with_credentials(Place.parse(room[0]))
     mixer = AudioMixer(
         place,
         outputs=output or [],
@@ -177,11 +201,14 @@ async def mix_command(
         rotate=rotate,
         tracks=tracks,
         publish=publish,
+        create=create,
         rooms=rooms,
         ice=None if place.kind == "local" else chosen.ice("0.0.0.0"),  # noqa: S104
     )
     _check_metadata(metadata)
-    hosted = _hosting(rooms, host, port) if place.kind == "local" else contextlib.nullcontext("")
+    hosted = (
+        _hosting(rooms, host, port, _tls(tls_cert, tls_key)) if place.kind == "local" else contextlib.nullcontext("")
+    )
     async with hosted as url:
         with stop_signals() as stop, contextlib.ExitStack() as files:
             # What they say is told as events.
@@ -191,6 +218,8 @@ async def mix_command(
                 show = _print_json(files.enter_context(_open(metadata))) if metadata else _ignore
                 where = f"Talk at {url}/rooms/{place.name}" if url else f"Mixing {place.name}"
                 typer.echo(f"{where}; stop with Ctrl-C.", err=True)
+                if not (output or tracks or publish or metadata):
+                    typer.echo("Nothing is recorded: there is no --output.", err=True)
                 await _follow(mixer, show, duration, stop)
             await asyncio.gather(*told)
     for written in mixer.outputs:
@@ -198,14 +227,15 @@ async def mix_command(
             if written.error:
                 raise OutputError(f"output: {written.name} stopped: {written.error}")
             if written.written:
-                typer.echo(f"Wrote {mixer.time:.1f} s to {written.name}", err=True)
+                names = getattr(written, "files", None) or [written.name]
+                typer.echo(f"Wrote {mixer.time:.1f} s to {', '.join(names)}", err=True)
 
 
 @contextlib.asynccontextmanager
-async def _hosting(rooms: LocalRooms, host: str, port: int) -> AsyncIterator[str]:
+async def _hosting(rooms: LocalRooms, host: str, port: int, tls: tuple[Path, Path] | None) -> AsyncIterator[str]:
     """Serves local rooms; gives the URL."""
     streams = Streams(rooms)
-    async with serving(media_app(streams), host, port) as url:
+    async with serving(media_app(streams), host, port, tls=tls) as url:
         try:
             yield url
         finally:
@@ -234,11 +264,14 @@ async def serve_command(
     host: Host = "127.0.0.1",
     port: Port = 8080,
     data: Annotated[
-        Path | None, typer.Option(help="Folder for the database and generated credentials. [default: audiomixer-data]")
+        Path | None,
+        typer.Option(help="Folder for the database and generated credentials.", show_default="audiomixer-data"),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(envvar="AUDIOMIXER_CONFIG", help="TOML file with settings, by their names below.")
     ] = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """Runs the service: the REST API, rooms, streams and players.
 
@@ -248,21 +281,78 @@ async def serve_command(
 
     chosen = _load(data, config)
     logs.set_up(chosen.log_format)
-    made = chosen.complete()
-    app = create_app(chosen, host)
-    service = app.state.service
+    held = _Held()
     with stop_signals() as stop:
-        await service.start()
-        app.state.streams = service.streams
-        async with serving(app, host, port, on_stop=service.close) as url:
+        # The port first: whoever cannot have it has changed nothing.
+        async with serving(held, host, port, on_stop=held.close, tls=_tls(tls_cert, tls_key)) as url:
+            made = chosen.complete()
+            held.app = create_app(chosen, host)
+            service = held.app.state.service
+            await service.start()
+            held.app.state.streams = service.streams
             if made:
                 typer.echo(f"These credentials were made just now, and are kept in {chosen.data}/credentials.json:")
                 for name in made:
                     typer.echo(f"  {name:<12} {getattr(chosen, name)}")
             public = f" as {chosen.public_url}" if chosen.public_url else ""
             typer.echo(f"Serving {url}{public}; stop with Ctrl-C.")
+            _warn_of_loopback(chosen, service.ice, host, tls=tls_cert is not None)
             sys.stdout.flush()
             await stop.wait()
+
+
+class _Held:
+    """An application that is there as soon as it has been made; until then, only that the process is alive is told."""
+
+    def __init__(self) -> None:
+        self.app: Any = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self.app is not None:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http" and scope["path"] == "/healthz":
+            await JSONResponse({"status": "ok"})(scope, receive, send)
+        elif scope["type"] == "http":
+            await error_response(503, "The service is starting", 20503, {"Retry-After": "1"})(scope, receive, send)
+
+    async def close(self) -> None:
+        """Closes the service behind it."""
+        if self.app is not None:
+            await self.app.state.service.close()
+
+
+def _tls(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    if (certificate is None) != (key is None):
+        raise ValueError("tls: expected both --tls-cert and --tls-key")
+    return (certificate, key) if certificate and key else None
+
+
+def _warn_of_loopback(chosen: settings.Settings, ice: Ice, host: str, *, tls: bool) -> None:
+    """Tells of what works on this machine only, before somebody wonders."""
+    local = all(ipaddress.ip_address(address).is_loopback for address in ice.addresses) and not ice.announced
+    if chosen.public_url and local:
+        typer.echo(
+            "Media is offered on this machine only: for others, set AUDIOMIXER_ICE_ADDRESSES, or --host.", err=True
+        )
+    if not tls and not chosen.public_url.startswith("https:") and not local:
+        typer.echo(
+            "Browsers on other machines give their microphone to https only: set --tls-cert and --tls-key,"
+            " or have a proxy in front.",
+            err=True,
+        )
+
+
+def _check_absent(outputs: list[str], rotate: float | None, tracks: str | None) -> None:
+    """Refuses to write over what somebody may miss."""
+    hint = "--overwrite replaces it" + ("" if rotate else ", --rotate begins another")
+    for output in outputs:
+        suffix = Path(output).suffix.lower()
+        rotates = rotate is not None and suffix in FILES
+        is_file = "://" not in output and suffix in {*FILES, *SUFFIXES}
+        if is_file and not rotates and Path(output).is_file() and Path(output).stat().st_size:
+            raise ValueError(f"output: {output} is there already: {hint}")
+    if tracks and Path(tracks).is_dir() and any(Path(tracks).glob("*.mka")):
+        raise ValueError(f"tracks: there are recordings in {tracks} already: --overwrite replaces them")
 
 
 def _load(data: Path | None, config: Path | None) -> settings.Settings:
@@ -285,7 +375,7 @@ async def token_command(
         str | None,
         typer.Option(envvar="AUDIOMIXER_SECRET", help="Of `mix --secret`; else the service's API key is used."),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="The service's folder. [default: audiomixer-data]")] = None,
+    data: Annotated[Path | None, typer.Option(help="The service's folder.", show_default="audiomixer-data")] = None,
     config: Annotated[Path | None, typer.Option(envvar="AUDIOMIXER_CONFIG", help="The service's settings.")] = None,
 ) -> None:
     """Prints an access token, to join a room or to listen to a stream."""
@@ -344,8 +434,19 @@ def _ignore(payload: TimedMetadata) -> None:
 
 
 def _print_json(file: IO[str]) -> Show:
+    is_read = True
+
     def show(payload: TimedMetadata) -> None:
-        print(payload.to_json(), file=file, flush=True)
+        nonlocal is_read
+        if not is_read:
+            return
+        try:
+            print(payload.to_json(), file=file, flush=True)
+        except BrokenPipeError:
+            is_read = False
+            # Whoever read it (`head`) has enough; the mix goes on. Python would complain at the end all the same.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+            typer.echo("metadata: nobody reads it any more; the mix goes on.", err=True)
 
     return show
 

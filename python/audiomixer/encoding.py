@@ -84,6 +84,8 @@ class EncodedPacket:
         packet.pts = packet.dts = self.pts
         packet.duration = self.duration
         packet.time_base = TIME_BASE
+        # Every packet of audio can be decoded by itself: players seek to where a container says so.
+        packet.is_keyframe = True
         return packet
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from audiomixer.rooms.opening import room_maker
 from audiomixer.rooms.place import Place
 from audiomixer.rooms.publication import Publication
 from audiomixer.taps import SAMPLE_RATES, MixFrame, ParticipantFrame, Taps, participant_frames
-from audiomixer.tasks import spawn
+from audiomixer.tasks import blocking, spawn
 from audiomixer.webrtc.ice import Ice
 
 IDENTITY: Final = "audio-mixer-v2"
@@ -79,7 +79,7 @@ class AudioMixer:
         self,
         room: str | Place | Room,
         *,
-        outputs: Iterable[str | Output] = (),
+        outputs: Iterable[str | os.PathLike[str] | Output] = (),
         audio_bitrate: int = 128,
         identity: str = IDENTITY,
         leveler: bool = False,
@@ -104,7 +104,9 @@ class AudioMixer:
         self.audio_bitrate = audio_bitrate
         self.identity = identity
         self.outputs: list[Output] = [
-            open_output(output, audio_bitrate, rotate=rotate) if isinstance(output, str) else output
+            open_output(_target(output), audio_bitrate, rotate=rotate)
+            if isinstance(output, str | os.PathLike)
+            else output
             for output in outputs
         ]
         if rotate is not None and rotate < 1:
@@ -142,6 +144,7 @@ class AudioMixer:
         self._started: list[Output] = []
         self._working = list(self.outputs)
         self._forgetting = threading.Lock()
+        self._has_started = False
         self._running = False
         self._frames = 0
         self._sequence = first_sequence
@@ -149,6 +152,12 @@ class AudioMixer:
         """No payload gets this sequence number or a later one; those that would are left out."""
         self._fade: NDArray[np.float32] | None = None
         """What the mix is multiplied with, once the mixer has left the room."""
+
+    def __repr__(self) -> str:
+        where = self._room.name if self._room else "not started"
+        return (
+            f"<AudioMixer of {where!r}, {self.time:.1f} s, outputs: {', '.join(map(_name_of, self.outputs)) or 'none'}>"
+        )
 
     @property
     def room(self) -> Room:
@@ -192,7 +201,11 @@ class AudioMixer:
         Raises:
             OutputError: An output cannot be opened. Nothing is left running then.
             RoomError: The room cannot be joined. Nothing is left running then.
+            RuntimeError: It has been started before.
         """
+        if self._has_started:
+            raise RuntimeError("a mixer is started once: make another one")
+        self._has_started = True
         self._loop = asyncio.get_running_loop()
         if self._room is None:
             self._room = self._make_room()
@@ -204,7 +217,7 @@ class AudioMixer:
             raise
         try:
             if self._tracks:
-                await asyncio.to_thread(self._tracks.start)
+                await blocking(self._tracks.start)
             for output in self.outputs:
                 if isinstance(output, NamedOutput):
                     output.on_event = self._tell
@@ -217,9 +230,9 @@ class AudioMixer:
             self._room.bus.mixer.leveler = True
         if self._max_speakers is not None:
             self._room.bus.mixer.max_speakers = self._max_speakers
-        began = datetime.now(UTC)
+        self._began = datetime.now(UTC)
         for output in self.outputs:
-            output.begin(began)
+            output.begin(self._began)
         self._room.bus.add(self)
         self._running = True
 
@@ -229,8 +242,8 @@ class AudioMixer:
             return
         self._running = False
         try:
-            await asyncio.to_thread(self.room.bus.remove, self)
-            await asyncio.to_thread(self._encoders.flush)
+            await blocking(self.room.bus.remove, self)
+            await blocking(self._encoders.flush)
         finally:
             await self._leave()
 
@@ -250,6 +263,35 @@ class AudioMixer:
         await asyncio.sleep(_FADING)
         await self.room.quit()
 
+    async def add(self, output: str | os.PathLike[str] | Output) -> Output:
+        """Adds an output while it runs, which gets the mix from now on.
+
+        Args:
+            output: One, or the path or URL of one.
+
+        Raises:
+            ValueError: It is none.
+            OutputError: It cannot be opened.
+            RuntimeError: The mixer is not running.
+        """
+        if not self._running:
+            raise RuntimeError("the mixer is not running")
+        named = isinstance(output, str | os.PathLike)
+        added = open_output(_target(output), self.audio_bitrate) if named else cast("Output", output)
+        if isinstance(added, NamedOutput):
+            added.on_event = self._tell
+        await added.start()
+        self._started.append(added)
+        added.begin(self._began)
+
+        def begin() -> None:
+            with self._forgetting:
+                self._working = [*self._working, added]
+
+        self.outputs.append(added)
+        await blocking(self.room.bus.between_frames, begin)
+        return added
+
     async def drop(self, output: Output) -> None:
         """Ends one of the outputs; the others go on.
 
@@ -261,7 +303,7 @@ class AudioMixer:
             self._forget(output)
             self._loop.call_soon_threadsafe(forgotten.set)
 
-        await asyncio.to_thread(self.room.bus.between_frames, lambda: self._encoders.then(forget))
+        await blocking(self.room.bus.between_frames, lambda: self._encoders.then(forget))
         await forgotten.wait()
         if output in self._started:
             self._started.remove(output)
@@ -275,7 +317,7 @@ class AudioMixer:
         try:
             await self._stop_outputs()
             if self._tracks:
-                await asyncio.to_thread(self._tracks.stop)
+                await blocking(self._tracks.stop)
         finally:
             self._close_broadcasts()
             await self.room.detach()
@@ -387,3 +429,12 @@ class AudioMixer:
         except Exception:
             _log.exception("%r failed and gets nothing more", output)
             self._forget(output)
+
+
+def _target(output: object) -> str:
+    """A path or URL as text; a path's slash at its end, which means HLS, would be lost by `Path`."""
+    return os.fspath(cast("str | os.PathLike[str]", output))
+
+
+def _name_of(output: Output) -> str:
+    return output.name if isinstance(output, NamedOutput) else type(output).__name__

@@ -1,19 +1,23 @@
 """The only clock: wakes whatever has to happen in time, off the event loop."""
 
 import logging
-import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Final, Generic, TypeVar
+
+from audiomixer.processors import processors
 
 FRAME: Final = 0.02
 """Seconds in a frame."""
 
 _SWITCH: Final = 0.001
 """Seconds after which a thread that runs Python lets another have the GIL; five times as many by default."""
+
+_SHARED_OUT: Final = 250
+"""Rounds after which what is paced is shared out anew, as its costs are now."""
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +30,21 @@ def clock() -> float:
     return time.monotonic()
 
 
+def shares(costs: Mapping[Paced, float], most: int) -> list[list[Paced]]:
+    """Divides what has these costs into at most so many shares that cost about the same, none of them empty.
+
+    The dearest first, each to whoever has least (Graham's longest processing time first: at most a third more than the
+    best division).
+    """
+    divided: list[list[Paced]] = [[] for _ in range(min(most, len(costs)))]
+    sums = [0.0] * len(divided)
+    for paced in sorted(costs, key=lambda paced: costs[paced], reverse=True):
+        least = min(range(len(sums)), key=lambda n: (sums[n], len(divided[n])))
+        divided[least].append(paced)
+        sums[least] += costs[paced]
+    return [share for share in divided if share]
+
+
 class Pacer(Generic[Paced]):
     """Has everything it paces advance every 20 ms, spread over a thread per processor.
 
@@ -35,10 +54,14 @@ class Pacer(Generic[Paced]):
     Args:
         advance: Does all that is due until now, in seconds of `clock`, for some of what is paced; called with the same
             ones in any one thread at a time.
+        cost: What one of them costs a round, on any scale: each thread gets an equal share of that.
     """
 
-    def __init__(self, advance: Callable[[Sequence[Paced], float], None]) -> None:
+    def __init__(
+        self, advance: Callable[[Sequence[Paced], float], None], cost: Callable[[Paced], float] = lambda _: 1.0
+    ) -> None:
         self._advance_all = advance
+        self._cost = cost
         sys.setswitchinterval(min(_SWITCH, sys.getswitchinterval()))
         self._paced: set[Paced] = set()
         self._shares: list[list[Paced]] = []
@@ -49,7 +72,7 @@ class Pacer(Generic[Paced]):
         self._waiting = 0
         """Who waits until a round has ended."""
         self._thread: threading.Thread | None = None
-        self._workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._workers = processors()
         self.rounds = 0
         """Rounds of all that is paced."""
         self.late = 0
@@ -78,8 +101,7 @@ class Pacer(Generic[Paced]):
             self._waiting -= 1
 
     def _share_out(self) -> None:
-        paced = list(self._paced)
-        self._shares = [paced[n :: self._workers] for n in range(min(self._workers, len(paced)))]
+        self._shares = shares({paced: self._cost(paced) for paced in self._paced}, self._workers)
 
     def _run(self) -> None:
         tick = clock()
@@ -105,6 +127,8 @@ class Pacer(Generic[Paced]):
                 with self._lock:
                     self._busy = False
                     self.rounds += 1
+                    if self.rounds % _SHARED_OUT == 0:
+                        self._share_out()
                     if self._waiting:
                         self._work.notify_all()
                 tick = max(tick, clock() - FRAME)

@@ -22,6 +22,8 @@ class Permission:
     sid: str
     origin: str | None
     """The only site whose pages may play; None for any."""
+    until: float | None = None
+    """When it ends for good, for one that has started to play."""
 
 
 class PlaybackKey:
@@ -42,8 +44,10 @@ class PlaybackKey:
         return self._sign(Permission(sid, origin), "start", ttl)
 
     def session(self, permission: Permission) -> str:
-        """A token to go on playing what one was permitted to start."""
-        return self._sign(permission, "session", _SESSION)
+        """A token to go on playing what one was permitted to start, until it is a day later, however often renewed."""
+        now = time.time()
+        until = min(permission.until or now + _SESSION, now + _SESSION)
+        return self._sign(permission, "session", until - now)
 
     def verify(self, token: str | None, sid: str) -> Permission:
         """What a token, of either kind, permits to do with the stream `sid`.
@@ -61,7 +65,7 @@ class PlaybackKey:
             raise TokenError(f"token: {error}") from None
         if payload["sub"] != sid:
             raise TokenError("token: it is for another stream")
-        return Permission(sid, payload.get("origin"))
+        return Permission(sid, payload.get("origin"), payload["exp"] if payload.get("kind") == "session" else None)
 
     def _sign(self, permission: Permission, kind: str, ttl: float) -> str:
         claims = {"sub": permission.sid, "kind": kind, "exp": time.time() + ttl}

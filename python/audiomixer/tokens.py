@@ -98,11 +98,13 @@ def _access(grants: Any) -> Access:
     elif not isinstance(identity, str) or not identity:
         raise TokenError("token: grants.identity: expected who it is for")
     room = video.get("room") if isinstance(video, dict) else None
+    if room is not None and not isinstance(room, str):
+        raise TokenError("token: grants.video.room: expected the name or SID of a room")
     url = player.get("playbackUrl") if isinstance(player, dict) else None
     return Access(
         identity,
         isinstance(video, dict),
-        room if isinstance(room, str) and room else None,
+        room or None,
         url if isinstance(url, str) else None,
     )
 

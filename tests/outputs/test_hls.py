@@ -99,7 +99,7 @@ async def test_what_is_in_the_segments(tmp_path: Path, bitrate: int) -> None:
 
 
 async def test_the_window_slides_and_dates_follow_the_durations() -> None:
-    output = await stream(36)
+    output = await stream(48)
     playlist = output.media_playlist() or ""
     assert len(durations(playlist)) == 20
     assert max(durations(playlist)) < 1

@@ -81,7 +81,7 @@ async def test_hls_is_served_to_other_sites_and_ends(service: Service) -> None:
         await service.streams.stop(stream.sid)
         ended = await client.get(f"{service.url}/hls/{stream.sid}/audio.m3u8")
         assert ended.text.endswith("#EXT-X-ENDLIST\n"), "players get the end"
-        assert (await client.get(f"{service.url}/overview.json")).json()["streams"] == []
+    assert (await get(service, "/overview.json")).json()["streams"] == []
 
 
 async def test_low_latency_hls_over_http(service: Service) -> None:
@@ -109,7 +109,8 @@ async def test_low_latency_hls_over_http(service: Service) -> None:
             assert refused.json()["message"].startswith(next(iter(wrong)))
 
 
-async def test_browsers_of_other_sites_may_publish_and_listen(service: Service) -> None:
+@pytest.mark.parametrize("service", ["0123456789abcdef0123456789abcdef"], indirect=True)
+async def test_browsers_of_other_sites_may_publish_and_listen_with_a_token(service: Service) -> None:
     headers = {
         "Origin": "https://elsewhere.example",
         "Access-Control-Request-Method": "POST",
@@ -120,6 +121,46 @@ async def test_browsers_of_other_sites_may_publish_and_listen(service: Service) 
     assert response.status_code == 200
     assert response.headers["access-control-allow-origin"] == "*"
     assert "authorization" in response.headers["access-control-allow-headers"].lower()
+
+
+@pytest.mark.parametrize(
+    ("headers", "problem"),
+    [
+        ({"Origin": "https://elsewhere.example"}, "Origin: expected no other site's"),
+        ({"Origin": "null"}, "Origin: expected no other site's"),
+        ({"Host": "rebound.example"}, "Host: expected localhost, got 'rebound.example'"),
+        ({"Host": "rebound.example", "Origin": "http://rebound.example"}, "Host: expected localhost"),
+    ],
+)
+async def test_pages_of_other_sites_do_not_get_into_rooms_without_tokens(
+    service: Service, headers: dict[str, str], problem: str
+) -> None:
+    async with httpx.AsyncClient(headers=headers) as client:
+        for answer in (
+            await client.post(
+                f"{service.url}/whip/lounge?identity=eve", headers={"Content-Type": "application/sdp"}, content="v=0"
+            ),
+            await client.get(f"{service.url}/rooms/lounge/volumes"),
+            await client.get(f"{service.url}/overview.json"),
+        ):
+            assert answer.status_code == 403
+            assert problem in answer.json()["message"]
+            assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_a_page_at_another_port_of_this_machine_does(service: Service) -> None:
+    async with httpx.AsyncClient(headers={"Origin": "http://localhost:3000"}) as client:
+        assert (await client.get(f"{service.url}/overview.json")).status_code == 200
+
+
+async def test_pages_say_what_they_may_load_and_who_may_frame_them(service: Service) -> None:
+    for path in ("/", "/rooms/lounge", "/listen/VJ0"):
+        headers = (await get(service, path)).headers
+        assert "default-src 'self'" in headers["content-security-policy"]
+        assert "frame-ancestors 'self'" in headers["content-security-policy"]
+    headers = (await get(service, "/web/room.js")).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
 
 
 async def test_clients_may_ask_what_an_endpoint_takes(service: Service) -> None:

@@ -160,7 +160,7 @@ async def test_a_mixer_that_does_not_get_on_fails(api: Api, monkeypatch: pytest.
         ({"context": {"outputs": []}}, "outputs: expected"),
         ({"context": {"outputs": ["VJ1"]}}, "outputs: expected SIDs"),
         ({"context": {"outputs": ["VJ" + "0" * 32]}}, "outputs: expected a PlayerStreamer that has not ended"),
-        ({"context": {"outputs": ["rtmp://127.0.0.1/x"]}}, "outputs: expected a public address"),
+        ({"context": {"outputs": ["rtmp://127.0.0.1/x"]}}, "outputs: expected a host with a public address"),
         ({"context": {"outputs": ["file:///etc/passwd"]}}, "outputs: expected a URL of rtmp://"),
         ({"context": {"audioBitrate": 129}}, "audioBitrate: expected 128 or 192"),
         ({"context": {"audioBitrate": "128"}}, "audioBitrate: expected 128 or 192"),

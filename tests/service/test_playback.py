@@ -144,7 +144,12 @@ def test_playback_tokens() -> None:
     key = PlaybackKey("0123456789abcdef0123456789abcdef")
     assert key.verify(key.grant("VJ1", 15), "VJ1").origin is None
     permission = key.verify(key.grant("VJ1", 15, "https://show.example"), "VJ1")
-    assert key.verify(key.session(permission), "VJ1") == permission, "who goes on is bound as who started"
+    session = key.verify(key.session(permission), "VJ1")
+    assert (session.sid, session.origin) == (permission.sid, permission.origin), "who goes on is bound as who started"
+    later = key.verify(key.session(session), "VJ1")
+    assert later.until == pytest.approx(session.until, abs=1), (
+        "and ends when it has lasted a day, however often renewed"
+    )
     for token in (
         None,
         "x",

@@ -1,14 +1,19 @@
 """HLS in a directory, for whoever carries files to a CDN: what is there is whole at any time."""
 
 import asyncio
+import re
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from audiomixer.encoding import EncodedPacket
 from audiomixer.outputs.base import OnEvent, OutputError, OutputEvent, explain
 from audiomixer.outputs.hls import HlsOutput
+from audiomixer.tasks import blocking
+
+_OURS: Final = re.compile(r"[0-9a-f]{8}-\d+\.ts")
 
 
 class DirectoryOutput:
@@ -50,7 +55,7 @@ class DirectoryOutput:
             OutputError: It cannot be written to.
         """
         try:
-            await asyncio.to_thread(self._prepare)
+            await blocking(self._prepare)
         except OSError as error:
             raise OutputError(f"output: cannot write {self.target}: {explain(error)}") from error
         await self._hls.start()
@@ -59,9 +64,13 @@ class DirectoryOutput:
     def _prepare(self) -> None:
         self._folder.mkdir(exist_ok=True)
         self._replace("index.m3u8", self._hls.master_playlist().encode())
-        (self._folder / "audio.m3u8").unlink(missing_ok=True)
-        for old in self._folder.glob("????????-*.ts"):
-            old.unlink()
+        playlist = self._folder / "audio.m3u8"
+        # What an earlier stream of ours left, and nothing else that may be there.
+        old = playlist.read_text(errors="replace") if playlist.exists() else ""
+        playlist.unlink(missing_ok=True)
+        for line in old.splitlines():
+            if _OURS.fullmatch(line):
+                (self._folder / line).unlink(missing_ok=True)
 
     def begin(self, began: datetime) -> None:
         """Dates in the playlist are counted from `began`."""
@@ -90,7 +99,7 @@ class DirectoryOutput:
 
     async def _try_to_update(self) -> None:
         try:
-            await asyncio.to_thread(self._update)
+            await blocking(self._update)
         except OSError as error:
             # A full disk may have room again.
             if self.error is None:

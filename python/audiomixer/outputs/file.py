@@ -1,22 +1,30 @@
 """Recordings: the mix in files that play however the process ends."""
 
-import asyncio
 import contextlib
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
+
+import av
 
 from audiomixer.encoding import SAMPLE_RATE, EncodedPacket, Encoding
 from audiomixer.outputs.base import OutputError, explain
 from audiomixer.outputs.muxer import FILES, Muxer
 from audiomixer.outputs.queued import QueuedOutput
+from audiomixer.tasks import blocking
 
 _LIMIT: Final = 1000
 """Packets that may wait for a slow disk, 20 s of them."""
+_AGAIN: Final = 2.0
+"""Seconds until the next try to write where there was no room."""
 
 
 class FileOutput(QueuedOutput):
     """Writes the mix to a file, which is made when there is something to write.
+
+    When it cannot be written to any more, a full disk say, what comes meanwhile is dropped; as soon as there is room,
+    recording goes on in another file, with the time of its beginning in its name.
 
     Args:
         path: Ending in .m4a, .mp3, .ogg, .wav or .mka.
@@ -31,7 +39,12 @@ class FileOutput(QueuedOutput):
         self._format = FILES[Path(path).suffix.lower()]
         self._rotate = round(rotate * SAMPLE_RATE) if rotate else None
         self._muxer: Muxer | None = None
+        self.files: list[str] = []
+        """What has been written to."""
         self._until = 0
+        self._resumed = False
+        self._lost = False
+        self._next_try = 0.0
         super().__init__(path, Encoding(self._format.codec, bitrate), _LIMIT)
 
     async def start(self) -> None:
@@ -43,17 +56,44 @@ class FileOutput(QueuedOutput):
         await expect_writable(self.target)
         await super().start()
 
+    @property
+    def connected(self) -> bool:
+        """Whether what is written gets into a file."""
+        return super().connected and not self._lost
+
     def _run(self) -> None:
         try:
             for item in self._items():
                 if isinstance(item, EncodedPacket):
-                    self._muxer_at(item).write(item)
-                    self.written += 1
+                    self._record(item)
         except BaseException:
             with contextlib.suppress(Exception):
                 self._close()
             raise
         self._close()
+
+    def _record(self, packet: EncodedPacket) -> None:
+        if self._lost and time.monotonic() < self._next_try:
+            self.dropped += 1
+            return
+        try:
+            self._muxer_at(packet).write(packet)
+        except BrokenPipeError:
+            raise  # It was a pipe's, and whoever read it has gone.
+        except (OSError, av.FFmpegError) as error:
+            self.dropped += 1
+            with contextlib.suppress(OSError, av.FFmpegError):
+                self._close()
+            self._next_try = time.monotonic() + _AGAIN
+            self._resumed = True
+            if not self._lost:
+                self._lost = True
+                self._tell("lost", explain(error))
+            return
+        self.written += 1
+        if self._lost:
+            self._lost = False
+            self._tell("connected")
 
     def _muxer_at(self, packet: EncodedPacket) -> Muxer:
         """The file that `packet` belongs into."""
@@ -61,11 +101,14 @@ class FileOutput(QueuedOutput):
             self._close()
         if self._muxer is None:
             self._until = max(0, packet.pts) + (self._rotate or 0)
-            self._muxer = Muxer(self._path(packet), self._format, self.encoding, rebase=self._rotate is not None)
+            rebase = self._rotate is not None or self._resumed
+            path = self._path(packet)
+            self._muxer = Muxer(path, self._format, self.encoding, rebase=rebase)
+            self.files.append(path)
         return self._muxer
 
     def _path(self, packet: EncodedPacket) -> str:
-        if not self._rotate or not self._began:
+        if not (self._rotate or self._resumed) or not self._began:
             return self.target
         path = Path(self.target)
         begins = self._began + timedelta(seconds=max(0, packet.pts) / SAMPLE_RATE)
@@ -84,7 +127,7 @@ async def expect_writable(path: str) -> None:
         OutputError: It cannot.
     """
     try:
-        await asyncio.to_thread(check_writable, path)
+        await blocking(check_writable, path)
     except OSError as error:
         raise OutputError(f"output: cannot write {path}: {explain(error)}") from error
 

@@ -9,6 +9,7 @@ import io
 import threading
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -30,14 +31,17 @@ _HLS: Final = Format(
     id3,
 )
 _PARTS_PER_SEGMENT: Final = 3
-_SHORT_SEGMENTS: Final = 4
+SEGMENT: Final = 0.96
+"""Seconds of a segment."""
+SHORT_SEGMENTS: Final = 4
 """The first segments are of one part only: a new stream can be played sooner."""
 _LEAST: Final = 3
 """Segments before there is a playlist: Chromium's own HLS player fails on a live playlist of one."""
 _WINDOW: Final = 20
 """Segments in the playlist."""
-_KEPT: Final = 32
-"""Segments in memory: who is late still gets those that have left the playlist."""
+_KEPT: Final = 2 * _WINDOW + 2
+"""Segments in memory: one that has left the playlist can be had for as long as the playlist it was in lasts (RFC 8216,
+section 6.2.2)."""
 _PATIENCE: Final = 3 * TARGET
 """Seconds for which a request may wait for what is still to come."""
 
@@ -79,6 +83,9 @@ class HlsOutput:
         self._written = 0
         """Timestamp after the last packet."""
         self._cut: int | None = None
+        self._view: tuple[tuple[Segment, ...], Segment | None] = ((), None)
+        """The segments that there are, and a copy of the one that is being made. It is replaced as a whole, by the
+        thread that muxes, so that nobody has to wait for that to read it."""
         self._news = asyncio.Event()
         """Set, and replaced, when a part has come."""
         self._rendered: dict[bool, str] = {}
@@ -132,13 +139,19 @@ class HlsOutput:
             segment = self._current = Segment(number, started, discontinuity=discontinuity)
         segment.parts.append(Part(self._piece.getvalue(), (self._written - cut) / SAMPLE_RATE))
         self._cut = self._written
-        if len(segment.parts) == (1 if segment.number < self._first + _SHORT_SEGMENTS else _PARTS_PER_SEGMENT):
+        if len(segment.parts) == (1 if segment.number < self._first + SHORT_SEGMENTS else _PARTS_PER_SEGMENT):
             self._end_segment()
+        self._show()
 
     def _end_segment(self) -> None:
         if self._current:
             self._segments.append(self._current)
             self._current = None
+            self._show()
+
+    def _show(self) -> None:
+        current = replace(self._current, parts=list(self._current.parts)) if self._current else None
+        self._view = tuple(self._segments), current
 
     def _tell(self) -> None:
         """Whoever waits for something may look again."""
@@ -164,25 +177,25 @@ class HlsOutput:
         Args:
             skip: To leave out older segments, for a client that knows them (a delta update).
         """
-        if len(self._segments) < _LEAST and not (self.ended and self._segments):
+        segments, current = self._view
+        if len(segments) < _LEAST and not (self.ended and segments):
             return None
         rendered = self._rendered.get(skip)
         if rendered is None:
-            with self._muxing:
-                segments = list(self._segments)[-_WINDOW:]
-                rendered = self._rendered[skip] = media_playlist(
-                    segments,
-                    self._current,
-                    prefix=self._prefix,
-                    discontinuities=max(0, self._interruptions - (segments[0].number == self._first)),
-                    ended=self.ended,
-                    skip=skip,
-                    low_latency=self._low_latency,
-                )
+            segments = segments[-_WINDOW:]
+            rendered = self._rendered[skip] = media_playlist(
+                segments,
+                current,
+                prefix=self._prefix,
+                discontinuities=max(0, self._interruptions - (segments[0].number == self._first)),
+                ended=self.ended,
+                skip=skip,
+                low_latency=self._low_latency,
+            )
         return rendered
 
-    async def until(self, number: int, part: int | None = None) -> None:
-        """Waits until a segment is complete, or a part of it is there; in vain if the stream ends, or stops flowing.
+    async def until(self, number: int, part: int | None = None) -> bool:
+        """Waits until a segment is complete, or a part of it is there, or the stream ends; False if it stops flowing.
 
         Raises:
             TooFarError: It is further off than two segments.
@@ -194,7 +207,8 @@ class HlsOutput:
                 while not self._has(number, part) and not self.ended:
                     await self._news.wait()
         except TimeoutError:
-            return
+            return False
+        return True
 
     async def until_segment(self) -> None:
         """Waits until one more segment is complete; in vain if the stream ends."""
@@ -204,16 +218,15 @@ class HlsOutput:
 
     def complete(self) -> dict[str, bytes]:
         """The segments that there are, by name."""
-        with self._muxing:
-            return {segment_name(self._prefix, segment.number): segment.data for segment in self._segments}
+        return {segment_name(self._prefix, segment.number): segment.data for segment in self._view[0]}
 
     @property
     def _newest(self) -> tuple[int, int]:
         """The segment that is being made, and how many parts of it there are."""
-        current = self._current
+        segments, current = self._view
         if current:
             return current.number, len(current.parts)
-        return (self._segments[-1].number + 1 if self._segments else self._first), 0
+        return (segments[-1].number + 1 if segments else self._first), 0
 
     def _has(self, number: int, part: int | None) -> bool:
         newest, parts = self._newest
@@ -224,8 +237,9 @@ class HlsOutput:
         number, parts = self._newest
         if name == part_name(self._prefix, number, parts):
             await self.until(number, parts)
-        for segment in [*self._segments, *([self._current] if self._current else [])]:
-            if name == segment_name(self._prefix, segment.number) and segment is not self._current:
+        segments, current = self._view
+        for segment in (*segments, *([current] if current else [])):
+            if name == segment_name(self._prefix, segment.number) and segment is not current:
                 return segment.data
             for index, part in enumerate(segment.parts):
                 if name == part_name(self._prefix, segment.number, index):

@@ -45,7 +45,8 @@ FILES: Final = {
     ".m4a": Format("mp4", "aac", _AT_ONCE | {"movflags": "empty_moov+default_base_moof", "frag_duration": "500000"}),
     ".mp3": MP3,
     ".ogg": OGG,
-    ".wav": Format("wav", "pcm", _AT_ONCE),
+    # Beyond 4 GiB, sizes have 64 bits (EBU Tech 3306).
+    ".wav": Format("wav", "pcm", _AT_ONCE | {"rf64": "auto"}),
     ".mka": Format("matroska", "opus", _AT_ONCE | {"cluster_time_limit": "500"}),
 }
 

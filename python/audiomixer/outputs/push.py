@@ -1,6 +1,5 @@
 """Pushes the mix to servers, and comes back when they do: RTMP, Icecast, and SRT through the `ffmpeg` program."""
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -20,6 +19,7 @@ from audiomixer.outputs.base import OutputError, explain, host_of, redacted
 from audiomixer.outputs.muxer import FLV, MP3, OGG, TS, Format
 from audiomixer.outputs.queued import Item, QueuedOutput
 from audiomixer.outputs.relay import Relay, relay, srt
+from audiomixer.tasks import blocking
 
 SCHEMES: Final = ("rtmp", "rtmps", "srt", "icecast")
 _PORTS: Final = {"rtmp": 1935, "rtmps": 443, "icecast": 8000}
@@ -56,12 +56,14 @@ class PushOutput(QueuedOutput):
             mount ends in .mp3, else Opus in Ogg.
         bitrate: In kbit/s.
         resolve: Looks up hosts, each time that a connection is made, if the system is not to. (TLS needs the name.)
+        patient: Whether the server may be out of reach to begin with; it is tried until it is there.
 
     Raises:
         ValueError: The target is none of these.
     """
 
-    def __init__(self, target: str, bitrate: int, resolve: Resolve | None = None) -> None:
+    def __init__(self, target: str, bitrate: int, resolve: Resolve | None = None, *, patient: bool = False) -> None:
+        self._patient = patient
         self._parts = host_of(target, SCHEMES)
         self._resolve = resolve
         self._format = _format_of(self._parts.scheme, self._parts.path)
@@ -93,10 +95,13 @@ class PushOutput(QueuedOutput):
             OutputError: The server refuses, or does not answer.
         """
         try:
-            self._relay = await asyncio.to_thread(self._connect)
+            self._relay = await blocking(self._connect)
             self._since = time.monotonic()
         except (OSError, av.FFmpegError) as error:
-            raise OutputError(f"output: cannot connect to {self.name}: {explain(error)}") from error
+            if not self._patient:
+                raise OutputError(f"output: cannot connect to {self.name}: {explain(error)}") from error
+            self._lost = True
+            self._tell("lost", explain(error))
         await super().start()
 
     def _run(self) -> None:
@@ -179,6 +184,9 @@ class PushOutput(QueuedOutput):
                 protocol["ca_file"] = authorities
         if parts.scheme == "icecast":
             protocol["content_type"] = "audio/mpeg" if self._format is MP3 else "application/ogg"
+            # Directories of stations list it by these.
+            protocol["ice_name"] = PurePosixPath(parts.path).stem
+            protocol["ice_genre"] = "Talk"
         elif parts.scheme == "rtmp":
             protocol["rtmp_tcurl"] = _application(self.target)
         return relay(url, protocol, self._format, self.encoding, _TIMEOUT)

@@ -1,6 +1,5 @@
 """Outputs that may block: they work in a thread of their own, behind a bounded queue."""
 
-import asyncio
 import logging
 import queue
 import threading
@@ -13,6 +12,7 @@ from typing import Final
 
 from audiomixer.encoding import EncodedPacket, Encoding
 from audiomixer.outputs.base import OnEvent, OutputEvent, State, explain
+from audiomixer.tasks import blocking
 
 _FINISH_TIMEOUT: Final = 10.0
 """Seconds for what is queued to be written in the end."""
@@ -121,7 +121,7 @@ class QueuedOutput(ABC):
     async def stop(self) -> None:
         """Waits until everything is written, but not for ever."""
         self._stopping.set()
-        await asyncio.to_thread(self._finish)
+        await blocking(self._finish)
 
     def _finish(self) -> None:
         deadline = time.monotonic() + _FINISH_TIMEOUT

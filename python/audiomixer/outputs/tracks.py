@@ -4,6 +4,8 @@ import logging
 import queue
 import re
 import threading
+import time
+from collections import Counter
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +28,14 @@ _FINISH_TIMEOUT: Final = 10.0
 """Seconds for what is queued to be written in the end."""
 _SILENT_PACKET: Final = b"\xf8\xff\xfe"
 """20 ms of silence (RFC 6716: CELT, full band, 20 ms, and an empty frame)."""
+_SILENT_FRAMES: Final = 6
+_LONG_SILENT_PACKET: Final = b"\xfb\x06" + _SILENT_FRAMES * b"\xff\xfe"
+"""Six of these frames in one packet, which is the most there may be."""
+_BREATH: Final = 250
+"""After so many packets of silence, others have the interpreter: who joins after a day is 720,000 behind."""
+_OPEN: Final = 200
+"""Tracks that are open at once; then the one is closed that has had nothing for longest, and who comes back gets
+another."""
 _LONGEST: Final = 200
 """Bytes of an identity in a file's name, escaped."""
 
@@ -37,6 +47,8 @@ _Solos = Mapping[str, NDArray[np.float32]]
 class TrackRecorder:
     """Writes `IDENTITY.mka` for each participant: Opus, from the stream's beginning, with silence until it joined.
 
+    Where hundreds have come and gone, those who come back after that have `IDENTITY-2.mka` as well, and so on.
+
     Args:
         folder: Where to; it is made if need be.
     """
@@ -47,6 +59,9 @@ class TrackRecorder:
         """Frames that a slow disk lost."""
         self._queue: queue.Queue[tuple[int, _Solos] | None] = queue.Queue(_LIMIT)
         self._tracks: dict[str, _Track | None] = {}
+        """Those that are open, the one that has had nothing for longest first, and those that have failed."""
+        self._numbers: Counter[str] = Counter()
+        """How many tracks each identity has had."""
         self._thread = threading.Thread(target=self._run, name="tracks", daemon=True)
 
     def start(self) -> None:
@@ -104,10 +119,22 @@ class TrackRecorder:
 
     def _track(self, identity: str) -> "_Track | None":
         """The participant's track; None if it has failed."""
-        track = self._tracks.get(identity)
-        if identity not in self._tracks:
-            track = self._tracks[identity] = _Track(self.folder / f"{file_stem(identity)}{_SUFFIX}")
+        if identity in self._tracks:
+            track = self._tracks.pop(identity)
+        else:
+            self._close_the_most_silent()
+            self._numbers[identity] += 1
+            number = "" if self._numbers[identity] == 1 else f"-{self._numbers[identity]}"
+            track = _Track(self.folder / f"{file_stem(identity)}{number}{_SUFFIX}")
+        self._tracks[identity] = track
         return track
+
+    def _close_the_most_silent(self) -> None:
+        while len(self._tracks) >= _OPEN:
+            identity = next(iter(self._tracks))
+            track = self._tracks.pop(identity)
+            if track:
+                track.close()
 
 
 def file_stem(identity: str) -> str:
@@ -129,14 +156,23 @@ class _Track:
         """Writes a frame, after silence up to it."""
         if frame > self._frames:
             self._encoder = None
-        while self._frames < frame:
-            self._muxer.write(EncodedPacket(_SILENT_PACKET, self._frames * FRAME_SIZE, FRAME_SIZE))
-            self._frames += 1
+        self._fall_silent_until(frame)
         if self._encoder is None:
             self._encoder = Encoder(_ENCODING, frame * FRAME_SIZE)
         for packet in self._encoder.encode(samples[:, None]):
             self._muxer.write(EncodedPacket(packet.data, self._frames * FRAME_SIZE, FRAME_SIZE))
             self._frames += 1
+
+    def _fall_silent_until(self, frame: int) -> None:
+        written = 0
+        while self._frames < frame:
+            frames = _SILENT_FRAMES if frame - self._frames >= _SILENT_FRAMES else 1
+            payload = _SILENT_PACKET if frames == 1 else _LONG_SILENT_PACKET
+            self._muxer.write(EncodedPacket(payload, self._frames * FRAME_SIZE, frames * FRAME_SIZE))
+            self._frames += frames
+            written += 1
+            if written % _BREATH == 0:
+                time.sleep(0.001)
 
     def close(self) -> None:
         """Ends the file."""

@@ -55,6 +55,10 @@ def check_identity(identity: str | None) -> str:
 class Doorkeeper(Protocol):
     """Decides who may join which local room, and is told who came and went; on the event loop."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody may, who can reach it."""
+
     def admit(
         self, room: str, token: str | None, identity: str | None
     ) -> contextlib.AbstractAsyncContextManager[tuple[str, str]]:
@@ -91,6 +95,11 @@ class OpenDoor:
 
     def __init__(self, keyring: Keyring | None = None) -> None:
         self._keyring = keyring
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no tokens are needed."""
+        return self._keyring is None
 
     @contextlib.asynccontextmanager
     async def admit(self, room: str, token: str | None, identity: str | None) -> AsyncGenerator[tuple[str, str]]:
@@ -188,6 +197,9 @@ class LocalRoom:
         self.bus = Bus(clock(), self._failed)
         self.bus.add(self)
         process_pacer().add(self.bus)
+
+    def __repr__(self) -> str:
+        return f"<LocalRoom {self.name!r}: {', '.join(self._members) or 'nobody'}>"
 
     @property
     def identities(self) -> list[str]:

@@ -1,13 +1,11 @@
 """The service as an ASGI application: the REST API, media, pages, metrics."""
 
-import base64
-import binascii
 import contextlib
 import logging
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
-from fastapi.security import HTTPBasicCredentials
+from sqlalchemy.exc import OperationalError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -20,10 +18,11 @@ from audiomixer.service.limits import RequestLimits
 from audiomixer.service.media import CORS, media_routes
 from audiomixer.service.metrics import render
 from audiomixer.service.rest.api import create_api
-from audiomixer.service.rest.common import check_credentials, service_of
+from audiomixer.service.rest.common import check_credentials, read_basic, service_of
 from audiomixer.service.rest.errors import API_HANDLERS
 from audiomixer.service.service import Service
 from audiomixer.service.settings import Settings, load
+from audiomixer.service.sites import Headed
 from audiomixer.service.store import StoreClosedError
 
 _log = logging.getLogger(__name__)
@@ -59,6 +58,7 @@ def create_app(settings: Settings | None = None, host: str = "0.0.0.0") -> Starl
     app = Starlette(
         routes=[Mount("/v1", create_api(service)), Route("/metrics", _metrics), *media_routes()],
         middleware=[
+            Middleware(Headed),
             CORS,
             Middleware(RequestLimits, rate=settings.requests_per_second, proxies=settings.proxies),
             Middleware(_Started, service=service),
@@ -85,30 +85,26 @@ class _Started:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        # A probe that had to wait until everything has been resumed would have the process killed.
+        if scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) != "/healthz":
             try:
                 await _start(scope["app"].state, self._service)
             except StoreClosedError:
                 await error_response(503, "The service is stopping", 20503)(scope, receive, send)
+                return
+            except OperationalError:
+                _log.exception("the service cannot start")
+                again = {"Retry-After": "5"}
+                await error_response(503, "The service's database is away", 20503, again)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
 def _guard(request: Request) -> None:
     """What rooms and streams there are is for who has the API's credentials."""
-    check_credentials(service_of(request), _basic(request.headers.get("authorization", "")))
-
-
-def _basic(header: str) -> HTTPBasicCredentials | None:
-    scheme, _, encoded = header.partition(" ")
-    if scheme.lower() != "basic":
-        return None
-    with contextlib.suppress(binascii.Error, UnicodeDecodeError):
-        username, colon, password = base64.b64decode(encoded).decode().partition(":")
-        if colon:
-            return HTTPBasicCredentials(username=username, password=password)
-    return None
+    check_credentials(service_of(request), read_basic(request.headers.get("authorization", "")))
 
 
 async def _metrics(request: Request) -> Response:
+    _guard(request)
     return Response(render(service_of(request)), media_type="text/plain; version=0.0.4")

@@ -12,9 +12,11 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 from sqlalchemy import delete, func, select
+from sqlalchemy import event as event_
 from sqlalchemy.orm import Session
 
 from audiomixer.service.outbound import Outbound, OutboundTransport
@@ -48,9 +50,11 @@ def iso(seconds: float) -> str:
 
 
 def _requested(url: str, query: Mapping[str, str] | None = None) -> str:
-    """A URL as it is requested, and signed: normalised, without a fragment."""
-    parts = httpx.URL(url).copy_with(fragment=None)
-    return str(parts.copy_merge_params(query) if query else parts.copy_with(path=parts.path or "/"))
+    """A URL as it is requested, and signed: as it was given, but for its fragment."""
+    url = url.partition("#")[0]
+    if not urlsplit(url).path:
+        url = url.replace("?", "/?", 1) if "?" in url else f"{url}/"
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}" if query else url
 
 
 class Callbacks:
@@ -106,6 +110,8 @@ class Callbacks:
             "SequenceNumber": str(number),
             **{name: value for name, value in parameters.items() if value is not None},
         }
+        # Not before it is certain that it waits.
+        event_.listen(session, "after_commit", self._count, once=True)
         session.add(
             Callback(
                 resource_sid=resource.sid,
@@ -115,6 +121,8 @@ class Callbacks:
                 created=now(),
             )
         )
+
+    def _count(self, session: Session) -> None:
         self._told += 1
 
     def deliver(self, sid: str) -> None:

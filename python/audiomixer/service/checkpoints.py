@@ -1,21 +1,38 @@
 """How far mixers are, noted every few seconds: the next process goes on from there."""
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
 from sqlalchemy.orm import Session
 
+from audiomixer.outputs.hls import SEGMENT, SHORT_SEGMENTS
 from audiomixer.service.jobs import PLAYER_STREAMER, Engine, Progress
 from audiomixer.service.lifecycles import Office
 from audiomixer.service.store import Heartbeat, MediaProcessor, PlayerStreamer, now
 
 CHECKPOINT: Final = 5.0
 """Seconds between two checkpoints."""
-RESERVE: Final = 40
-"""Sequence numbers that are reserved beyond the checkpoint's, 20 s of them: should the process die, the next goes on
-after those, so that none comes twice."""
+RESERVE: Final = 1200
+"""Sequence numbers that are reserved beyond the checkpoint's, ten minutes of them: should the process die, the next
+goes on after those, so that none comes twice; and payloads go on while the database is away."""
 LAST_RESERVE: Final = 10
 """The same, when the process ends in order."""
+
+
+def segments_after(streamed: float, silent: float, interruptions: int) -> int:
+    """The number of the first HLS segment of a stream that goes on in another process.
+
+    It is a few more than the last one's: players that look for new segments by their numbers find them, but get lost
+    where dozens are missing (hls.js 1.7).
+
+    Args:
+        streamed: Seconds of stream as of the last checkpoint.
+        silent: Seconds since that.
+        interruptions: How often it has been interrupted.
+    """
+    since = min(max(silent, CHECKPOINT), 3 * CHECKPOINT)
+    return math.ceil((streamed + since) / SEGMENT) + SHORT_SEGMENTS * interruptions
 
 
 async def checkpoint(office: Office, engine: Engine, before: Mapping[str, float], reserve: int) -> dict[str, Progress]:
@@ -42,6 +59,7 @@ async def checkpoint(office: Office, engine: Engine, before: Mapping[str, float]
                 if output.startswith(PLAYER_STREAMER):
                     session.get_one(PlayerStreamer, output).streamed = processor.streamed
 
+    await office.store.keep_claim()
     await office.store.run(note)
     for sid, progress in all_progress.items():
         engine.reserve(sid, progress.next_sequence + reserve)

@@ -33,6 +33,8 @@ _MUTED: Final = 4.0
 """So many seconds of each period."""
 _NOISE: Final = 10 ** (-66 / 20)
 """A quiet room's: who is not talking is not muted."""
+_LOOK: Final = 2.0
+"""Seconds between looks whether everybody is still there."""
 _HEARD: Final = 25
 """Packets after which a speaker has certainly been heard."""
 _VOICE: Final = Encoding("opus", 32, channels=1)
@@ -126,19 +128,40 @@ def _load(identity: str) -> NDArray[np.float32]:
 async def demo(streams: Streams, url: str, audio_bitrate: int) -> AsyncIterator[Stream]:
     """Fills the room `demo` of the service at `url`, and streams its mix, until the block is left."""
     pacer = Pacer(_speak)
-    async with httpx.AsyncClient() as client:
-        speakers = [
-            Speaker(f"{url}/whip/{ROOM}", identity, turn, pacer)
-            for identity, turn in zip(SPEAKERS, np.arange(3) * _ROUND / 3, strict=True)
-        ]
+    turns = dict(zip(SPEAKERS, np.arange(3) * _ROUND / 3, strict=True))
+
+    def speaker(identity: str) -> Speaker:
+        return Speaker(f"{url}/whip/{ROOM}", identity, turns[identity], pacer)
+
+    # The certificate, if there is one, is for a name.
+    async with httpx.AsyncClient(verify=False) as client:  # noqa: S501 - it is this process itself
+        speakers = {identity: speaker(identity) for identity in SPEAKERS}
+
+        async def keep() -> None:
+            """Whoever joins by a speaker's name takes its place, and leaves it again."""
+            while True:
+                await asyncio.sleep(_LOOK)
+                room = streams.rooms.get(ROOM)
+                for identity in set(SPEAKERS) - set(room.identities if room else SPEAKERS):
+                    await speakers[identity].leave(client)
+                    speakers[identity] = speaker(identity)
+                    with contextlib.suppress(httpx.HTTPError, ValueError):
+                        await speakers[identity].join(client)
+
+        keeping: asyncio.Task[None] | None = None
         try:
             async with asyncio.TaskGroup() as joining:
-                for speaker in speakers:
-                    joining.create_task(speaker.join(client))
+                for one in speakers.values():
+                    joining.create_task(one.join(client))
             await _until_heard(streams)
-            yield await streams.start(ROOM, audio_bitrate)
+            stream = await streams.start(ROOM, audio_bitrate)
+            keeping = asyncio.create_task(keep())
+            yield stream
         finally:
-            await asyncio.gather(*(speaker.leave(client) for speaker in speakers))
+            if keeping:
+                keeping.cancel()
+                await asyncio.gather(keeping, return_exceptions=True)
+            await asyncio.gather(*(one.leave(client) for one in speakers.values()))
 
 
 async def _until_heard(streams: Streams) -> None:

@@ -10,7 +10,8 @@ from starlette.responses import JSONResponse, Response
 _CODES: Final = {400: 20001, 401: 20003, 403: 20003, 404: 20404, 405: 20004, 429: 20429}
 """By status; any other is 20000 more than the status."""
 _MORE: Final = "https://www.twilio.com/docs/errors/"
-"""Where the codes, which are the retired service's, are explained."""
+"""Where the codes that are the retired service's are explained."""
+_KNOWN: Final = {*_CODES.values(), 53000, 53113}
 
 
 class ApiError(HTTPException):
@@ -36,7 +37,8 @@ def _code(status: int) -> int:
 
 def error_response(status: int, message: str, code: int, headers: Mapping[str, str] | None = None) -> Response:
     """The error as a response."""
-    body = {"code": code, "message": message, "more_info": f"{_MORE}{code}", "status": status}
+    more = f"{_MORE}{code}" if code in _KNOWN else ""
+    body = {"code": code, "message": message, "more_info": more, "status": status}
     return JSONResponse(body, status, headers=headers)
 
 

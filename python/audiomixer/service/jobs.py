@@ -3,10 +3,9 @@
 What the service asks of an engine is narrow on purpose: start a job, end an output of it, end it, tell how far it is.
 """
 
-import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from audiomixer.mixer import AudioMixer
@@ -20,8 +19,6 @@ from audiomixer.service.outbound import ForbiddenError, Outbound
 from audiomixer.service.settings import Settings
 from audiomixer.service.streams import Stream, Streams
 from audiomixer.tasks import spawn
-
-_log = logging.getLogger(__name__)
 
 PUSHED: Final = ("rtmp", "rtmps")
 """Schemes of URLs that outputs may have."""
@@ -42,6 +39,8 @@ class Job:
     """SIDs of PlayerStreamers, and URLs."""
     audio_bitrate: int
     first_sequence: int = 0
+    first_segment: int = 0
+    """Number of the first HLS segment."""
     interruptions: int = 0
     sequence_limit: int | None = None
     """Sequence numbers from here on may not be used before they are reserved."""
@@ -112,8 +111,23 @@ class LocalEngine:
         """Of mixers that have stopped."""
         self._left_out = 0
         """Likewise."""
+        self._dropped = 0
+        """By outputs that have stopped."""
         self._mixers: dict[str, AudioMixer] = {}
         self._outputs: dict[str, dict[str, list[Output]]] = {}
+
+    async def _push(self, url: str, job: Job) -> PushOutput:
+        """An output that connects to the address that its host has at that moment, and may have.
+
+        One that is resumed may find nobody there: whatever has become of that server, it is tried until it is back.
+        """
+        resumed = job.interruptions > 0
+        try:
+            await self._outbound.check(url, "outputs", PUSHED)
+        except ForbiddenError as error:
+            if not resumed:
+                raise OutputError(str(error)) from error
+        return PushOutput(url, job.audio_bitrate, self._outbound.resolver(), patient=resumed)
 
     async def start(self, job: Job) -> None:
         """Joins the room and begins to stream.
@@ -122,39 +136,21 @@ class LocalEngine:
             OutputError: An output cannot be opened, or leads to where it may not.
             RoomError: The room cannot be joined.
         """
-        try:
-            await self._start(job)
-        except OutputError as error:
-            players = tuple(output for output in job.outputs if output.startswith(PLAYER_STREAMER))
-            if not job.interruptions or not players or players == job.outputs:
-                raise
-            # What is played goes on, whatever has become of a server that was pushed to.
-            _log.warning("resumed without its pushes: %s", error, extra={"sid": job.sid})
-            await self._start(replace(job, outputs=players))
-
-    async def _push(self, url: str, bitrate: int) -> PushOutput:
-        """An output that connects to the address that its host has at that moment, and may have."""
-        try:
-            await self._outbound.check(url, "outputs", PUSHED)
-        except ForbiddenError as error:
-            raise OutputError(str(error)) from error
-        return PushOutput(url, bitrate, self._outbound.resolver())
-
-    async def _start(self, job: Job) -> None:
         streams = [
             Stream(
                 sid,
                 job.audio_bitrate,
                 self._streams.rooms.ice,
-                prefix=self._prefix(sid),
-                first=job.first_sequence,
+                # Segments of an earlier process may be numbered alike, and are in caches by their names.
+                prefix=self._prefix(sid) + (f"{job.interruptions}-" if job.interruptions else ""),
+                first=job.first_segment,
                 interruptions=job.interruptions,
             )
             for sid in job.outputs
             if sid.startswith(PLAYER_STREAMER)
         ]
         outputs: dict[str, list[Output]] = {stream.sid: stream.outputs for stream in streams}
-        outputs |= {url: [await self._push(url, job.audio_bitrate)] for url in job.outputs if url not in outputs}
+        outputs |= {url: [await self._push(url, job)] for url in job.outputs if url not in outputs}
         mixer = AudioMixer(
             # A room of its own, where nobody can come, if there is none to join.
             self._settings.with_credentials(Place.parse(job.room)) if job.room else LocalRoom("none"),
@@ -198,16 +194,23 @@ class LocalEngine:
             self._streams.retire(output)
             for part in self._outputs[sid].pop(output, []):
                 await mixer.drop(part)
+                if isinstance(part, PushOutput):
+                    self._dropped += part.dropped
 
     async def stop(self, sid: str, *, to_resume: bool = False) -> None:
         """Leaves the room and finishes the outputs."""
-        mixer = self._mixers.pop(sid, None)
-        if mixer is None:
+        mixer = self._mixers.get(sid)
+        if mixer is None or sid not in self._outputs:
             return
-        self._left_out += mixer.left_out
-        for output in self._outputs.pop(sid):
+        outputs = self._outputs.pop(sid)
+        for output in outputs:
             (self._streams.forget if to_resume else self._streams.retire)(output)
         await mixer.stop()
+        parts = [part for group in outputs.values() for part in group]
+        self._dropped += sum(part.dropped for part in parts if isinstance(part, PushOutput))
+        # From one moment to the next, what happened is counted here instead of there.
+        del self._mixers[sid]
+        self._left_out += mixer.left_out
         if isinstance(mixer.room, RemoteRoom):
             self._packets += mixer.room.packets()
 
@@ -223,7 +226,11 @@ class LocalEngine:
 
     def progress(self) -> dict[str, Progress]:
         """How far each job is."""
-        return {sid: self._progress(sid, mixer) for sid, mixer in self._mixers.items()}
+        return {sid: self._progress(sid, mixer) for sid, mixer in self._mixers.items() if sid in self._outputs}
+
+    def dropped(self) -> int:
+        """Packets that servers lost which are, or were, pushed to."""
+        return self._dropped + sum(push.dropped for push in self.pushes())
 
     def pushes(self) -> list[PushOutput]:
         """The outputs that push to servers."""

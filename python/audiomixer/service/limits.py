@@ -1,5 +1,6 @@
 """Limits on requests: their size, and how many of them an address may send."""
 
+import asyncio
 import ipaddress
 import math
 import time
@@ -13,6 +14,8 @@ from audiomixer.service.errors import ApiError, error_response
 
 LARGEST_BODY: Final = 128 * 1024
 _TOO_LONG: Final = f"body: expected at most {LARGEST_BODY} bytes"
+_SENDING: Final = 10.0
+"""Seconds until the next piece of a body has to have come."""
 _BURST: Final = 10
 """Seconds' worth of requests that may come at once."""
 _MOST_ADDRESSES: Final = 10_000
@@ -82,9 +85,17 @@ class _Bounded:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._size = 0
+        self._ended = False
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        if self._ended:
+            return await self._receive()
+        try:
+            async with asyncio.timeout(_SENDING):
+                message = await self._receive()
+        except TimeoutError:
+            raise ApiError(408, f"body: expected it to come within {_SENDING:.0f} s at a time") from None
+        self._ended = not message.get("more_body", False)
         self._size += len(message.get("body", b""))
         if self._size > LARGEST_BODY:
             raise ApiError(413, _TOO_LONG)

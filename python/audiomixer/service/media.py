@@ -25,6 +25,7 @@ from audiomixer.outputs.hls import PLAYLIST_TYPE, SEGMENT_TYPE, TooFarError
 from audiomixer.outputs.playlist import TARGET, master_playlist
 from audiomixer.rooms.base import FullError, NoRoomError, RoomError
 from audiomixer.service.errors import HANDLERS, ApiError
+from audiomixer.service.sites import Headed, OwnSite
 from audiomixer.service.streams import Stream, Streams
 from audiomixer.service.turnstile import SESSION_HEADER, OriginError
 from audiomixer.tokens import TokenError
@@ -57,7 +58,8 @@ def media_app(streams: Streams) -> Starlette:
         streams: What is served; close it before the server stops, so that open event streams end.
     """
     events = Route("/v1/PlayerStreamers/{sid}/TimedMetadata", _timed_metadata)
-    app = Starlette(routes=[*media_routes(), events], middleware=[CORS], exception_handlers=HANDLERS)
+    middleware = [Middleware(Headed), *([Middleware(OwnSite)] if streams.rooms.door.is_open else []), CORS]
+    app = Starlette(routes=[*media_routes(), events], middleware=middleware, exception_handlers=HANDLERS)
     app.state.streams = streams
     app.state.guard = lambda request: None
     app.state.prefix = ""
@@ -268,7 +270,10 @@ async def _hls_media(request: Request) -> Response:
         raise ApiError(400, "_HLS_part: expected _HLS_msn as well")
     if number is not None:
         try:
-            await hls.until(number, part)
+            if not await hls.until(number, part):
+                raise ApiError(
+                    503, "stream: it has stopped flowing", headers={"Retry-After": "1", "Cache-Control": "no-store"}
+                )
         except TooFarError as error:
             raise ApiError(400, str(error)) from error
     playlist = hls.media_playlist(skip=request.query_params.get("_HLS_skip") in {"YES", "v2"})

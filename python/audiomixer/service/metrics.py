@@ -7,7 +7,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from audiomixer.bus import process_pacer
-from audiomixer.outputs.push import PushOutput
 from audiomixer.service.service import Service
 
 
@@ -25,7 +24,7 @@ class ServiceCollector(Collector):
         """All of them."""
         service, pacer = self._service, process_pacer()
         streams = list(service.streams)
-        outputs = [output for stream in streams for output in stream.outputs] + service.engine.pushes()
+        outputs = [output for stream in streams for output in stream.outputs]
         yield _gauge("rooms", "Rooms in progress.", service.rooms.in_progress)
         yield _gauge("participants", "Participants in rooms, mixers included.", service.rooms.participants)
         yield _gauge("media_processors", "MediaProcessors at work.", service.processors.running)
@@ -43,12 +42,12 @@ class ServiceCollector(Collector):
         yield _counter("tick_lateness_seconds", "By how much, all together.", pacer.lateness)
         left_out = service.engine.left_out()
         yield _counter("frames_left_out", "Frames of mixes that were not encoded, for want of time.", left_out)
-        dropped = service.streams.dropped + sum(output.dropped for output in outputs)
+        dropped = service.streams.dropped + service.engine.dropped() + sum(output.dropped for output in outputs)
         yield _counter("output_dropped", "Packets that slow listeners and servers lost.", dropped)
         yield _gauge("event_readers", "Readers of server-sent events.", service.streams.readers)
-        queued = sum(output.queued for output in outputs if isinstance(output, PushOutput))
-        yield _gauge("output_queued", "Packets that wait for files and servers.", queued)
         pushes = service.engine.pushes()
+        queued = sum(push.queued for push in pushes)
+        yield _gauge("output_queued", "Packets that wait for servers.", queued)
         yield _gauge("pushes", "Outputs that push to servers.", len(pushes))
         yield _gauge("pushes_connected", "Those of them that are connected.", sum(push.connected for push in pushes))
         yield _gauge("callbacks_waiting", "Status callbacks not delivered yet.", service.callbacks.waiting)

@@ -22,6 +22,8 @@ _DENIED: Final = [
         *("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "::/96", "192.88.99.0/24"),
         # Site-local, and of the IETF: not public either, though older Pythons say so.
         *("fec0::/10", "192.0.0.0/24"),
+        # IPv4-translated, segment routing, and for documentation: newer than the lists of older Pythons.
+        *("::ffff:0:0:0/96", "5f00::/16", "3fff::/20", "64:ff9b:2::/48"),
     )
 ]
 _LOOKUPS: Final = ThreadPoolExecutor(16, thread_name_prefix="lookup")
@@ -84,7 +86,8 @@ class Outbound:
         addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
         for address in addresses:
             if not self._may(address):
-                raise ForbiddenError(f"expected a public address, but {host!r} is at {address}")
+                # Where exactly is nobody's business who may not go there.
+                raise ForbiddenError(f"expected a host with a public address, got {host!r}")
         return str(addresses[0])
 
     def resolver(self) -> Callable[[str], str]:

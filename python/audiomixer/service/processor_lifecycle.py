@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 from audiomixer.outputs.base import OutputError
 from audiomixer.rooms.base import RoomError, RoomEvent
 from audiomixer.rooms.place import place_url
-from audiomixer.service.checkpoints import CHECKPOINT, LAST_RESERVE, RESERVE, checkpoint
+from audiomixer.service.checkpoints import CHECKPOINT, LAST_RESERVE, RESERVE, checkpoint, segments_after
 from audiomixer.service.jobs import PLAYER_STREAMER, Engine, Job, Progress
 from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, make_sid
 from audiomixer.service.room_lifecycle import RoomLifecycle
-from audiomixer.service.store import MediaProcessor, PlayerStreamer, Room, now
+from audiomixer.service.store import Heartbeat, MediaProcessor, PlayerStreamer, Room, now
 from audiomixer.service.streamer_lifecycle import OPEN, StreamerLifecycle
 from audiomixer.tasks import spawn
 
@@ -53,6 +53,8 @@ class _Run:
     outputs: set[str]
     streamed: float = 0.0
     """Seconds of stream made before."""
+    first_segment: int = 0
+    """Number of its first HLS segment in this process."""
     seconds: float = -1.0
     """Of stream made at the last checkpoint."""
     room: str | None = None
@@ -197,18 +199,21 @@ class ProcessorLifecycle:
     async def _resume(self, processor: MediaProcessor) -> None:
         """Goes on with what the last process did: in its room, if that is in progress and it may still be there."""
 
-        def claim(session: Session) -> tuple[Room | None, list[str]]:
+        def claim(session: Session) -> tuple[Room | None, list[str], int]:
             stored = session.get_one(MediaProcessor, processor.sid)
             stored.interruptions += 1
             processor.interruptions, processor.reserved = stored.interruptions, stored.reserved
             stored.reserved += RESERVE
+            alive = session.get(Heartbeat, 1)
+            silent = now() - alive.at if alive else 0.0
+            first_segment = segments_after(stored.streamed, silent, stored.interruptions)
             room = session.get(Room, stored.room_sid) if stored.room_sid else None
             streamers = [sid for sid in stored.outputs if sid.startswith(PLAYER_STREAMER)]
             gone = {s for s in streamers if session.get_one(PlayerStreamer, s).status not in OPEN}
-            return room, [output for output in stored.outputs if output not in gone]
+            return room, [output for output in stored.outputs if output not in gone], first_segment
 
-        room, outputs = await self._office.store.run(claim)
-        run = self._runs[processor.sid] = _Run(asyncio.Lock(), set(outputs), processor.streamed)
+        room, outputs, first_segment = await self._office.store.run(claim)
+        run = self._runs[processor.sid] = _Run(asyncio.Lock(), set(outputs), processor.streamed, first_segment)
         async with run.lock:
             in_time = processor.leaves is not None and processor.leaves > now()
             entered = await self._rooms.enter(room.sid, processor.identity) if room and in_time else None
@@ -230,6 +235,7 @@ class ProcessorLifecycle:
             tuple(sorted(run.outputs)),
             processor.audio_bitrate,
             processor.reserved if processor.interruptions else 0,
+            run.first_segment,
             processor.interruptions,
             processor.reserved + RESERVE if processor.interruptions else RESERVE,
         )

@@ -249,6 +249,11 @@ class RoomLifecycle:
                 del live.told[identity]
                 self._drop(room_sid, told.sid)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody may join: nobody without a token."""
+        return False
+
     @contextlib.asynccontextmanager
     async def admit(self, room: str, token: str | None, identity: str | None) -> AsyncGenerator[tuple[str, str]]:
         """Somebody wants to join a room, with an access token."""

@@ -3,14 +3,20 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from pathlib import Path
 from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from audiomixer.service.connections import Connection
+
+_STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOPPING: Final = 0.2
 """Seconds after which uvicorn has certainly seen that it is to stop."""
 
@@ -32,7 +38,11 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: ASGIApp, host: str, port: int, on_stop: Callable[[], Awaitable[None]] | None = None
+    app: ASGIApp,
+    host: str,
+    port: int,
+    on_stop: Callable[[], Awaitable[None]] | None = None,
+    tls: tuple[Path, Path] | None = None,
 ) -> AsyncIterator[str]:
     """Serves `app` from entering the block until leaving it; gives the URL.
 
@@ -41,9 +51,11 @@ async def serving(
         host: The address to listen on.
         port: The port; 0 for any that is free.
         on_stop: Called when no new connections are taken any more, to end those that there are.
+        tls: Files of a certificate, with those up to the authority's, and of its key, to serve HTTPS.
 
     Raises:
         PortError: The address is in use, or none of this machine's.
+        ValueError: The certificate or its key is none.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -56,6 +68,9 @@ async def serving(
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
         app,
+        http=Connection,
+        ssl_certfile=tls[0] if tls else None,
+        ssl_keyfile=tls[1] if tls else None,
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -64,11 +79,16 @@ async def serving(
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=1,
     )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        listener.close()
+        raise ValueError(f"tls: expected files of a certificate and its key, PEM: {error}") from None
     server = _Server(config)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     try:
-        yield f"http://{f'[{shown}]' if ':' in shown else shown}:{listener.getsockname()[1]}"
+        yield f"http{'s' if tls else ''}://{f'[{shown}]' if ':' in shown else shown}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         if on_stop:
@@ -77,15 +97,22 @@ async def serving(
         await running
 
 
+def allow_many_files() -> None:
+    """Lets this process have as many sockets and files open as it may: the usual 1,024 are few."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS says unlimited, and means less.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 @contextlib.contextmanager
 def stop_signals() -> Generator[asyncio.Event]:
-    """An event that is set by Ctrl-C and by SIGTERM."""
+    """An event that is set by Ctrl-C, by SIGTERM, and when the terminal is closed."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOPS:
         loop.add_signal_handler(number, stop.set)
     try:
         yield stop
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _STOPS:
             loop.remove_signal_handler(number)

@@ -72,7 +72,12 @@ class Service:
     async def _start(self) -> None:
         settings = self.settings
         self._lock = _lock(settings.data)
-        await self.store.migrate()
+        try:
+            await self.store.migrate()
+        except BaseException:
+            # It may be tried again.
+            self._lock.close()
+            raise
         self.callbacks = Callbacks(self.store, settings.account_sid, settings.auth_token, self.outbound)
         office = Office(settings, self.store, self.callbacks)
         self.rooms = RoomLifecycle(office, settings.keyring())

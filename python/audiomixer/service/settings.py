@@ -6,10 +6,12 @@ import os
 import re
 import secrets
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import PydanticUndefined
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -24,6 +26,8 @@ from audiomixer.tokens import Keyring
 from audiomixer.webrtc.ice import Ice, IceServer, addresses_of
 
 _CREDENTIALS: Final = "credentials.json"
+_OTHERS: Final = {"AUDIOMIXER_CONFIG", "AUDIOMIXER_SECRET"}
+"""Variables that are no settings."""
 _GENERATED: Final = ("account_sid", "auth_token", "api_key", "api_secret")
 
 
@@ -172,9 +176,14 @@ class Settings(BaseSettings):
         if made:
             file = self.data / _CREDENTIALS
             new = file.with_suffix(".new")
-            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
-                json.dump(kept, opened, indent=2)
-            new.replace(file)
+            try:
+                with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
+                    json.dump(kept, opened, indent=2)
+                    opened.flush()
+                    os.fsync(opened.fileno())
+                new.replace(file)
+            except OSError as error:
+                raise ValueError(f"data: expected a folder that can be written, {file}: {error.strerror}") from None
         self._take(kept)
         return made
 
@@ -192,7 +201,10 @@ class Settings(BaseSettings):
 
     def _kept(self) -> dict[str, str]:
         file = self.data / _CREDENTIALS
-        return dict(json.loads(file.read_text())) if file.exists() else {}
+        try:
+            return dict(json.loads(file.read_text())) if file.exists() else {}
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(f"data: expected credentials in {file}: {error}") from None
 
     def _take(self, kept: dict[str, str]) -> None:
         for name in _GENERATED:
@@ -241,6 +253,7 @@ def load(config: Path | None = None, **given: Any) -> Settings:
     Raises:
         ValueError: A setting is none; the message begins with its name, and holds no secret.
     """
+    _check_environment()
     file = config or os.environ.get("AUDIOMIXER_CONFIG")
     if file:
         _check_names(Path(file))
@@ -257,6 +270,17 @@ def load(config: Path | None = None, **given: Any) -> Settings:
         raise ValueError(f"{name}: {problem}" if name else problem) from None
 
 
+def _check_environment() -> None:
+    """Sees that nothing is misspelt there."""
+    names = {f"AUDIOMIXER_{name.upper()}" for name in Settings.model_fields} | _OTHERS
+    for given in os.environ:
+        if given.startswith("AUDIOMIXER_") and given not in names:
+            near = get_close_matches(given, sorted(names), 1)
+            raise ValueError(
+                f"{given}: expected a setting" + (f": {near[0]}?" if near else ", there is none of this name")
+            )
+
+
 def _check_names(file: Path) -> None:
     """Sees that a file has settings in it, and nothing else."""
     try:
@@ -270,9 +294,12 @@ def _check_names(file: Path) -> None:
 
 def help_text() -> str:
     """A line per setting, for `--help`."""
-    return "\n\n".join(
-        f"AUDIOMIXER_{name.upper()}: {field.description}" for name, field in Settings.model_fields.items()
-    )
+    lines = []
+    for name, field in Settings.model_fields.items():
+        told = "default" in (field.description or "") or field.default in ("", None, PydanticUndefined)
+        default = "" if told else f"; default: {str(field.default).lower() if field.default is True else field.default}"
+        lines.append(f"AUDIOMIXER_{name.upper()}: {field.description}{default}")
+    return "\n\n".join(lines)
 
 
 def _make(name: str) -> str:

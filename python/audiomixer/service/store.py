@@ -1,6 +1,7 @@
 """What outlives the process: resources and callbacks that wait, in SQLite or PostgreSQL."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,12 +10,28 @@ from typing import Any, Final, TypeVar
 
 import alembic.command
 import alembic.config
-from sqlalchemy import JSON, BigInteger, Engine, Float, ForeignKey, Index, Integer, String, Text, create_engine, event
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Connection,
+    Engine,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    create_engine,
+    event,
+)
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+from sqlalchemy.pool import NullPool
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _SID: Final = String(34)
+_CLAIM: Final = 0x617564696F6D6978
+"""The advisory lock's number: `audiomix`."""
 
 T = TypeVar("T")
 
@@ -171,15 +188,61 @@ class Store:
         except (ArgumentError, ImportError) as error:
             hint = " (which needs the extra `postgresql`)" if url.startswith("postgresql") else ""
             raise ValueError(f"database_url: expected sqlite:///FILE or postgresql://…{hint}: {error}") from None
+        self._claim: Connection | None = None
+        """Holds what keeps other services from a database of PostgreSQL."""
         if self._engine.dialect.name == "sqlite":
+            _keep_to_oneself(self._engine.url.database)
             event.listen(self._engine, "connect", _set_up_sqlite)
+            event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._closed = False
 
     async def migrate(self) -> None:
-        """Brings the schema up to date."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, migrate, self._engine)
+        """Claims the database, and brings the schema up to date.
+
+        Raises:
+            ValueError: Another service uses it, or it is damaged.
+        """
+
+        def work() -> None:
+            self._claim_it()
+            try:
+                migrate(self._engine)
+            except DatabaseError as error:
+                if isinstance(error, OperationalError):
+                    raise
+                raise ValueError(f"database_url: expected a database of audiomixer: {error.orig}") from None
+
+        await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def keep_claim(self) -> None:
+        """Sees that the database is still this service's, and claims it again if the connection to it was lost.
+
+        Raises:
+            ValueError: Another service has taken it.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._claim_it)
+
+    def _claim_it(self) -> None:
+        """An advisory lock, which ends with its connection, whatever becomes of this process."""
+        if self._engine.dialect.name != "postgresql":
+            return  # The data folder, with its lock, is where the file is.
+        if self._claim is not None:
+            try:
+                self._claim.exec_driver_sql("SELECT 1")
+                self._claim.commit()
+                return
+            except OperationalError:
+                self._claim.invalidate()
+                self._claim.close()
+                self._claim = None
+        claim = create_engine(self._engine.url, poolclass=NullPool, connect_args=_limits("postgresql")).connect()
+        if not claim.exec_driver_sql(f"SELECT pg_try_advisory_lock({_CLAIM})").scalar():
+            claim.close()
+            raise ValueError("database_url: another audiomixer uses this database")
+        claim.commit()
+        self._claim = claim
 
     async def run(self, work: Callable[[Session], T]) -> T:
         """Does `work` in a transaction, which is committed unless it raises; objects it returns may be read after."""
@@ -196,6 +259,9 @@ class Store:
         """Finishes what is under way."""
         self._closed = True
         await asyncio.to_thread(self._thread.shutdown)
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
         self._engine.dispose()
 
 
@@ -216,7 +282,26 @@ def _limits(url: str) -> dict[str, Any]:
 
 
 def _set_up_sqlite(connection: Any, record: Any) -> None:
+    # Python's module would begin transactions by itself, and leave changes of the schema out of them.
+    connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
+    # What was answered is on disk, also after a power cut.
+    cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
+
+
+def _keep_to_oneself(file: str | None) -> None:
+    """Makes the file of a database, if need be, for nobody else to read: SQLite gives those beside it the same mode.
+
+    Raises:
+        ValueError: It cannot be made.
+    """
+    if not file or file == ":memory:":
+        return
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+        if Path(file).stat().st_uid == os.geteuid():
+            Path(file).chmod(0o600)
+    except OSError as error:
+        raise ValueError(f"database_url: expected a file that can be written, {file}: {error.strerror}") from None

@@ -33,7 +33,7 @@ class Stream:
         audio_bitrate: 128 or 192, in kbit/s.
         ice: Where listeners reach it.
         prefix: What the names of its HLS segments begin with.
-        first: Sequence number of its first payload and first segment.
+        first: Number of its first HLS segment.
         interruptions: How often it was interrupted before, in another process.
     """
 

@@ -3,7 +3,10 @@
 /** Calls `onData` for each event until the stream ends, or fails. */
 export async function readEvents(url, token, onOpen, onData) {
   const response = await fetch(url, { headers: token ? { Authorization: `Bearer ${token}` } : {} });
-  if (!response.ok) throw Object.assign(new Error(`The server answered ${response.status}`), { status: response.status });
+  if (!response.ok) {
+    const { message } = await response.json().catch(() => ({}));
+    throw Object.assign(new Error(message ?? `The server answered ${response.status}`), { status: response.status });
+  }
   onOpen();
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
@@ -12,6 +15,6 @@ export async function readEvents(url, token, onOpen, onData) {
     if (done) return;
     const items = (rest + value).split('\n\n');
     rest = items.pop();
-    for (const item of items) onData(item.replace(/^data: /gm, ''));
+    for (const item of items) if (item.startsWith('data: ')) onData(item.replace(/^data: /gm, ''));
   }
 }

@@ -42,6 +42,7 @@ async function refresh() {
 
 document.querySelector('#enter').addEventListener('submit', (event) => {
   event.preventDefault();
-  location.href = `rooms/${encodeURIComponent(new FormData(event.target).get('name'))}`;
+  const name = new FormData(event.target).get('name').trim();
+  if (name) location.href = `rooms/${encodeURIComponent(name)}`;
 });
 refresh();

@@ -12,6 +12,13 @@ const openUrl = new URL(`hls/${sid}/index.m3u8`, root).href;
 const meters = new Meters(find('#meters'));
 let player;
 
+// The page of a stream that there is not, or not yet, says so at once.
+fetch(openUrl).then(({ status }) => {
+  if (status !== 404 || player) return;
+  say('There is no such stream, or not any more.', true);
+  find('#play').disabled = true;
+}, () => {});
+
 if (token) find('#hls').closest('p').hidden = true;
 else find('#hls').href = openUrl;
 

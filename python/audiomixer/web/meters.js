@@ -10,10 +10,14 @@ export class Meters {
     this.#list = list;
   }
 
-  /** @param {Record<string, number>} volumes by identity: 0 … 32767, or -1 while muted */
-  show(volumes) {
+  /**
+   * @param {Record<string, number>} volumes by identity: 0 … 32767, or -1 while muted
+   * @param {string} [own] whose identity is one's own
+   */
+  show(volumes, own) {
     for (const [identity, line] of this.#lines) {
-      if (identity in volumes) continue;
+      line.querySelector('.you').hidden = identity !== own;
+      if (Object.hasOwn(volumes, identity)) continue;
       line.remove();
       this.#lines.delete(identity);
     }
@@ -25,7 +29,7 @@ export class Meters {
   #add(identity) {
     const line = document.createElement('li');
     line.className = 'speaker';
-    line.innerHTML = '<span class="name"></span><div class="meter" role="meter"><div></div></div><span class="level"></span>';
+    line.innerHTML = '<span><span class="name"></span> <span class="you faint" hidden>(you)</span></span><div class="meter" role="meter"><div></div></div><span class="level"></span>';
     line.querySelector('.name').textContent = identity;
     const meter = line.querySelector('.meter');
     meter.setAttribute('aria-label', `Level of ${identity}`);

@@ -263,7 +263,8 @@ export class Player {
         if (!mayPass(error)) return this.#finish(error);
         if (performance.now() - lostAt > PATIENCE) return this.#finish(new PlayerError(Code.TIMEOUT, error.message));
       }
-      await sleep(pause);
+      // All who listen have lost it at the same time: they come back one after the other.
+      await sleep(pause * (0.5 + Math.random()));
       pause = Math.min(2 * pause, LONGEST_PAUSE);
     }
   }

@@ -7,7 +7,7 @@ import { Code, PlayerError, get, toPlayerError } from './player_error.js';
 import { connect } from './webrtc.js';
 
 const CONNECTING = 6000; // ms until WebRTC is given up
-const SILENT = 2500; // ms without a payload, of which there are two a second: the connection is lost
+const SILENT = 6000; // ms without a payload, of which there are two a second: is the connection lost?
 const TICK = 50; // ms between looks for payloads that are due
 const UNKNOWN_LATENCY = 6; // s behind live that browsers play HLS, if they do not say
 const OWNER = 'metadata.live-video.net';
@@ -51,7 +51,8 @@ export async function openWhep(source, host) {
     element.srcObject = new MediaStream([track]);
   };
   const watching = setInterval(async () => {
-    if (performance.now() - heardAt > SILENT) lost.give();
+    // Without a database, the server makes no payloads; the audio tells whether it is there.
+    if (performance.now() - heardAt > SILENT && !(await delay.flows())) lost.give();
     latency = (await delay.measure()) ?? latency;
   }, 500);
   const transport = {
@@ -212,9 +213,21 @@ class JitterBufferDelay {
   #pc;
   #delay = 0;
   #emitted = 0;
+  #received = 0;
 
   constructor(pc) {
     this.#pc = pc;
+  }
+
+  /** Whether audio has come since the last call. */
+  async flows() {
+    let received = 0;
+    for (const { type, packetsReceived } of (await this.#pc.getStats()).values()) {
+      if (type === 'inbound-rtp') received += packetsReceived;
+    }
+    const flows = received > this.#received;
+    this.#received = received;
+    return flows;
   }
 
   async measure() {

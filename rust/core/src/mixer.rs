@@ -1,7 +1,8 @@
 //! Participants, the bus they are summed on, and the limiter behind it.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use crate::delay::Range;
 use crate::floor;
@@ -39,6 +40,8 @@ pub struct Mixer {
     /// `usize::MAX` is no limit.
     max_speakers: AtomicUsize,
     breaks_down: AtomicBool,
+    /// Nanoseconds that a mix takes.
+    cost: AtomicU64,
     roster: Mutex<Roster>,
     bus: Mutex<Bus>,
 }
@@ -100,6 +103,7 @@ impl Mixer {
             leveler: AtomicBool::new(false),
             max_speakers: AtomicUsize::new(usize::MAX),
             breaks_down: AtomicBool::new(false),
+            cost: AtomicU64::new(0),
             roster: Mutex::default(),
             bus: Mutex::new(bus),
         })
@@ -262,6 +266,17 @@ impl Mixer {
         }
         write(participant.strip().minus(bus.tick, bus.kernel, &bus.sum), out);
         Ok(())
+    }
+
+    /// A mix has taken so long: what does not read a clock is told.
+    pub fn note_cost(&self, took: Duration) {
+        let (took, before) = (took.as_nanos() as u64, self.cost.load(Ordering::Relaxed));
+        self.cost.store(before - before / 16 + took / 16, Ordering::Relaxed);
+    }
+
+    /// How long a mix has taken of late.
+    pub fn cost(&self) -> Duration {
+        Duration::from_nanos(self.cost.load(Ordering::Relaxed))
     }
 
     /// The next mix panics: to see what becomes of all else.

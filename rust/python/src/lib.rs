@@ -160,6 +160,11 @@ impl Mixer {
         self.0.identities()
     }
 
+    #[getter]
+    fn cost(&self) -> f64 {
+        self.0.cost().as_secs_f64()
+    }
+
     fn _break_down(&self) {
         self.0.break_down();
     }

@@ -221,12 +221,15 @@ fn mix_rooms(
         let (last, next) = work.split_at_mut(first);
         let places = (first..first + next.len()).chain(0..first);
         for (place, (intake, mixer, out, due)) in places.zip(next.iter_mut().chain(last)) {
+            // Mixing the rooms before this one has taken a while.
+            let before = began.elapsed();
             let mix = AssertUnwindSafe(|| {
                 if let Some(now) = now {
-                    // Mixing the rooms before this one has taken a while.
-                    intake.take_in(now + began.elapsed().as_secs_f64(), &mut others);
+                    intake.take_in(now + before.as_secs_f64(), &mut others);
                 }
-                mixer.mix_sharing(*due, out, &mut effort)
+                let mixed = mixer.mix_sharing(*due, out, &mut effort);
+                mixer.note_cost(began.elapsed() - before);
+                mixed
             });
             // A room that panics is not mixed again: what it left behind is looked at by nobody but those who leave it.
             match catch_unwind(mix) {

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from audiomixer.service.errors import HANDLERS
 from audiomixer.service.rest import media_processors, player_streamers, rooms
 from audiomixer.service.rest.errors import API_HANDLERS
+from audiomixer.service.rest.gate import Gate
 from audiomixer.service.service import Service
 
 
@@ -53,6 +54,7 @@ def create_api(service: Service) -> FastAPI:
     )
     for router in (media_processors.router, player_streamers.router, player_streamers.open_router, rooms.router):
         api.include_router(router)
+    api.add_middleware(Gate, service=service)
     api.state.service = service
     return api
 

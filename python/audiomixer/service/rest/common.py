@@ -1,14 +1,18 @@
 """What all resources of the API share: credentials, forms, lists, timestamps."""
 
+import base64
+import binascii
+import contextlib
 import hmac
 import re
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Depends, Query, Request
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from sqlalchemy import Select, and_, or_
 from sqlalchemy.orm import Session
 
@@ -79,6 +83,18 @@ def _check_site(request: Request) -> None:
         raise ApiError(403, "Origin: expected no other site's")
 
 
+def read_basic(header: str) -> HTTPBasicCredentials | None:
+    """Credentials in an Authorization header; None if there are none."""
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    with contextlib.suppress(binascii.Error, UnicodeDecodeError):
+        username, colon, password = base64.b64decode(encoded).decode().partition(":")
+        if colon:
+            return HTTPBasicCredentials(username=username, password=password)
+    return None
+
+
 def check_credentials(service: Service, credentials: HTTPBasicCredentials | None) -> None:
     """The same, for credentials that were read already."""
     settings = service.settings
@@ -127,6 +143,16 @@ class Form(BaseModel):
     """Parameters of a request; unknown ones are ignored, as old applications send some."""
 
     model_config = ConfigDict(populate_by_name=True, extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, given: Any) -> Any:
+        """Refuses what seems to be misspelt: ignored, it would be missed."""
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        for name in given if isinstance(given, dict) else ():
+            if name not in known and (near := get_close_matches(name, known, 1, 0.9)):
+                raise ApiError(400, f"{name}: expected {near[0]}")
+        return given
 
 
 async def callback_url(service: Service, url: str | None) -> str | None:

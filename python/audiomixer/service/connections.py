@@ -1,0 +1,70 @@
+"""HTTP connections that have to get on with it: who opens them and says nothing takes nobody else's place."""
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Any, ClassVar, Final
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+_SAYING: Final = 10.0
+"""Seconds within which a request has to have come, but for its body."""
+_MOST: Final = 1000
+"""Connections of one address, this machine's own aside: proxies are there."""
+_OWN: Final = ("127.", "::1")
+
+_log = logging.getLogger(__name__)
+
+
+class Connection(H11Protocol):
+    """uvicorn's, which waits for the first request for ever, and takes as many connections as come."""
+
+    held: ClassVar[Counter[str]] = Counter()
+    """By address."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._address = ""
+        self._patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Takes the connection, or ends it."""
+        super().connection_made(transport)
+        self._address = self.client[0] if self.client else ""
+        self.held[self._address] += 1
+        if self.held[self._address] > _MOST and not self._address.startswith(_OWN):
+            if self.held[self._address] == _MOST + 1:
+                _log.warning("%s has %d connections, and gets no more", self._address, _MOST)
+            transport.abort()
+            return
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        """Takes data; a request that has begun has to get there in time."""
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._expect_nothing()
+        elif self._patience is None and not self.transport.is_closing():
+            self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Gives the place back."""
+        self._expect_nothing()
+        self.held[self._address] -= 1
+        if not self.held[self._address]:
+            del self.held[self._address]
+        super().connection_lost(exc)
+
+    def _expect(self) -> None:
+        self._patience = self.loop.call_later(_SAYING, self._give_up)
+
+    def _expect_nothing(self) -> None:
+        if self._patience:
+            self._patience.cancel()
+            self._patience = None
+
+    def _give_up(self) -> None:
+        self._patience = None
+        if self.conn.their_state is h11.IDLE and not (self.cycle and not self.cycle.response_complete):
+            self.transport.close()
