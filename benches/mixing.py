@@ -1,12 +1,13 @@
 """Mixing, metering and mute detection: `Mixer` beside LiveKit's `rtc.AudioMixer` and NumPy, in one run.
 
-Each mixes the same 50 participants, 48 kHz stereo, 20 ms at a time. Prints microseconds per participant and
-frame, the best round of each: the machine's noise only ever adds.
+Each mixes the same 50 participants, 48 kHz stereo, 20 ms at a time: quiet ones, whose sum needs no limiter, and loud
+ones, whose sum does. Prints microseconds per participant and frame, the median round and the best one.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from statistics import median
 
 import numpy as np
 from livekit import rtc
@@ -17,24 +18,29 @@ PARTICIPANTS = 50
 ROUNDS = 1000
 PEER_FRAMES = 100
 PEER_RUNS = 5
+LEVELS = {"quiet": 0.01, "loud": 0.3}
+"""RMS of each participant."""
+
+Costs = tuple[float, float]
+"""Median and best."""
 
 
-def noise() -> np.ndarray:
-    return np.random.default_rng(1).normal(0, 0.01, (PARTICIPANTS, 960, 2)).astype(np.float32)
+def noise(level: float) -> np.ndarray:
+    return np.random.default_rng(1).normal(0, level, (PARTICIPANTS, 960, 2)).astype(np.float32)
 
 
-def timed(prepare: Callable[[], None], work: Callable[[], object]) -> float:
-    """The least cost of `work`, in µs per participant; `prepare` does not count."""
+def timed(prepare: Callable[[], None], work: Callable[[], object]) -> Costs:
+    """What `work` costs, in µs per participant; `prepare` does not count."""
     costs = []
     for _ in range(ROUNDS):
         prepare()
         start = time.perf_counter()
         work()
-        costs.append(time.perf_counter() - start)
-    return min(costs) * 1e6 / PARTICIPANTS
+        costs.append((time.perf_counter() - start) * 1e6 / PARTICIPANTS)
+    return median(costs), min(costs)
 
 
-def ours(frames: np.ndarray) -> float:
+def ours(frames: np.ndarray) -> Costs:
     """`Mixer.mix_into`, limiter included; pushing the samples is the participants' work."""
     mixer = Mixer()
     participants = [mixer.add_participant(str(n)) for n in range(PARTICIPANTS)]
@@ -47,7 +53,31 @@ def ours(frames: np.ndarray) -> float:
     return timed(push, lambda: mixer.mix_into(out, 0.0))
 
 
-def numpy(frames: np.ndarray) -> float:
+def pushing(frames: np.ndarray) -> Costs:
+    """`Participant.push_pcm`."""
+    mixer = Mixer()
+    participants = [mixer.add_participant(str(n)) for n in range(PARTICIPANTS)]
+    out = np.zeros((960, 2), np.float32)
+
+    def push() -> None:
+        for participant, frame in zip(participants, frames, strict=True):
+            participant.push_pcm(frame)
+
+    return timed(lambda: mixer.mix_into(out, 0.0), push)
+
+
+def copying(frames: np.ndarray) -> Costs:
+    """A copy of the same samples by NumPy."""
+    out = np.zeros((960, 2), np.float32)
+
+    def copy() -> None:
+        for frame in frames:
+            out[:] = frame
+
+    return timed(lambda: None, copy)
+
+
+def numpy(frames: np.ndarray) -> Costs:
     """The same with NumPy: sum, RMS and peak of each, and a clip in place of the limiter."""
     bus = np.zeros((960, 2), np.float32)
 
@@ -83,16 +113,24 @@ async def livekit(frames: np.ndarray) -> float:
 
 
 def main() -> None:
-    frames = noise()
-    costs = {
-        f"audiomixer ({Mixer().kernel})": ours(frames),
-        "NumPy": numpy(frames),
-        "livekit.rtc.AudioMixer": min(asyncio.run(livekit(frames)) for _ in range(PEER_RUNS)),
-    }
-    own = next(iter(costs.values()))
     print(f"mix + RMS + mute, µs per participant and frame ({PARTICIPANTS} participants, 48 kHz stereo, 20 ms)")
-    for name, cost in costs.items():
-        print(f"  {name:24} {cost:7.3f}  {cost / own:6.1f} ×")
+    print(f"  {'':28} {'median':>7}  {'best':>7}  {'median beside ours'}")
+    for level, rms in LEVELS.items():
+        frames = noise(rms)
+        runs = [asyncio.run(livekit(frames)) for _ in range(PEER_RUNS)]
+        costs = {
+            f"audiomixer ({Mixer().kernel}), {level}": ours(frames),
+            f"NumPy, {level}": numpy(frames),
+            f"livekit.rtc.AudioMixer, {level}": (median(runs), min(runs)),
+        }
+        own = next(iter(costs.values()))[0]
+        for name, (middle, best) in costs.items():
+            print(f"  {name:28} {middle:7.3f}  {best:7.3f}  {middle / own:6.1f} ×")
+    frames = noise(LEVELS["quiet"])
+    print("push_pcm, µs per frame")
+    copy = copying(frames)
+    for name, (middle, best) in {"audiomixer": pushing(frames), "a copy by NumPy": copy}.items():
+        print(f"  {name:28} {middle:7.3f}  {best:7.3f}  {middle / copy[0]:6.1f} × a copy")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,7 @@
 //! look-ahead smooth it, so that it has come all the way when the peak arrives (two boxes make a triangle, whose slopes
 //! have no corners to hear).
 //!
-//! Each of these steps is a loop over a whole frame that the compiler can make vectors of, but for the box filters'
-//! running sums.
+//! Each of these steps is a loop over a whole frame, or blocks of it, that the compiler can make vectors of.
 
 use crate::limiter::CEILING;
 
@@ -14,6 +13,8 @@ use crate::limiter::CEILING;
 const RELEASED: f32 = 0.001;
 /// The decay is computed for so many samples at a time.
 const BLOCK: usize = 16;
+/// And sums.
+const SUMS: usize = 8;
 
 /// Reductions of one stream, a frame at a time.
 pub struct Envelope {
@@ -21,7 +22,8 @@ pub struct Envelope {
     window: usize,
     /// For the samples of the window before this frame, then for the frame.
     wanted: Vec<f32>,
-    held: Vec<f32>,
+    /// Room for what becomes of them.
+    held: [Vec<f32>; 2],
     /// What is left of a reduction after 1, 2, … samples.
     decay: [f32; BLOCK],
     last: f32,
@@ -46,7 +48,7 @@ impl Envelope {
         Self {
             window,
             wanted: vec![0.0; window - 1 + frame],
-            held: vec![0.0; window - 1 + frame],
+            held: [(); 2].map(|()| vec![0.0; window - 1 + frame]),
             decay: std::array::from_fn(|n| (-(n as f32 + 1.0) / release).exp()),
             last: 0.0,
             boxes: [half, window + 1 - half].map(|length| BoxFilter {
@@ -81,17 +83,16 @@ impl Envelope {
         for (wanted, &peak) in self.wanted[past..].iter_mut().zip(&*peaks) {
             *wanted = if peak > CEILING { 1.0 - CEILING / peak } else { 0.0 };
         }
-        self.held.copy_from_slice(&self.wanted);
-        hold(&mut self.held, self.window);
-        let released = &mut self.held[..peaks.len()];
+        let [one, other] = &mut self.held;
+        let released = &mut hold(&self.wanted, self.window, one, other)[..peaks.len()];
         release(released, &self.decay, &mut self.last);
         self.idle = match released.iter().rposition(|&reduction| reduction > 0.0) {
             Some(last) => released.len() - 1 - last,
             None => self.idle.saturating_add(released.len()),
         };
         let [first, second] = &mut self.boxes;
-        first.smooth(released);
-        second.smooth(released);
+        first.smooth(released, peaks);
+        second.smooth(peaks, released);
         for (gain, reduction) in peaks.iter_mut().zip(released) {
             *gain = 1.0 - *reduction;
         }
@@ -105,54 +106,85 @@ impl Envelope {
 /// Each is at least what the one before it, of this block or the `last` one, has decayed to.
 #[inline(always)]
 fn release(reductions: &mut [f32], decay: &[f32; BLOCK], last: &mut f32) {
-    for block in reductions.chunks_mut(BLOCK) {
+    let (blocks, rest) = reductions.as_chunks_mut();
+    for block in blocks {
         // A scan in steps that double: what decays by `n` samples at once has the decay of `n`.
-        let mut scan = [0.0; BLOCK];
-        scan[..block.len()].copy_from_slice(block);
-        for step in [1, 2, 4, 8] {
-            let before = scan;
-            for n in step..BLOCK {
-                scan[n] = larger(before[n], decay[step - 1] * before[n - step]);
-            }
+        let scan = decayed::<1>(*block, decay);
+        let scan = decayed::<2>(scan, decay);
+        let scan = decayed::<4>(scan, decay);
+        let scan = decayed::<8>(scan, decay);
+        for n in 0..BLOCK {
+            block[n] = larger(scan[n], decay[n] * *last);
         }
-        for (n, reduction) in block.iter_mut().enumerate() {
-            *reduction = larger(scan[n], decay[n] * *last);
-        }
-        *last = block.last().copied().filter(|&last| last >= RELEASED).unwrap_or(0.0);
+        *last = if block[BLOCK - 1] >= RELEASED { block[BLOCK - 1] } else { 0.0 };
     }
+    debug_assert!(rest.is_empty(), "20 ms of every rate are whole blocks");
+}
+
+/// Each value, or what the one that is `DISTANCE` earlier has decayed to if that is larger.
+#[inline(always)]
+fn decayed<const DISTANCE: usize>(scan: [f32; BLOCK], decay: &[f32; BLOCK]) -> [f32; BLOCK] {
+    let mut wide = [0.0; 2 * BLOCK];
+    wide[BLOCK..].copy_from_slice(&scan);
+    std::array::from_fn(|n| larger(scan[n], decay[DISTANCE - 1] * wide[BLOCK + n - DISTANCE]))
 }
 
 impl BoxFilter {
+    /// Puts the means that end with each of `values` into `means`.
     #[inline(always)]
-    fn smooth(&mut self, values: &mut [f32]) {
+    fn smooth(&mut self, values: &[f32], means: &mut [f32]) {
         let Self { length, values: line, sum } = self;
         line[*length..].copy_from_slice(values);
         let scale = 1.0 / *length as f64;
-        for ((out, &new), &old) in values.iter_mut().zip(&line[*length..]).zip(&*line) {
-            *sum += f64::from(new) - f64::from(old);
-            *out = (*sum * scale) as f32;
+        let (blocks, _) = means.as_chunks_mut::<SUMS>();
+        let (new, _) = values.as_chunks::<SUMS>();
+        let (old, _) = line.as_chunks::<SUMS>();
+        for ((means, new), old) in blocks.iter_mut().zip(new).zip(old) {
+            let changes = std::array::from_fn(|n| f64::from(new[n]) - f64::from(old[n]));
+            let sums = summed::<4>(summed::<2>(summed::<1>(changes)));
+            *means = std::array::from_fn(|n| ((*sum + sums[n]) * scale) as f32);
+            *sum += sums[SUMS - 1];
         }
         line.copy_within(values.len().., 0);
     }
 }
 
-/// Replaces each value by the largest of the `window` values that begin with it.
+/// Each value and the one that is `DISTANCE` earlier, added: with 1, 2 and 4, all before it.
 #[inline(always)]
-fn hold(values: &mut [f32], window: usize) {
-    let mut width = 1;
-    while 2 * width <= window {
-        raise(values, width);
-        width *= 2;
-    }
-    raise(values, window - width);
+fn summed<const DISTANCE: usize>(values: [f64; SUMS]) -> [f64; SUMS] {
+    let mut wide = [0.0; 2 * SUMS];
+    wide[SUMS..].copy_from_slice(&values);
+    std::array::from_fn(|n| values[n] + wide[SUMS + n - DISTANCE])
 }
 
-/// Raises each value to the one that is `distance` later.
+/// The largest of the `window` values that begin with each, in one of two buffers.
 #[inline(always)]
-fn raise(values: &mut [f32], distance: usize) {
-    for n in 0..values.len().saturating_sub(distance) {
-        values[n] = larger(values[n], values[n + distance]);
+fn hold<'a>(
+    values: &[f32],
+    window: usize,
+    one: &'a mut Vec<f32>,
+    other: &'a mut Vec<f32>,
+) -> &'a mut Vec<f32> {
+    raise(values, 1, one);
+    let (mut from, mut to) = (one, other);
+    let mut width = 2;
+    while 2 * width <= window {
+        raise(from, width, to);
+        std::mem::swap(&mut from, &mut to);
+        width *= 2;
     }
+    raise(from, window - width, to);
+    to
+}
+
+/// Each value, or the one that is `distance` later if that is larger.
+#[inline(always)]
+fn raise(values: &[f32], distance: usize, out: &mut [f32]) {
+    for ((out, &value), &later) in out.iter_mut().zip(values).zip(&values[distance..]) {
+        *out = larger(value, later);
+    }
+    let end = values.len() - distance;
+    out[end..].copy_from_slice(&values[end..]);
 }
 
 /// Not `f32::max`, whose care for NaN costs instructions.

@@ -81,12 +81,9 @@ impl Limiter {
         }
         if self.gains.iter().any(|&peak| peak > CEILING) || !self.envelope.is_idle() {
             self.kernel.advance(&mut self.envelope, &mut self.gains);
-            let frames = out.chunks_exact_mut(self.channels);
-            let samples = self.line.chunks_exact(self.channels);
-            for ((out, samples), gain) in frames.zip(samples).zip(&self.gains) {
-                for (out, sample) in out.iter_mut().zip(samples) {
-                    *out = (sample * gain).clamp(-CEILING, CEILING);
-                }
+            match self.channels {
+                1 => turn_down::<1>(&self.line, &self.gains, out),
+                _ => turn_down::<2>(&self.line, &self.gains, out),
             }
         } else {
             out.copy_from_slice(&self.line[..out.len()]);
@@ -103,8 +100,18 @@ impl Limiter {
             self.gains.copy_from_slice(&self.peaks);
             return;
         }
-        for (peak, all) in self.gains.iter_mut().zip(self.peaks.chunks_exact(self.channels)) {
-            *peak = all.iter().fold(0.0, |a, &b| if b > a { b } else { a });
+        for (peak, [left, right]) in self.gains.iter_mut().zip(self.peaks.as_chunks().0) {
+            *peak = if right > left { *right } else { *left };
+        }
+    }
+}
+
+/// Multiplies interleaved `samples` by their gains; what rounding may leave above the ceiling is cut off.
+fn turn_down<const CHANNELS: usize>(samples: &[f32], gains: &[f32], out: &mut [f32]) {
+    let frames = out.as_chunks_mut::<CHANNELS>().0.iter_mut();
+    for ((out, samples), gain) in frames.zip(samples.as_chunks::<CHANNELS>().0).zip(gains) {
+        for (out, sample) in out.iter_mut().zip(samples) {
+            *out = (sample * gain).clamp(-CEILING, CEILING);
         }
     }
 }

@@ -25,23 +25,18 @@ impl Fifo {
 
     /// Adds `samples` of `channels`; mono goes to both sides of stereo, and stereo to mono as its mean.
     pub fn push<T: Sample>(&mut self, samples: &[T], channels: usize) {
-        let mono = samples.iter().map(|sample| sample.to_f32());
-        match (channels, self.channels) {
-            (1, 2) => self.extend(mono.flat_map(|sample| [sample, sample])),
-            (2, 1) => {
-                let pairs = samples.chunks_exact(2);
-                self.extend(pairs.map(|pair| (pair[0].to_f32() + pair[1].to_f32()) / 2.0));
-            }
-            _ => self.extend(mono),
-        }
-    }
-
-    fn extend(&mut self, samples: impl Iterator<Item = f32>) {
         if self.head > self.samples.len() / 2 {
             self.samples.drain(..self.head);
             self.head = 0;
         }
-        self.samples.extend(samples);
+        match (channels, self.channels) {
+            (1, 2) => self.samples.extend(samples.iter().flat_map(|sample| [sample.to_f32(); 2])),
+            (2, 1) => {
+                let pairs = samples.chunks_exact(2);
+                self.samples.extend(pairs.map(|pair| (pair[0].to_f32() + pair[1].to_f32()) / 2.0));
+            }
+            _ => T::append(samples, &mut self.samples),
+        }
         let excess = self.waiting().saturating_sub(self.limit);
         self.dropped += (excess / self.channels) as u64;
         self.head += excess;

@@ -6,6 +6,11 @@ pub trait Sample: Copy {
     fn to_f32(self) -> f32;
     /// The nearest of this format; what is out of range is clipped.
     fn from_f32(sample: f32) -> Self;
+
+    /// Appends `samples` to `pcm`.
+    fn append(samples: &[Self], pcm: &mut Vec<f32>) {
+        pcm.extend(samples.iter().map(|sample| sample.to_f32()));
+    }
 }
 
 impl Sample for f32 {
@@ -15,6 +20,10 @@ impl Sample for f32 {
 
     fn from_f32(sample: f32) -> Self {
         sample
+    }
+
+    fn append(samples: &[Self], pcm: &mut Vec<f32>) {
+        pcm.extend_from_slice(samples);
     }
 }
 
