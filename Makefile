@@ -41,14 +41,18 @@ test-rust:
 test-python: build $(VENV)/.test
 	@tests/system-packages
 	@$(BIN)/python -m tests.rooms.livekit_server
+	@$(BIN)/python -m tests.clients.stacks
+	@$(BIN)/python -m tests.clients.firefox
 	$(BIN)/python -m pytest $(ARGS)
 
 soak: build $(VENV)/.test ## half an hour of garbage, kills, and MediaProcessors that come and go
 	@tests/system-packages
 	@$(BIN)/python -m tests.rooms.livekit_server
-	$(BIN)/python -m pytest --timeout 1500 --kills 5 --garbage 10000 --examples 200 --churn 300 --restarts 10 \
+	@$(BIN)/python -m tests.clients.stacks
+	$(BIN)/python -m pytest --timeout 1500 --kills 5 --garbage 10000 --examples 200 --churn 300 --restarts 10 --joins 200 \
 	    -s $(ARGS) tests/outputs/test_chaos.py tests/rooms/test_churn.py \
-	    tests/service/test_churn.py tests/service/test_robustness.py tests/e2e/test_service.py
+	    tests/service/test_churn.py tests/service/test_robustness.py tests/e2e/test_service.py \
+	    tests/clients/test_stacks.py
 
 lint: build $(VENV)/.test $(VENV)/.lint
 	cargo fmt --check

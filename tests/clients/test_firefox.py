@@ -1,0 +1,67 @@
+"""Firefox as it comes: it talks and listens, and offers no address but names that nobody can look up."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.clients.firefox import Firefox, firefox, in_namespace
+from tests.namespace import INSIDE
+
+URL = f"https://{INSIDE}:8443"
+AUDIOMIXER = [str(Path(sys.executable).with_name("audiomixer"))]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The demo by HTTPS; gives the path of its stream's page."""
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={INSIDE}"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    options = ["--host", "0.0.0.0", "--port", "8443", "--tls-cert", str(certificate), "--tls-key", str(key)]
+    with in_namespace([*AUDIOMIXER, "demo", *options], 8443):
+        with httpx.Client(verify=False, base_url=URL) as client:
+            streams = []
+            while not streams:
+                streams = client.get("/overview.json").json()["streams"]
+        yield f"/listen/{streams[0]['sid']}"
+
+
+@pytest.fixture(scope="module")
+def browser_of_mozilla(demo: str) -> Iterator[Firefox]:
+    with firefox() as session:
+        yield session
+
+
+def test_it_listens_by_webrtc_and_sees_who_talks(demo: str, browser_of_mozilla: Firefox, tmp_path: Path) -> None:
+    page = browser_of_mozilla
+    page.go_to(URL + demo + "?transport=whep")
+    page.click("#play")
+    assert page.until("return document.querySelector('#state').textContent === 'Playing live.'")
+    assert page.until("return document.querySelectorAll('#meters .speaker').length === 3")
+    time = page.run("return document.querySelector('#audio').currentTime")
+    page.until(f"return document.querySelector('#audio').currentTime > {time + 2}")
+    page.screenshot(tmp_path / "listen.png")
+    assert (tmp_path / "listen.png").stat().st_size > 10_000
+
+
+def test_it_joins_a_room_hears_it_and_is_heard(demo: str, browser_of_mozilla: Firefox) -> None:
+    page = browser_of_mozilla
+    page.go_to(f"{URL}/rooms/demo")
+    page.type("#join input", "Zoë 日本")
+    page.click("#join button")
+    assert page.until("return document.querySelector('#state').textContent === 'You are in the room.'")
+    own = "[...document.querySelectorAll('#meters .speaker')].find((line) => line.textContent.includes('Zoë 日本'))"
+    # Firefox's fake microphone is a tone of 440 Hz.
+    assert page.until(f"return Number({own}?.dataset.volume) > 1000")
+    assert page.run(f"return {own}.textContent").startswith("Zoë 日本 (you)")
+    time = page.run("return document.querySelector('#audio').currentTime")
+    page.until(f"return document.querySelector('#audio').currentTime > {time + 1}")
+    page.click("#mute")
+    assert page.until(f"return {own}.dataset.volume === '-1'")
+    page.click("#leave")
+    assert page.until(f"return !{own}")
