@@ -18,9 +18,9 @@ import time
 from multiprocessing.connection import Connection
 
 from audiomixer import AudioMixer
-from audiomixer.bus import process_pacer
+from audiomixer.clock.bus import process_pacer
+from audiomixer.clock.frame import FRAME
 from audiomixer.outputs.hls import HlsOutput
-from audiomixer.pacer import FRAME
 from audiomixer.rooms.local import LocalRooms
 from benches.senders import in_process, send
 

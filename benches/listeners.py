@@ -23,10 +23,10 @@ import numpy as np
 
 from audiomixer import AudioMixer
 from audiomixer._core import Intake
-from audiomixer.bus import process_pacer
-from audiomixer.encoding import FRAME_SIZE
+from audiomixer.clock.bus import process_pacer
+from audiomixer.clock.frame import FRAME_SIZE
+from audiomixer.clock.pacer import clock
 from audiomixer.outputs.whep import WhepOutput
-from audiomixer.pacer import clock
 from audiomixer.rooms.local import LocalRooms
 from audiomixer.service.media import media_app
 from audiomixer.service.server import serving

@@ -22,7 +22,7 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.rtp import RtpPacket
 from playwright.async_api import async_playwright
 
-from audiomixer.encoding import SAMPLE_RATE
+from audiomixer.clock.frame import SAMPLE_RATE
 from tests.browser import FLAGS, PACKAGES
 from tests.e2e.players import PLAYERS, Clicker, clicking, pairs, script, scripts
 

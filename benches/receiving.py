@@ -21,7 +21,7 @@ import numpy as np
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
-from audiomixer.encoding import FRAME_SIZE
+from audiomixer.clock.frame import FRAME_SIZE
 from audiomixer.rooms.local import LocalRoom
 from benches.audiobridge import audiobridge
 from benches.senders import STREAMS, in_process, send

@@ -23,7 +23,7 @@ import numpy as np
 from livekit import rtc
 
 from audiomixer import AudioMixer
-from audiomixer.encoding import FRAME_SIZE
+from audiomixer.clock.frame import FRAME_SIZE
 from audiomixer.rooms.janus_client import JanusClient
 from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.peer import Peer

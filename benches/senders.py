@@ -10,8 +10,8 @@ from multiprocessing.connection import Connection
 import uvloop
 
 from audiomixer._core import Intake
-from audiomixer.encoding import FRAME_SIZE
-from audiomixer.pacer import clock
+from audiomixer.clock.frame import FRAME_SIZE
+from audiomixer.clock.pacer import clock
 from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.peer import Peer
 from tests.opus import opus

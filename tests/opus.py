@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from audiomixer.encoding import SAMPLE_RATE
+from audiomixer.clock.frame import SAMPLE_RATE
 from tests.signals import Signal
 
 _VOIP, _AUDIO = 2048, 2049

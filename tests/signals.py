@@ -6,7 +6,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomixer.encoding import FRAME_SIZE, SAMPLE_RATE
+from audiomixer.clock.frame import FRAME_SIZE, SAMPLE_RATE
 
 Signal = NDArray[np.float32]
 

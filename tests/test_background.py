@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from audiomixer.background import Line
+from audiomixer.clock.background import Line
 
 
 def test_jobs_of_a_line_are_done_in_order_and_all_of_them() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from audiomixer.broadcast import Broadcast
+from audiomixer.clock.broadcast import Broadcast
 
 
 async def test_everybody_gets_everything_from_when_they_came_until_it_ends() -> None:

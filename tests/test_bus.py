@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from audiomixer.bus import Bus, advance
+from audiomixer.clock.bus import Bus, advance
 from tests.signals import noise
 
 

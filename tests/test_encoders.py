@@ -6,8 +6,9 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+from audiomixer.clock.frame import FRAME_SIZE
 from audiomixer.encoders import Encoders
-from audiomixer.encoding import FRAME_SIZE, EncodedPacket, Encoding
+from audiomixer.encoding import EncodedPacket, Encoding
 
 AAC, OPUS, PCM = Encoding("aac", 128), Encoding("opus", 128), Encoding("pcm", 0)
 

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from audiomixer.pacer import Pacer, shares
+from audiomixer.clock.pacer import Pacer, shares
 
 
 class Slow:

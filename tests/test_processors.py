@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from audiomixer.processors import processors
+from audiomixer.clock.processors import processors
 
 ALL = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

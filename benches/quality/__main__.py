@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from audiomixer.encoding import SAMPLE_RATE
+from audiomixer.clock.frame import SAMPLE_RATE
 from benches.quality import receivers
 from benches.quality.chromium import chromium
 from benches.quality.measures import Judged, judge

@@ -9,7 +9,7 @@ import numpy as np
 from playwright.async_api import Browser, Page, async_playwright
 from scipy.signal import correlate
 
-from audiomixer.encoding import FRAME_SIZE, SAMPLE_RATE
+from audiomixer.clock.frame import FRAME_SIZE, SAMPLE_RATE
 from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.peer import Peer
 from benches.quality.measures import CHUNK, WARM_UP, Played

@@ -7,7 +7,7 @@ from pesq import NoUtterancesError, pesq
 from pystoi import stoi
 from scipy.signal import correlate, resample_poly
 
-from audiomixer.encoding import SAMPLE_RATE
+from audiomixer.clock.frame import SAMPLE_RATE
 from tests.signals import Signal
 
 WARM_UP = 4.0

@@ -11,7 +11,7 @@ from enum import Enum, auto
 
 import numpy as np
 
-from audiomixer.encoding import FRAME_SIZE, SAMPLE_RATE
+from audiomixer.clock.frame import FRAME_SIZE, SAMPLE_RATE
 from benches.quality.measures import Played
 from benches.quality.neteq_signal import Expand, accelerate, merge, preemptive_expand, resume
 from benches.quality.network import PACKET, Arrival, ticks

@@ -3,7 +3,7 @@
 import numpy as np
 
 from audiomixer import Mixer, Stats
-from audiomixer.encoding import FRAME_SIZE
+from audiomixer.clock.frame import FRAME_SIZE
 from benches.quality.network import PACKET, Arrival, ticks
 from tests.signals import Signal
 

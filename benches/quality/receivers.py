@@ -5,7 +5,7 @@ from aiortc.codecs.opus import OpusDecoder
 from aiortc.jitterbuffer import JitterBuffer
 from aiortc.rtp import RtpPacket
 
-from audiomixer.encoding import FRAME_SIZE
+from audiomixer.clock.frame import FRAME_SIZE
 from benches.quality.measures import Played
 from benches.quality.network import PACKET, Arrival, ticks
 from benches.quality.ours import receive

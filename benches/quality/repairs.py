@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomixer.encoding import FRAME_SIZE
+from audiomixer.clock.frame import FRAME_SIZE
 from benches.quality.network import PACKET, Arrival, Network
 from benches.quality.ours import receive
 from tests.signals import Signal

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
-from audiomixer.encoding import SAMPLE_RATE
+from audiomixer.clock.frame import SAMPLE_RATE
 from tests.signals import Signal
 
 _FOLDER = Path("/usr/share/pocketsphinx/test/data/librivox")

@@ -23,6 +23,7 @@ from rich.markup import escape
 from rich.table import Table
 from starlette.responses import JSONResponse
 
+from audiomixer.clock.tasks import spawn
 from audiomixer.metadata import TimedMetadata
 from audiomixer.mixer import IDENTITY, AudioMixer
 from audiomixer.outputs.base import NamedOutput, OutputError
@@ -38,7 +39,6 @@ from audiomixer.service.errors import error_response
 from audiomixer.service.media import media_app
 from audiomixer.service.server import PortError, allow_many_files, serving, stop_signals
 from audiomixer.service.streams import Streams
-from audiomixer.tasks import spawn
 from audiomixer.tokens import Keyring, mint
 from audiomixer.webrtc.ice import Ice, addresses_of
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Final, Literal, TypeAlias, cast
 
 import av
@@ -11,9 +10,8 @@ from av.audio.codeccontext import AudioCodecContext
 from av.codec import CodecContext
 from numpy.typing import NDArray
 
-SAMPLE_RATE: Final = 48_000
-FRAME_SIZE: Final = 960
-TIME_BASE: Final = Fraction(1, SAMPLE_RATE)
+from audiomixer.clock.frame import SAMPLE_RATE, TIME_BASE
+
 AvPacket: TypeAlias = "av.Packet[Any]"
 
 BITRATES: Final = (128, 192)

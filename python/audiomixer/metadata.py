@@ -4,9 +4,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-INTERVAL = 0.5
-"""Seconds between two payloads."""
-
 _OWNER = b"metadata.live-video.net\0"
 """Owner of the ID3 PRIV frame in which the players of the retired service look for text."""
 

@@ -8,8 +8,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomixer.broadcast import Broadcast
-from audiomixer.encoding import FRAME_SIZE, SAMPLE_RATE
+from audiomixer.clock.broadcast import Broadcast
+from audiomixer.clock.frame import FRAME_SIZE, SAMPLE_RATE
 
 SAMPLE_RATES: Final = (16_000, 48_000)
 _LIMIT: Final = 250

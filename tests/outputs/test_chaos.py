@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from audiomixer import AudioMixer
-from audiomixer.bus import process_pacer
-from audiomixer.encoding import FRAME_SIZE
+from audiomixer.clock.bus import process_pacer
+from audiomixer.clock.frame import FRAME_SIZE
 from audiomixer.outputs.push import PushOutput
 from tests.outputs.servers import PASSWORD, Server, icecast, nginx_rtmp, srt_listener
 from tests.signals import level_at, sine

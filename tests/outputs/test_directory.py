@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audiomixer.encoding import FRAME_SIZE, Encoder
+from audiomixer.clock.frame import FRAME_SIZE
+from audiomixer.encoding import Encoder
 from audiomixer.outputs.base import OutputError
 from audiomixer.outputs.directory import DirectoryOutput
 from tests.signals import frames, sine, stereo

@@ -6,7 +6,8 @@ import av
 import numpy as np
 import pytest
 
-from audiomixer.encoding import SAMPLE_RATE, Encoder, Encoding
+from audiomixer.clock.frame import SAMPLE_RATE
+from audiomixer.encoding import Encoder, Encoding
 from audiomixer.outputs.muxer import TS, Muxer
 from audiomixer.outputs.queued import Payload
 

@@ -11,7 +11,7 @@ import numpy as np
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
-from audiomixer.encoding import FRAME_SIZE, SAMPLE_RATE, TIME_BASE
+from audiomixer.clock.frame import FRAME_SIZE, SAMPLE_RATE, TIME_BASE
 from tests.signals import Signal, sine
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import numpy as np
 
 from audiomixer import AudioMixer
-from audiomixer.encoding import SAMPLE_RATE
+from audiomixer.clock.frame import SAMPLE_RATE
 from tests.rooms.janus_server import Janus
 from tests.rooms.janus_server import Participant as JanusParticipant
 from tests.rooms.livekit_server import LiveKit

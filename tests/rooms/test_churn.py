@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from audiomixer import AudioMixer
-from audiomixer.bus import process_pacer
+from audiomixer.clock.bus import process_pacer
 from tests.rooms.elsewhere import AMPLITUDE, Ear, Server, new_room
 from tests.rooms.janus_server import janus
 from tests.rooms.livekit_server import livekit

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audiomixer.encoding import FRAME_SIZE, SAMPLE_RATE
+from audiomixer.clock.frame import FRAME_SIZE, SAMPLE_RATE
 from audiomixer.rooms.base import NoRoomError, RoomError
 from tests.rooms.elsewhere import AMPLITUDE, TONES, VOLUME, Server, mixing, new_room, speaking
 from tests.rooms.janus_server import janus

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from audiomixer.bus import Bus
+from audiomixer.clock.bus import Bus
 from audiomixer.rooms.base import RoomError
 from audiomixer.rooms.remote import LostError, RemoteRoom
 from audiomixer.rooms.roster import Roster

@@ -3,7 +3,7 @@
 import pytest
 
 from audiomixer import Mixer
-from audiomixer.broadcast import Broadcast
+from audiomixer.clock.broadcast import Broadcast
 from audiomixer.rooms.base import RoomEvent
 from audiomixer.rooms.roster import Roster
 

@@ -12,7 +12,7 @@ import ifaddr
 import pytest
 
 from audiomixer._core import Mixer
-from audiomixer.encoding import FRAME_SIZE
+from audiomixer.clock.frame import FRAME_SIZE
 from audiomixer.webrtc.ice import LOOPBACK, Ice, IceServer
 from audiomixer.webrtc.peer import Peer, UnreachableError
 from tests.e2e.command import free_port

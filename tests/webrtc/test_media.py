@@ -17,7 +17,7 @@ from aiortc import RTCDtlsTransport, RTCIceTransport, RTCPeerConnection, RTCRtpR
 from aiortc.rtp import RtcpReceiverInfo, RtcpSrPacket
 
 from audiomixer._core import Inlet, Intake, Mixer, Outlet, Participant
-from audiomixer.pacer import clock
+from audiomixer.clock.pacer import clock
 from audiomixer.webrtc import rtcp
 from audiomixer.webrtc.ice import LOOPBACK
 from audiomixer.webrtc.peer import Peer

@@ -7,8 +7,8 @@ import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 from audiomixer import Participant
-from audiomixer.bus import Bus, process_pacer
-from audiomixer.pacer import clock
+from audiomixer.clock.bus import Bus, process_pacer
+from audiomixer.clock.pacer import clock
 from audiomixer.webrtc.ice import LOOPBACK
 from audiomixer.webrtc.subscriber import Subscriber
 from tests.rooms.client import Microphone

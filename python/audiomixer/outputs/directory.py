@@ -8,10 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from audiomixer.clock.tasks import blocking
 from audiomixer.encoding import EncodedPacket
 from audiomixer.outputs.base import OnEvent, OutputError, OutputEvent, explain
 from audiomixer.outputs.hls import HlsOutput
-from audiomixer.tasks import blocking
 
 _OURS: Final = re.compile(r"[0-9a-f]{8}-\d+\.ts")
 

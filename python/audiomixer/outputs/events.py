@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Final
 
-from audiomixer.broadcast import Broadcast
+from audiomixer.clock.broadcast import Broadcast
 from audiomixer.encoding import EncodedPacket, Encoding
 
 _LIMIT: Final = 120

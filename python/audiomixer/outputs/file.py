@@ -8,11 +8,12 @@ from typing import Final
 
 import av
 
-from audiomixer.encoding import SAMPLE_RATE, EncodedPacket, Encoding
+from audiomixer.clock.frame import SAMPLE_RATE
+from audiomixer.clock.tasks import blocking
+from audiomixer.encoding import EncodedPacket, Encoding
 from audiomixer.outputs.base import OutputError, explain
 from audiomixer.outputs.muxer import FILES, Muxer
 from audiomixer.outputs.queued import QueuedOutput
-from audiomixer.tasks import blocking
 
 _LIMIT: Final = 1000
 """Packets that may wait for a slow disk, 20 s of them."""

@@ -13,7 +13,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from audiomixer.encoding import SAMPLE_RATE, EncodedPacket, Encoding
+from audiomixer.clock.frame import SAMPLE_RATE
+from audiomixer.encoding import EncodedPacket, Encoding
 from audiomixer.metadata import id3
 from audiomixer.outputs.muxer import IN_STEP, Format, Muxer
 from audiomixer.outputs.playlist import TARGET, Part, Segment, master_playlist, media_playlist, part_name, segment_name

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import av
 
-from audiomixer.encoding import SAMPLE_RATE, TIME_BASE, Codec, Encoding
+from audiomixer.clock.frame import SAMPLE_RATE, TIME_BASE
+from audiomixer.encoding import Codec, Encoding
 from audiomixer.metadata import id3, on_text_data
 from audiomixer.outputs.queued import Item, Payload
 

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 import av
 
+from audiomixer.clock.tasks import blocking
 from audiomixer.encoding import EncodedPacket, Encoding
 from audiomixer.outputs.base import OutputError, explain, host_of, redacted
 from audiomixer.outputs.muxer import FLV, MP3, OGG, TS, Format
 from audiomixer.outputs.queued import Item, QueuedOutput
 from audiomixer.outputs.relay import Relay, relay, srt
-from audiomixer.tasks import blocking
 
 SCHEMES: Final = ("rtmp", "rtmps", "srt", "icecast")
 _PORTS: Final = {"rtmp": 1935, "rtmps": 443, "icecast": 8000}

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from audiomixer.clock.tasks import blocking
 from audiomixer.encoding import EncodedPacket, Encoding
 from audiomixer.outputs.base import OnEvent, OutputEvent, State, explain
-from audiomixer.tasks import blocking
 
 _FINISH_TIMEOUT: Final = 10.0
 """Seconds for what is queued to be written in the end."""

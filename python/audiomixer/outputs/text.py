@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from audiomixer.clock.frame import INTERVAL
 from audiomixer.encoding import EncodedPacket, Encoding
-from audiomixer.metadata import INTERVAL
 from audiomixer.outputs.file import expect_writable
 from audiomixer.outputs.queued import Payload, QueuedOutput
 

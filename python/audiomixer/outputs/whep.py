@@ -10,9 +10,9 @@ from typing import Final
 from aiortc import RTCDataChannel
 
 from audiomixer._core import Fanout, Intake
+from audiomixer.clock.pacer import clock
 from audiomixer.encoding import EncodedPacket, Encoding
 from audiomixer.outputs.base import OutputError
-from audiomixer.pacer import clock
 from audiomixer.webrtc.ice import LOOPBACK, Ice
 from audiomixer.webrtc.peer import Peer
 

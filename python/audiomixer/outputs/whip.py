@@ -12,9 +12,10 @@ from urllib.parse import parse_qsl, urlencode, urlunsplit
 import httpx
 
 from audiomixer._core import Intake
+from audiomixer.clock.frame import FRAME
+from audiomixer.clock.pacer import clock
 from audiomixer.encoding import EncodedPacket, Encoding
 from audiomixer.outputs.base import OnEvent, OutputError, OutputEvent, State, explain, host_of, redacted
-from audiomixer.pacer import FRAME, clock
 from audiomixer.webrtc.ice import LOOPBACK, Ice, addresses_of
 from audiomixer.webrtc.peer import Peer
 

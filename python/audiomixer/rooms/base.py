@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from audiomixer.broadcast import Broadcast
-from audiomixer.bus import Bus
+from audiomixer.clock.broadcast import Broadcast
+from audiomixer.clock.bus import Bus
 
 
 class RoomError(Exception):

@@ -15,14 +15,14 @@ from livekit.protocol import models, rtc
 from websockets.asyncio.client import ClientConnection, connect
 
 from audiomixer._core import Intake, Participant
-from audiomixer.pacer import clock
+from audiomixer.clock.pacer import clock
+from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import NoRoomError, RoomError
 from audiomixer.rooms.livekit_credentials import LiveKitCredentials
 from audiomixer.rooms.place import Place
 from audiomixer.rooms.publication import Publication
 from audiomixer.rooms.remote import LostError
 from audiomixer.rooms.roster import Roster
-from audiomixer.tasks import spawn
 from audiomixer.webrtc.ice import Ice, IceServer
 from audiomixer.webrtc.peer import Peer
 from audiomixer.webrtc.subscriber import Subscriber

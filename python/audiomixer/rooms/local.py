@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomixer._core import Intake, Mixer, Participant, Stats
-from audiomixer.broadcast import Broadcast
-from audiomixer.bus import Bus, process_pacer
-from audiomixer.encoding import FRAME_SIZE, Encoder, Encoding
-from audiomixer.pacer import clock
+from audiomixer.clock.broadcast import Broadcast
+from audiomixer.clock.bus import Bus, process_pacer
+from audiomixer.clock.frame import FRAME_SIZE
+from audiomixer.clock.pacer import clock
+from audiomixer.clock.tasks import spawn
+from audiomixer.encoding import Encoder, Encoding
 from audiomixer.rooms.base import RoomError, RoomEvent, What
-from audiomixer.tasks import spawn
 from audiomixer.tokens import Keyring
 from audiomixer.webrtc.ice import LOOPBACK, Ice
 from audiomixer.webrtc.peer import Peer

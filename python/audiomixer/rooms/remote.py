@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
-from audiomixer.broadcast import Broadcast
-from audiomixer.bus import Bus, process_pacer
-from audiomixer.pacer import clock
+from audiomixer.clock.broadcast import Broadcast
+from audiomixer.clock.bus import Bus, process_pacer
+from audiomixer.clock.pacer import clock
+from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import RoomError, RoomEvent
 from audiomixer.rooms.roster import Roster
-from audiomixer.tasks import spawn
 
 _JOIN_TIMEOUT: Final = 10.0
 _PAUSES: Final = (0.25, 0.5, 1.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from audiomixer._core import Mixer, Participant
-from audiomixer.broadcast import Broadcast
+from audiomixer.clock.broadcast import Broadcast
 from audiomixer.rooms.base import RoomEvent, What
 
 COUNTED: Final = ("received", "lost", "recovered", "concealed", "late")

@@ -19,9 +19,9 @@ from sqlalchemy import delete, func, select
 from sqlalchemy import event as event_
 from sqlalchemy.orm import Session
 
+from audiomixer.clock.tasks import spawn
 from audiomixer.service.outbound import Outbound, OutboundTransport
 from audiomixer.service.store import Callback, Resource, Store, StoreClosedError, now
-from audiomixer.tasks import spawn
 
 _TIMEOUT: Final = 10.0
 """Seconds for a receiver to answer."""

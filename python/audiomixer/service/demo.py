@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomixer._core import Intake
-from audiomixer.encoding import FRAME_SIZE, SAMPLE_RATE, Encoder, Encoding
-from audiomixer.pacer import FRAME, Pacer, clock
+from audiomixer.clock.frame import FRAME, FRAME_SIZE, SAMPLE_RATE
+from audiomixer.clock.pacer import Pacer, clock
+from audiomixer.encoding import Encoder, Encoding
 from audiomixer.service.streams import Stream, Streams
 from audiomixer.webrtc.ice import LOOPBACK
 from audiomixer.webrtc.peer import Peer

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from audiomixer.clock.tasks import spawn
 from audiomixer.mixer import AudioMixer
 from audiomixer.outputs.base import Output, OutputError
 from audiomixer.outputs.push import PushOutput
@@ -18,7 +19,6 @@ from audiomixer.rooms.remote import RemoteRoom
 from audiomixer.service.outbound import ForbiddenError, Outbound
 from audiomixer.service.settings import Settings
 from audiomixer.service.streams import Stream, Streams
-from audiomixer.tasks import spawn
 
 PUSHED: Final = ("rtmp", "rtmps")
 """Schemes of URLs that outputs may have."""

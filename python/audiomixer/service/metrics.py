@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from audiomixer.bus import process_pacer
+from audiomixer.clock.bus import process_pacer
 from audiomixer.service.service import Service
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from audiomixer.clock.tasks import spawn
 from audiomixer.outputs.base import OutputError
 from audiomixer.rooms.base import RoomError, RoomEvent
 from audiomixer.rooms.place import place_url
@@ -18,7 +19,6 @@ from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, m
 from audiomixer.service.room_lifecycle import RoomLifecycle
 from audiomixer.service.store import Heartbeat, MediaProcessor, PlayerStreamer, Room, now
 from audiomixer.service.streamer_lifecycle import OPEN, StreamerLifecycle
-from audiomixer.tasks import spawn
 
 _FIRST_FRAME: Final = 0.01
 """Seconds until the next look for a mixer's first frame."""

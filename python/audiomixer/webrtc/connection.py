@@ -25,7 +25,7 @@ from aiortc.sdp import candidate_from_sdp
 from OpenSSL import SSL
 
 from audiomixer._core import Intake
-from audiomixer.tasks import doze, spawn
+from audiomixer.clock.tasks import doze, spawn
 from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.media import Media
 

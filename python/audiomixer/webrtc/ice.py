@@ -17,7 +17,7 @@ import aioice.ice
 import aioice.stun
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 
-from audiomixer.pacer import clock
+from audiomixer.clock.pacer import clock
 
 _PATIENCE: Final = 0.5
 """Seconds that a connection waits for STUN and TURN servers."""

@@ -23,8 +23,8 @@ from aiortc import RTCRtpTransceiver
 from aiortc.rtcdtlstransport import SRTP_AES128_CM_SHA1_80
 
 from audiomixer._core import Inlet, Intake, Outlet, Port
-from audiomixer.pacer import clock
-from audiomixer.tasks import spawn
+from audiomixer.clock.pacer import clock
+from audiomixer.clock.tasks import spawn
 from audiomixer.webrtc.rtcp import report_received, report_sent
 
 _AUDIO_LEVEL: Final = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, cast
 from aiortc import RTCDataChannel, RTCSessionDescription
 
 from audiomixer._core import Intake
-from audiomixer.tasks import spawn
+from audiomixer.clock.tasks import spawn
 from audiomixer.webrtc.connection import OPUS, Connection
 from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.offers import Offer, OfferError

@@ -17,7 +17,7 @@ from aiortc.rtp import (
 )
 
 from audiomixer._core import Inlet, Outlet
-from audiomixer.tasks import doze
+from audiomixer.clock.tasks import doze
 
 _INTERVAL: Final = 5.0
 """Seconds, varied by half."""

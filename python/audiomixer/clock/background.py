@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-from audiomixer.processors import processors
+from audiomixer.clock.processors import processors
 
 _NICE: Final = 10
 """Beside a thread of the usual priority, one of this gets a tenth of a processor that both want."""

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomixer._core import Intake, Mixer, mix_rooms
-from audiomixer.encoding import SAMPLE_RATE
-from audiomixer.metadata import INTERVAL
-from audiomixer.pacer import FRAME, Pacer
+from audiomixer.clock.frame import FRAME, INTERVAL, SAMPLE_RATE
+from audiomixer.clock.pacer import Pacer
 
 _FRAMES_PER_INTERVAL: Final = round(INTERVAL / FRAME)
 _CATCH_UP: Final = 50

@@ -8,10 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Final, Generic, TypeVar
 
-from audiomixer.processors import processors
-
-FRAME: Final = 0.02
-"""Seconds in a frame."""
+from audiomixer.clock.frame import FRAME
+from audiomixer.clock.processors import processors
 
 _SWITCH: Final = 0.001
 """Seconds after which a thread that runs Python lets another have the GIL; five times as many by default."""
