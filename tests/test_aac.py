@@ -4,8 +4,8 @@ import av
 import numpy as np
 import pytest
 
-from audiomixer.aac import AacEncoder, twice
-from audiomixer.encoding import EncodedPacket, Encoding
+from audiomixer.audio.aac import AacEncoder, twice
+from audiomixer.audio.encoding import EncodedPacket, Encoding
 from tests.signals import Signal, sine, speech, stereo
 
 AAC_LC_48_KHZ_STEREO = bytes([0x11, 0x90])

@@ -6,9 +6,9 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+from audiomixer.audio.encoders import Encoders
+from audiomixer.audio.encoding import EncodedPacket, Encoding
 from audiomixer.clock.frame import FRAME_SIZE
-from audiomixer.encoders import Encoders
-from audiomixer.encoding import EncodedPacket, Encoding
 
 AAC, OPUS, PCM = Encoding("aac", 128), Encoding("opus", 128), Encoding("pcm", 0)
 

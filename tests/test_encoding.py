@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from audiomixer.encoding import EncodedPacket, Encoder, Encoding
+from audiomixer.audio.encoding import EncodedPacket, Encoder, Encoding
 from tests.signals import Signal, frames, speech, stereo
 
 

@@ -3,7 +3,7 @@
 import json
 
 from audiomixer import TimedMetadata
-from audiomixer.metadata import id3
+from audiomixer.audio.metadata import id3
 
 
 def test_a_payload_is_the_json_that_players_expect() -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from audiomixer import AudioMixer, Mixer, Participant
+from audiomixer.audio.taps import Solos, participant_frames
 from audiomixer.outputs.tracks import TrackRecorder, file_stem
-from audiomixer.taps import Solos, participant_frames
 from tests.signals import Signal, frames, level_at, sine, stereo
 
 T = TypeVar("T")

@@ -5,10 +5,10 @@
 """
 
 from audiomixer._core import Mixer, Participant, Stats
-from audiomixer.metadata import TimedMetadata, Volume
+from audiomixer.audio.metadata import TimedMetadata, Volume
+from audiomixer.audio.taps import MixFrame, ParticipantFrame
 from audiomixer.mixer import AudioMixer
 from audiomixer.outputs.base import OutputEvent
-from audiomixer.taps import MixFrame, ParticipantFrame
 
 __all__ = [
     "AudioMixer",

@@ -23,8 +23,8 @@ from rich.markup import escape
 from rich.table import Table
 from starlette.responses import JSONResponse
 
+from audiomixer.audio.metadata import TimedMetadata
 from audiomixer.clock.tasks import spawn
-from audiomixer.metadata import TimedMetadata
 from audiomixer.mixer import IDENTITY, AudioMixer
 from audiomixer.outputs.base import NamedOutput, OutputError
 from audiomixer.outputs.file import check_writable

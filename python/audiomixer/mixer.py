@@ -13,12 +13,13 @@ from typing import Final, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from audiomixer.audio.encoders import Encoders
+from audiomixer.audio.encoding import BITRATES, EncodedPacket, Encoding
+from audiomixer.audio.metadata import TimedMetadata
+from audiomixer.audio.taps import SAMPLE_RATES, MixFrame, ParticipantFrame, Taps, participant_frames
 from audiomixer.clock.broadcast import Broadcast
 from audiomixer.clock.frame import FRAME_SIZE, SAMPLE_RATE
 from audiomixer.clock.tasks import blocking, spawn
-from audiomixer.encoders import Encoders
-from audiomixer.encoding import BITRATES, EncodedPacket, Encoding
-from audiomixer.metadata import TimedMetadata
 from audiomixer.outputs.base import NamedOutput, Output, OutputEvent, explain, redacted
 from audiomixer.outputs.opening import open_output
 from audiomixer.outputs.tracks import TrackRecorder
@@ -27,7 +28,6 @@ from audiomixer.rooms.local import LocalRooms
 from audiomixer.rooms.opening import room_maker
 from audiomixer.rooms.place import Place
 from audiomixer.rooms.publication import Publication
-from audiomixer.taps import SAMPLE_RATES, MixFrame, ParticipantFrame, Taps, participant_frames
 from audiomixer.webrtc.ice import Ice
 
 IDENTITY: Final = "audio-mixer-v2"

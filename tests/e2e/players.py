@@ -15,9 +15,9 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from audiomixer._core import Intake
+from audiomixer.audio.encoding import Encoder, Encoding
 from audiomixer.clock.frame import FRAME, FRAME_SIZE, SAMPLE_RATE
 from audiomixer.clock.pacer import Pacer, clock
-from audiomixer.encoding import Encoder, Encoding
 from audiomixer.rooms.local import LocalRooms
 from audiomixer.service.media import media_app
 from audiomixer.service.server import serving

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from audiomixer.audio.encoding import Encoder
 from audiomixer.clock.frame import FRAME_SIZE
-from audiomixer.encoding import Encoder
 from audiomixer.outputs.base import OutputError
 from audiomixer.outputs.directory import DirectoryOutput
 from tests.signals import frames, sine, stereo

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from audiomixer.encoding import EncodedPacket, Encoder
+from audiomixer.audio.encoding import EncodedPacket, Encoder
 from audiomixer.outputs.base import OutputError
 from audiomixer.outputs.file import FileOutput
 from audiomixer.outputs.opening import open_output

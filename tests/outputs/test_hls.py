@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from audiomixer import TimedMetadata
+from audiomixer.audio.encoding import Encoder
+from audiomixer.audio.metadata import id3
 from audiomixer.clock.frame import FRAME_SIZE
-from audiomixer.encoding import Encoder
-from audiomixer.metadata import id3
 from audiomixer.outputs.hls import HlsOutput, TooFarError
 from tests.signals import frames, speech, stereo
 

@@ -6,8 +6,8 @@ import av
 import numpy as np
 import pytest
 
+from audiomixer.audio.encoding import Encoder, Encoding
 from audiomixer.clock.frame import SAMPLE_RATE
-from audiomixer.encoding import Encoder, Encoding
 from audiomixer.outputs.muxer import TS, Muxer
 from audiomixer.outputs.queued import Payload
 

@@ -14,7 +14,7 @@ import av
 import httpx
 import pytest
 
-from audiomixer.encoding import Encoder
+from audiomixer.audio.encoding import Encoder
 from audiomixer.outputs.base import OutputError, OutputEvent
 from audiomixer.outputs.push import PushOutput
 from tests.e2e.command import free_port

@@ -6,10 +6,10 @@ import time
 import numpy as np
 
 from audiomixer._core import Intake
+from audiomixer.audio.encoding import Encoder, Encoding
 from audiomixer.clock.frame import FRAME_SIZE
 from audiomixer.clock.pacer import clock
 from audiomixer.clock.tasks import spawn
-from audiomixer.encoding import Encoder, Encoding
 from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.peer import Peer
 from tests.signals import sine

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal, Protocol, runtime_checkable
 from urllib.parse import SplitResult, urlsplit
 
-from audiomixer.encoding import EncodedPacket, Encoding
+from audiomixer.audio.encoding import EncodedPacket, Encoding
 
 
 class OutputError(Exception):

@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from audiomixer.audio.encoding import EncodedPacket
 from audiomixer.clock.tasks import blocking
-from audiomixer.encoding import EncodedPacket
 from audiomixer.outputs.base import OnEvent, OutputError, OutputEvent, explain
 from audiomixer.outputs.hls import HlsOutput
 

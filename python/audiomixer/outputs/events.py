@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Final
 
+from audiomixer.audio.encoding import EncodedPacket, Encoding
 from audiomixer.clock.broadcast import Broadcast
-from audiomixer.encoding import EncodedPacket, Encoding
 
 _LIMIT: Final = 120
 """A minute of payloads may wait for a reader, who then loses the oldest."""

@@ -8,9 +8,9 @@ from typing import Final
 
 import av
 
+from audiomixer.audio.encoding import EncodedPacket, Encoding
 from audiomixer.clock.frame import SAMPLE_RATE
 from audiomixer.clock.tasks import blocking
-from audiomixer.encoding import EncodedPacket, Encoding
 from audiomixer.outputs.base import OutputError, explain
 from audiomixer.outputs.muxer import FILES, Muxer
 from audiomixer.outputs.queued import QueuedOutput

@@ -13,9 +13,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from audiomixer.audio.encoding import EncodedPacket, Encoding
+from audiomixer.audio.metadata import id3
 from audiomixer.clock.frame import SAMPLE_RATE
-from audiomixer.encoding import EncodedPacket, Encoding
-from audiomixer.metadata import id3
 from audiomixer.outputs.muxer import IN_STEP, Format, Muxer
 from audiomixer.outputs.playlist import TARGET, Part, Segment, master_playlist, media_playlist, part_name, segment_name
 from audiomixer.outputs.queued import Payload

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import av
 
+from audiomixer.audio.encoding import Codec, Encoding
+from audiomixer.audio.metadata import id3, on_text_data
 from audiomixer.clock.frame import SAMPLE_RATE, TIME_BASE
-from audiomixer.encoding import Codec, Encoding
-from audiomixer.metadata import id3, on_text_data
 from audiomixer.outputs.queued import Item, Payload
 
 _AT_ONCE: Final = {"flush_packets": "1"}

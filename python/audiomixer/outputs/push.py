@@ -14,8 +14,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import av
 
+from audiomixer.audio.encoding import EncodedPacket, Encoding
 from audiomixer.clock.tasks import blocking
-from audiomixer.encoding import EncodedPacket, Encoding
 from audiomixer.outputs.base import OutputError, explain, host_of, redacted
 from audiomixer.outputs.muxer import FLV, MP3, OGG, TS, Format
 from audiomixer.outputs.queued import Item, QueuedOutput

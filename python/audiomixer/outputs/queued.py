@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from audiomixer.audio.encoding import EncodedPacket, Encoding
 from audiomixer.clock.tasks import blocking
-from audiomixer.encoding import EncodedPacket, Encoding
 from audiomixer.outputs.base import OnEvent, OutputEvent, State, explain
 
 _FINISH_TIMEOUT: Final = 10.0

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from audiomixer.encoding import Encoding
+from audiomixer.audio.encoding import Encoding
 from audiomixer.outputs.muxer import Format, Muxer
 from audiomixer.outputs.queued import Item
 

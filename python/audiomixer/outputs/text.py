@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from audiomixer.audio.encoding import EncodedPacket, Encoding
 from audiomixer.clock.frame import INTERVAL
-from audiomixer.encoding import EncodedPacket, Encoding
 from audiomixer.outputs.file import expect_writable
 from audiomixer.outputs.queued import Payload, QueuedOutput
 

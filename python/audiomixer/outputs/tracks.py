@@ -16,8 +16,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from audiomixer.audio.encoding import EncodedPacket, Encoder, Encoding
 from audiomixer.clock.frame import FRAME_SIZE
-from audiomixer.encoding import EncodedPacket, Encoder, Encoding
 from audiomixer.outputs.base import OutputError, explain
 from audiomixer.outputs.muxer import FILES, Muxer
 

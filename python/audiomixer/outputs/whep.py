@@ -10,8 +10,8 @@ from typing import Final
 from aiortc import RTCDataChannel
 
 from audiomixer._core import Fanout, Intake
+from audiomixer.audio.encoding import EncodedPacket, Encoding
 from audiomixer.clock.pacer import clock
-from audiomixer.encoding import EncodedPacket, Encoding
 from audiomixer.outputs.base import OutputError
 from audiomixer.webrtc.ice import LOOPBACK, Ice
 from audiomixer.webrtc.peer import Peer

@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl, urlencode, urlunsplit
 import httpx
 
 from audiomixer._core import Intake
+from audiomixer.audio.encoding import EncodedPacket, Encoding
 from audiomixer.clock.frame import FRAME
 from audiomixer.clock.pacer import clock
-from audiomixer.encoding import EncodedPacket, Encoding
 from audiomixer.outputs.base import OnEvent, OutputError, OutputEvent, State, explain, host_of, redacted
 from audiomixer.webrtc.ice import LOOPBACK, Ice, addresses_of
 from audiomixer.webrtc.peer import Peer

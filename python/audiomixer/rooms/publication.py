@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from audiomixer.encoding import EncodedPacket, Encoding
+from audiomixer.audio.encoding import EncodedPacket, Encoding
 from audiomixer.webrtc.peer import Peer
 
 Send = Callable[[str], bool]

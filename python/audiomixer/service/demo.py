@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomixer._core import Intake
+from audiomixer.audio.encoding import Encoder, Encoding
 from audiomixer.clock.frame import FRAME, FRAME_SIZE, SAMPLE_RATE
 from audiomixer.clock.pacer import Pacer, clock
-from audiomixer.encoding import Encoder, Encoding
 from audiomixer.service.streams import Stream, Streams
 from audiomixer.webrtc.ice import LOOPBACK
 from audiomixer.webrtc.peer import Peer

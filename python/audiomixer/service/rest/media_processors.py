@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, Field
 from sqlalchemy import select
 
-from audiomixer.encoding import BITRATES
+from audiomixer.audio.encoding import BITRATES
 from audiomixer.rooms.local import check_identity, check_name
 from audiomixer.service.errors import ApiError
 from audiomixer.service.jobs import PLAYER_STREAMER, PUSHED

@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from audiomixer.audio.encoding import EncodedPacket, Encoder, Encoding
 from audiomixer.clock.frame import SAMPLE_RATE
-from audiomixer.encoding import EncodedPacket, Encoder, Encoding
 
 _FRAME: Final = 1024
 _WARMING: Final = 3 * _FRAME

@@ -12,10 +12,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomixer.aac import AacEncoder
+from audiomixer.audio.aac import AacEncoder
+from audiomixer.audio.encoding import Codec, EncodedPacket, Encoder, Encoding
 from audiomixer.clock.background import Line
 from audiomixer.clock.frame import FRAME_SIZE
-from audiomixer.encoding import Codec, EncodedPacket, Encoder, Encoding
 
 _BLOCK: Final = 5
 """Where 20 ms do not matter, frames are encoded in blocks of so many: an encoder that has to be fetched into the cache

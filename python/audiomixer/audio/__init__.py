@@ -1,0 +1,1 @@
+"""What becomes of the mix: encoders, taps for whoever wants samples, and the metadata beside it."""
