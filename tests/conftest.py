@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import aioice.ice
 import pytest
 
+from audiomixer.auth.tokens import Keyring
 from audiomixer.rooms.local import LocalRooms, OpenDoor
 from audiomixer.service import Streams, media_app
 from audiomixer.service.server import serving
-from audiomixer.tokens import Keyring
 from tests.browser import browser, npm, page, plain_page  # noqa: F401 - fixtures
 
 

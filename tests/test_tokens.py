@@ -5,7 +5,7 @@ import time
 import jwt
 import pytest
 
-from audiomixer.tokens import Access, Keyring, TokenError, mint
+from audiomixer.auth.tokens import Access, Keyring, TokenError, mint
 
 SECRET = "0123456789abcdef0123456789abcdef"
 KEY, ACCOUNT = "SK" + "1" * 32, "AC" + "2" * 32

@@ -24,6 +24,7 @@ from rich.table import Table
 from starlette.responses import JSONResponse
 
 from audiomixer.audio.metadata import TimedMetadata
+from audiomixer.auth.tokens import Keyring, mint
 from audiomixer.clock.tasks import spawn
 from audiomixer.mixer import IDENTITY, AudioMixer
 from audiomixer.outputs.base import NamedOutput, OutputError
@@ -39,7 +40,6 @@ from audiomixer.service.errors import error_response
 from audiomixer.service.media import media_app
 from audiomixer.service.server import PortError, allow_many_files, serving, stop_signals
 from audiomixer.service.streams import Streams
-from audiomixer.tokens import Keyring, mint
 from audiomixer.webrtc.ice import Ice, addresses_of
 
 app = typer.Typer(

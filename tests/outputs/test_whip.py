@@ -6,13 +6,13 @@ import re
 import pytest
 
 from audiomixer import AudioMixer
+from audiomixer.auth.tokens import Keyring, mint
 from audiomixer.outputs.base import OutputError, OutputEvent
 from audiomixer.outputs.whip import WhipOutput
 from audiomixer.rooms.local import LocalRooms, OpenDoor
 from audiomixer.service.media import media_app
 from audiomixer.service.server import serving
 from audiomixer.service.streams import Streams
-from audiomixer.tokens import Keyring, mint
 from tests.conftest import Service
 from tests.e2e.command import free_port
 from tests.rooms.client import Client, Microphone

@@ -11,8 +11,8 @@ import pytest
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 from audiomixer import AudioMixer
+from audiomixer.auth.tokens import mint
 from audiomixer.rooms.local import LocalRoom
-from audiomixer.tokens import mint
 from tests.conftest import Service
 from tests.rooms.client import Client, Microphone
 from tests.signals import Signal, level_at

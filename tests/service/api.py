@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 
+from audiomixer.auth.tokens import mint
 from audiomixer.service import Settings, create_app
 from audiomixer.service.server import serving
 from audiomixer.service.service import Service
-from audiomixer.tokens import mint
 
 LOOPBACK = "127.0.0.0/8"
 

@@ -9,8 +9,8 @@ import httpx
 import jwt
 import pytest
 
-from audiomixer.playback import PlaybackKey
-from audiomixer.tokens import TokenError
+from audiomixer.auth.playback import PlaybackKey
+from audiomixer.auth.tokens import TokenError
 from tests.rooms.client import Client
 from tests.service.api import Api
 

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from audiomixer._core import Intake, Mixer, Participant, Stats
 from audiomixer.audio.encoding import Encoder, Encoding
+from audiomixer.auth.tokens import Keyring
 from audiomixer.clock.broadcast import Broadcast
 from audiomixer.clock.bus import Bus, process_pacer
 from audiomixer.clock.frame import FRAME_SIZE
 from audiomixer.clock.pacer import clock
 from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import RoomError, RoomEvent, What
-from audiomixer.tokens import Keyring
 from audiomixer.webrtc.ice import LOOPBACK, Ice
 from audiomixer.webrtc.peer import Peer
 

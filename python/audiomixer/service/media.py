@@ -20,6 +20,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from audiomixer.audio.encoding import BITRATES
+from audiomixer.auth.tokens import TokenError
+from audiomixer.auth.turnstile import SESSION_HEADER, OriginError
 from audiomixer.outputs.base import OutputError
 from audiomixer.outputs.hls import PLAYLIST_TYPE, SEGMENT_TYPE, TooFarError
 from audiomixer.outputs.playlist import TARGET, master_playlist
@@ -27,8 +29,6 @@ from audiomixer.rooms.base import FullError, NoRoomError, RoomError
 from audiomixer.service.errors import HANDLERS, ApiError
 from audiomixer.service.sites import Headed, OwnSite
 from audiomixer.service.streams import Stream, Streams
-from audiomixer.service.turnstile import SESSION_HEADER, OriginError
-from audiomixer.tokens import TokenError
 from audiomixer.webrtc.offers import OfferError
 from audiomixer.webrtc.peer import UnreachableError
 

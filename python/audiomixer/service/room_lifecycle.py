@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from audiomixer._core import Stats
+from audiomixer.auth.tokens import Keyring
 from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import FullError, NoRoomError, RoomEvent
 from audiomixer.rooms.local import LocalRoom, LocalRooms, check_identity, check_name
@@ -20,7 +21,6 @@ from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, m
 from audiomixer.service.records import Records
 from audiomixer.service.room_account import RoomAccount, find_room, is_sid
 from audiomixer.service.store import Heartbeat, Participant, Room, now
-from audiomixer.tokens import Keyring
 
 _log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 from typing import IO, Literal
 
+from audiomixer.auth.turnstile import Turnstile
 from audiomixer.service.callbacks import Callbacks
 from audiomixer.service.jobs import LocalEngine
 from audiomixer.service.lifecycles import Office
@@ -19,7 +20,6 @@ from audiomixer.service.settings import Settings
 from audiomixer.service.store import Store, StoreClosedError
 from audiomixer.service.streamer_lifecycle import StreamerLifecycle
 from audiomixer.service.streams import Streams
-from audiomixer.service.turnstile import Turnstile
 
 _log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from audiomixer.playback import PlaybackKey
+from audiomixer.auth.playback import PlaybackKey
+from audiomixer.auth.tokens import Keyring
 from audiomixer.rooms.place import Place, check_extra, check_server, place_url
-from audiomixer.tokens import Keyring
 from audiomixer.webrtc.ice import Ice, IceServer, addresses_of
 
 _CREDENTIALS: Final = "credentials.json"

@@ -5,13 +5,13 @@ import secrets
 from collections.abc import Iterator
 from typing import Final
 
+from audiomixer.auth.turnstile import Turnstile
 from audiomixer.mixer import AudioMixer
 from audiomixer.outputs.base import Output
 from audiomixer.outputs.events import EventOutput
 from audiomixer.outputs.hls import HlsOutput
 from audiomixer.outputs.whep import WhepOutput
 from audiomixer.rooms.local import LocalRooms
-from audiomixer.service.turnstile import Turnstile
 from audiomixer.webrtc.ice import Ice
 
 _MOST: Final = 100

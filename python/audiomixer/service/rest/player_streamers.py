@@ -11,6 +11,8 @@ from fastapi.security import HTTPBasicCredentials
 from pydantic import BaseModel, Field
 from sqlalchemy import select
 
+from audiomixer.auth.tokens import TokenError
+from audiomixer.auth.turnstile import OriginError
 from audiomixer.service.errors import ApiError
 from audiomixer.service.lifecycles import DURATION, LONGEST_DURATION
 from audiomixer.service.media import events
@@ -38,8 +40,6 @@ from audiomixer.service.rest.common import (
 from audiomixer.service.service import Service
 from audiomixer.service.store import PlayerStreamer, now
 from audiomixer.service.streamer_lifecycle import OPEN
-from audiomixer.service.turnstile import OriginError
-from audiomixer.tokens import TokenError
 
 router = APIRouter(tags=["PlayerStreamers"], responses=ERRORS, dependencies=[Authenticated])
 open_router = APIRouter(tags=["PlayerStreamers"], responses=ERRORS)

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from audiomixer.playback import PlaybackKey, token_of
-from audiomixer.tokens import Access, Keyring, TokenError
+from audiomixer.auth.playback import PlaybackKey, token_of
+from audiomixer.auth.tokens import Access, Keyring, TokenError
 
 SESSION_HEADER: Final = "Playback-Session"
 """Of an answer to a WHEP offer: the token to come back with."""

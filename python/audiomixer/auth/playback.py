@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import jwt
 
-from audiomixer.tokens import TokenError
+from audiomixer.auth.tokens import TokenError
 
 _SESSION: Final = 26 * 3600
 """Seconds for which a player that has started may go on: longer than any stream lasts."""
