@@ -14,7 +14,7 @@ import pytest
 import requests
 from playwright.async_api import Browser, Page
 
-from audiomixer.service.callbacks import signature
+from audiomixer.service.resources.callbacks import signature
 from tests.e2e.command import AUDIOMIXER, free_port
 from tests.rooms.client import Client, Microphone
 from tests.service.receiver import receiving

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from audiomixer.service.callbacks import signature
+from audiomixer.service.resources.callbacks import signature
 from tests.e2e.command import free_port
 from tests.rooms.client import Client, Microphone
 from tests.service.api import Api, running
@@ -67,7 +67,7 @@ async def test_the_life_of_a_room(api: Api) -> None:
 
 async def test_a_receiver_that_is_slow_then_down_then_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes 0.3 s for each, refuses for a while, is back: nothing is lost, nothing out of order."""
-    monkeypatch.setattr("audiomixer.service.callbacks._FIRST_PAUSE", 0.1)
+    monkeypatch.setattr("audiomixer.service.resources.callbacks._FIRST_PAUSE", 0.1)
     async with receiving() as receiver, receiving() as other:
         receiver.delay = 0.3
         room = await api.post("Rooms", UniqueName="lounge", StatusCallback=receiver.url)
@@ -105,7 +105,7 @@ async def test_what_waits_survives_a_restart(tmp_path: Path) -> None:
 
 
 async def test_the_outbox_is_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audiomixer.service.callbacks._MOST_WAITING", 2)
+    monkeypatch.setattr("audiomixer.service.resources.callbacks._MOST_WAITING", 2)
     room = await api.post("Rooms", UniqueName="lounge", StatusCallback=f"http://127.0.0.1:{free_port()}/")
     async with Client(api.whip("lounge"), Microphone(500), token=api.token("alice")):
         await api.post(f"Rooms/{room['sid']}", 200, Status="completed")

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from audiomixer.service import Settings
-from audiomixer.service.room_lifecycle import RoomOrder
+from audiomixer.service.resources.room_lifecycle import RoomOrder
 from tests.rooms.elsewhere import Server, new_room, speaking
 from tests.rooms.janus_server import ADMIN_KEY, janus
 from tests.rooms.livekit_server import KEY, SECRET, livekit

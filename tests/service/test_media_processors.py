@@ -8,7 +8,7 @@ import pytest
 
 from audiomixer import AudioMixer
 from audiomixer.service.jobs import Job
-from audiomixer.service.room_lifecycle import RoomOrder
+from audiomixer.service.resources.room_lifecycle import RoomOrder
 from tests.rooms.client import Client, Microphone
 from tests.service.api import Api
 
@@ -135,7 +135,7 @@ async def test_a_stream_has_one_source(api: Api) -> None:
 
 
 async def test_a_mixer_that_does_not_get_on_fails(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audiomixer.service.processor_lifecycle.CHECKPOINT", 0.2)
+    monkeypatch.setattr("audiomixer.service.resources.processor_lifecycle.CHECKPOINT", 0.2)
     streamer = await api.streamer()
     made = await api.processor("lounge", streamer)
     await asyncio.sleep(5)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, update
 
-from audiomixer.service.store import MediaProcessor, Store, migrate, now
+from audiomixer.service.resources.store import MediaProcessor, Store, migrate, now
 from tests.rooms.client import Client, Microphone
 from tests.service.api import Api, running
 from tests.service.receiver import receiving
@@ -86,7 +86,7 @@ def test_the_schema_is_what_the_migrations_make(tmp_path: Path) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    from audiomixer.service.store import Base
+    from audiomixer.service.resources.store import Base
 
     engine = create_engine(f"sqlite:///{tmp_path / 'new.db'}")
     migrate(engine)

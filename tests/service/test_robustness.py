@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from audiomixer.service.store import MediaProcessor
+from audiomixer.service.resources.store import MediaProcessor
 from tests.service.api import Api, running
 from tests.service.test_media_processors import payloads
 
@@ -180,7 +180,7 @@ async def test_a_database_that_goes_away_in_the_middle_leaves_nothing_running(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is away while a MediaProcessor begins; when it is back, that has failed, and the stream with it."""
-    monkeypatch.setattr("audiomixer.service.processor_lifecycle._AGAIN", 0.2)
+    monkeypatch.setattr("audiomixer.service.resources.processor_lifecycle._AGAIN", 0.2)
     streamer, store = await api.streamer(), api.service.store
     run, calls = store.run, 0
 

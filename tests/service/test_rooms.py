@@ -107,7 +107,7 @@ async def test_a_full_server(api: Api) -> None:
 
 async def test_rooms_end_when_nobody_is_there(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that nobody joins ends after its timeout; one that everybody has left, after its other one."""
-    monkeypatch.setattr("audiomixer.service.room_lifecycle._MINUTE", 0.6)
+    monkeypatch.setattr("audiomixer.service.resources.room_lifecycle._MINUTE", 0.6)
     await api.post("Rooms", UniqueName="unused", UnusedRoomTimeout=1)
     await api.post("Rooms", UniqueName="used", EmptyRoomTimeout=1)
     async with Client(api.whip("used"), Microphone(500), token=api.token("alice")) as alice:

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import IO, Literal
 
 from audiomixer.auth.turnstile import Turnstile
-from audiomixer.service.callbacks import Callbacks
 from audiomixer.service.jobs import LocalEngine
-from audiomixer.service.lifecycles import Office
 from audiomixer.service.outbound import Outbound
-from audiomixer.service.processor_lifecycle import ProcessorLifecycle
-from audiomixer.service.room_lifecycle import RoomLifecycle
+from audiomixer.service.resources.callbacks import Callbacks
+from audiomixer.service.resources.lifecycles import Office
+from audiomixer.service.resources.processor_lifecycle import ProcessorLifecycle
+from audiomixer.service.resources.room_lifecycle import RoomLifecycle
+from audiomixer.service.resources.store import Store, StoreClosedError
+from audiomixer.service.resources.streamer_lifecycle import StreamerLifecycle
 from audiomixer.service.settings import Settings
-from audiomixer.service.store import Store, StoreClosedError
-from audiomixer.service.streamer_lifecycle import StreamerLifecycle
 from audiomixer.service.streams import Streams
 
 _log = logging.getLogger(__name__)

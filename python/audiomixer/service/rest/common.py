@@ -16,8 +16,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from sqlalchemy import Select, and_, or_
 from sqlalchemy.orm import Session
 
-from audiomixer.service.callbacks import iso
 from audiomixer.service.errors import ApiError
+from audiomixer.service.resources.callbacks import iso
 from audiomixer.service.service import Service
 
 _PAGE_TOKEN: Final = re.compile(r"P([AB])([A-Z]{2}[0-9a-f]{32})")

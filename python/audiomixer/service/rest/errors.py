@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from audiomixer.service.errors import HANDLERS, error_response
-from audiomixer.service.store import StoreClosedError
+from audiomixer.service.resources.store import StoreClosedError
 
 _log = logging.getLogger(__name__)
 

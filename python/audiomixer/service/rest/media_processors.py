@@ -13,8 +13,9 @@ from audiomixer.audio.encoding import BITRATES
 from audiomixer.rooms.local import check_identity, check_name
 from audiomixer.service.errors import ApiError
 from audiomixer.service.jobs import PLAYER_STREAMER, PUSHED
-from audiomixer.service.lifecycles import DURATION, LONGEST_DURATION
-from audiomixer.service.processor_lifecycle import ProcessorOrder
+from audiomixer.service.resources.lifecycles import DURATION, LONGEST_DURATION
+from audiomixer.service.resources.processor_lifecycle import ProcessorOrder
+from audiomixer.service.resources.store import MediaProcessor
 from audiomixer.service.rest.common import (
     ERRORS,
     NOT_FOUND,
@@ -35,7 +36,6 @@ from audiomixer.service.rest.common import (
     stamp,
 )
 from audiomixer.service.service import Service
-from audiomixer.service.store import MediaProcessor
 
 router = APIRouter(tags=["MediaProcessors"], responses=ERRORS, dependencies=[Authenticated])
 

@@ -14,8 +14,10 @@ from sqlalchemy import select
 from audiomixer.auth.tokens import TokenError
 from audiomixer.auth.turnstile import OriginError
 from audiomixer.service.errors import ApiError
-from audiomixer.service.lifecycles import DURATION, LONGEST_DURATION
 from audiomixer.service.media import events
+from audiomixer.service.resources.lifecycles import DURATION, LONGEST_DURATION
+from audiomixer.service.resources.store import PlayerStreamer, now
+from audiomixer.service.resources.streamer_lifecycle import OPEN
 from audiomixer.service.rest.common import (
     ERRORS,
     NOT_FOUND,
@@ -38,8 +40,6 @@ from audiomixer.service.rest.common import (
     stamp,
 )
 from audiomixer.service.service import Service
-from audiomixer.service.store import PlayerStreamer, now
-from audiomixer.service.streamer_lifecycle import OPEN
 
 router = APIRouter(tags=["PlayerStreamers"], responses=ERRORS, dependencies=[Authenticated])
 open_router = APIRouter(tags=["PlayerStreamers"], responses=ERRORS)

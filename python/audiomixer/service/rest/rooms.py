@@ -9,6 +9,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from audiomixer.service.errors import ApiError
+from audiomixer.service.resources.room_lifecycle import RoomOrder
+from audiomixer.service.resources.store import Participant, Room, now
 from audiomixer.service.rest.common import (
     ERRORS,
     NOT_FOUND,
@@ -26,9 +28,7 @@ from audiomixer.service.rest.common import (
     not_found,
     stamp,
 )
-from audiomixer.service.room_lifecycle import RoomOrder
 from audiomixer.service.service import Service
-from audiomixer.service.store import Participant, Room, now
 
 router = APIRouter(tags=["Rooms"], responses=ERRORS, dependencies=[Authenticated])
 

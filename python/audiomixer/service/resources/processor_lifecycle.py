@@ -13,12 +13,12 @@ from audiomixer.clock.tasks import spawn
 from audiomixer.outputs.base import OutputError
 from audiomixer.rooms.base import RoomError, RoomEvent
 from audiomixer.rooms.place import place_url
-from audiomixer.service.checkpoints import CHECKPOINT, LAST_RESERVE, RESERVE, checkpoint, segments_after
 from audiomixer.service.jobs import PLAYER_STREAMER, Engine, Job, Progress
-from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, make_sid
-from audiomixer.service.room_lifecycle import RoomLifecycle
-from audiomixer.service.store import Heartbeat, MediaProcessor, PlayerStreamer, Room, now
-from audiomixer.service.streamer_lifecycle import OPEN, StreamerLifecycle
+from audiomixer.service.resources.checkpoints import CHECKPOINT, LAST_RESERVE, RESERVE, checkpoint, segments_after
+from audiomixer.service.resources.lifecycles import Alarms, Office, check_room_for_more, make_sid
+from audiomixer.service.resources.room_lifecycle import RoomLifecycle
+from audiomixer.service.resources.store import Heartbeat, MediaProcessor, PlayerStreamer, Room, now
+from audiomixer.service.resources.streamer_lifecycle import OPEN, StreamerLifecycle
 
 _FIRST_FRAME: Final = 0.01
 """Seconds until the next look for a mixer's first frame."""

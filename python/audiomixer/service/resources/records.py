@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from audiomixer.service.lifecycles import Office
+from audiomixer.service.resources.lifecycles import Office
 
 _MOST: Final = 10_000
 """Records that may wait for the database; then they are not accounted for."""

@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 
 from audiomixer.outputs.hls import SEGMENT, SHORT_SEGMENTS
 from audiomixer.service.jobs import PLAYER_STREAMER, Engine, Progress
-from audiomixer.service.lifecycles import Office
-from audiomixer.service.store import Heartbeat, MediaProcessor, PlayerStreamer, now
+from audiomixer.service.resources.lifecycles import Office
+from audiomixer.service.resources.store import Heartbeat, MediaProcessor, PlayerStreamer, now
 
 CHECKPOINT: Final = 5.0
 """Seconds between two checkpoints."""

@@ -11,10 +11,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from audiomixer.clock.tasks import spawn
-from audiomixer.service.callbacks import Callbacks
 from audiomixer.service.errors import ApiError
+from audiomixer.service.resources.callbacks import Callbacks
+from audiomixer.service.resources.store import Base, Store
 from audiomixer.service.settings import Settings
-from audiomixer.service.store import Base, Store
 
 DURATION: Final = 300
 """Seconds that a resource lasts unless it is said otherwise."""

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from audiomixer.clock.tasks import spawn
 from audiomixer.service.outbound import Outbound, OutboundTransport
-from audiomixer.service.store import Callback, Resource, Store, StoreClosedError, now
+from audiomixer.service.resources.store import Callback, Resource, Store, StoreClosedError, now
 
 _TIMEOUT: Final = 10.0
 """Seconds for a receiver to answer."""

@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 
 from audiomixer.service.errors import ApiError
 from audiomixer.service.jobs import PLAYER_STREAMER
-from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, make_sid
-from audiomixer.service.store import MediaProcessor, PlayerStreamer, now
+from audiomixer.service.resources.lifecycles import Alarms, Office, check_room_for_more, make_sid
+from audiomixer.service.resources.store import MediaProcessor, PlayerStreamer, now
 from audiomixer.service.streams import Streams
 
 OPEN: Final = ("created", "started")

@@ -3,8 +3,8 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from audiomixer.service.callbacks import Callbacks
-from audiomixer.service.store import Participant, Room, now
+from audiomixer.service.resources.callbacks import Callbacks
+from audiomixer.service.resources.store import Participant, Room, now
 
 
 class RoomAccount:

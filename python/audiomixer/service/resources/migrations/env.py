@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from audiomixer.service.store import Base
+from audiomixer.service.resources.store import Base
 
 context.configure(
     connection=context.config.attributes["connection"], target_metadata=Base.metadata, render_as_batch=True

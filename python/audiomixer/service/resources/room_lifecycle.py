@@ -17,10 +17,10 @@ from audiomixer.rooms.base import FullError, NoRoomError, RoomEvent
 from audiomixer.rooms.local import LocalRoom, LocalRooms, check_identity, check_name
 from audiomixer.rooms.roster import COUNTED
 from audiomixer.service.errors import ApiError
-from audiomixer.service.lifecycles import Alarms, Office, check_room_for_more, make_sid
-from audiomixer.service.records import Records
-from audiomixer.service.room_account import RoomAccount, find_room, is_sid
-from audiomixer.service.store import Heartbeat, Participant, Room, now
+from audiomixer.service.resources.lifecycles import Alarms, Office, check_room_for_more, make_sid
+from audiomixer.service.resources.records import Records
+from audiomixer.service.resources.room_account import RoomAccount, find_room, is_sid
+from audiomixer.service.resources.store import Heartbeat, Participant, Room, now
 
 _log = logging.getLogger(__name__)
 
