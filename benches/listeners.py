@@ -28,8 +28,8 @@ from audiomixer.clock.frame import FRAME_SIZE
 from audiomixer.clock.pacer import clock
 from audiomixer.outputs.whep import WhepOutput
 from audiomixer.rooms.local import LocalRooms
-from audiomixer.service.media import media_app
-from audiomixer.service.server import serving
+from audiomixer.service.http.endpoints import media_app
+from audiomixer.service.http.server import serving
 from audiomixer.service.streams import Streams
 from audiomixer.webrtc.ice import LOOPBACK
 from audiomixer.webrtc.peer import Peer

@@ -8,7 +8,7 @@ import asyncio
 from audiomixer import AudioMixer
 from audiomixer.rooms.local import LocalRooms
 from audiomixer.service import Streams, media_app
-from audiomixer.service.server import serving, stop_signals
+from audiomixer.service.http.server import serving, stop_signals
 from audiomixer.webrtc.ice import Ice
 
 

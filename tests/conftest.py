@@ -10,7 +10,7 @@ import pytest
 from audiomixer.auth.tokens import Keyring
 from audiomixer.rooms.local import LocalRooms, OpenDoor
 from audiomixer.service import Streams, media_app
-from audiomixer.service.server import serving
+from audiomixer.service.http.server import serving
 from tests.browser import browser, npm, page, plain_page  # noqa: F401 - fixtures
 
 

@@ -36,9 +36,9 @@ from audiomixer.rooms.local import LocalRooms, OpenDoor, check_name
 from audiomixer.rooms.place import Place
 from audiomixer.service import logs, settings
 from audiomixer.service.demo import ROOM, demo
-from audiomixer.service.errors import error_response
-from audiomixer.service.media import media_app
-from audiomixer.service.server import PortError, allow_many_files, serving, stop_signals
+from audiomixer.service.http.endpoints import media_app
+from audiomixer.service.http.errors import error_response
+from audiomixer.service.http.server import PortError, allow_many_files, serving, stop_signals
 from audiomixer.service.streams import Streams
 from audiomixer.webrtc.ice import Ice, addresses_of
 
@@ -277,7 +277,7 @@ async def serve_command(
 
     It is set by the environment, or by the same names in lower case, without the prefix, in the file:
     """
-    from audiomixer.service.app import create_app
+    from audiomixer.service.http.app import create_app
 
     chosen = _load(data, config)
     logs.set_up(chosen.log_format)

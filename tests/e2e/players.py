@@ -19,8 +19,8 @@ from audiomixer.audio.encoding import Encoder, Encoding
 from audiomixer.clock.frame import FRAME, FRAME_SIZE, SAMPLE_RATE
 from audiomixer.clock.pacer import Pacer, clock
 from audiomixer.rooms.local import LocalRooms
-from audiomixer.service.media import media_app
-from audiomixer.service.server import serving
+from audiomixer.service.http.endpoints import media_app
+from audiomixer.service.http.server import serving
 from audiomixer.service.streams import Stream, Streams
 from audiomixer.webrtc.ice import LOOPBACK
 from audiomixer.webrtc.peer import Peer

@@ -10,8 +10,8 @@ from audiomixer.auth.tokens import Keyring, mint
 from audiomixer.outputs.base import OutputError, OutputEvent
 from audiomixer.outputs.whip import WhipOutput
 from audiomixer.rooms.local import LocalRooms, OpenDoor
-from audiomixer.service.media import media_app
-from audiomixer.service.server import serving
+from audiomixer.service.http.endpoints import media_app
+from audiomixer.service.http.server import serving
 from audiomixer.service.streams import Streams
 from tests.conftest import Service
 from tests.e2e.command import free_port

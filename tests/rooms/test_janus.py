@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from audiomixer import AudioMixer
 from audiomixer.rooms.base import RoomError
-from audiomixer.service.server import serving
+from audiomixer.service.http.server import serving
 from tests.browser import TONE
 from tests.rooms.elsewhere import AMPLITUDE, TONES, VOLUME, Ear, mixing, new_room, speaking
 from tests.rooms.janus_server import ADMIN_KEY, Janus, Participant, janus

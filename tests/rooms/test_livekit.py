@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from audiomixer import AudioMixer
 from audiomixer.rooms.base import RoomError
-from audiomixer.service.server import serving
+from audiomixer.service.http.server import serving
 from audiomixer.webrtc.ice import Ice
 from tests.browser import TONE
 from tests.e2e.command import free_port

@@ -11,7 +11,7 @@ import httpx
 
 from audiomixer.auth.tokens import mint
 from audiomixer.service import Settings, create_app
-from audiomixer.service.server import serving
+from audiomixer.service.http.server import serving
 from audiomixer.service.service import Service
 
 LOOPBACK = "127.0.0.0/8"

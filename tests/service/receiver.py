@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from audiomixer.service.server import serving
+from audiomixer.service.http.server import serving
 
 
 @dataclass

@@ -8,7 +8,7 @@ import socket
 import httpx
 import pytest
 
-from audiomixer.service.server import PortError, serving
+from audiomixer.service.http.server import PortError, serving
 from audiomixer.service.streams import Streams
 from tests.conftest import Service
 

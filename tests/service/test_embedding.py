@@ -12,7 +12,7 @@ import pytest
 from playwright.async_api import Page
 
 from audiomixer.service import Settings, create_app
-from audiomixer.service.server import serving
+from audiomixer.service.http.server import serving
 from audiomixer.service.service import Service
 from audiomixer.service.settings import load
 

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from audiomixer.clock.tasks import spawn
-from audiomixer.service.errors import ApiError
+from audiomixer.service.http.errors import ApiError
 from audiomixer.service.resources.callbacks import Callbacks
 from audiomixer.service.resources.store import Base, Store
 from audiomixer.service.settings import Settings

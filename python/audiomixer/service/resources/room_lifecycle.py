@@ -16,7 +16,7 @@ from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import FullError, NoRoomError, RoomEvent
 from audiomixer.rooms.local import LocalRoom, LocalRooms, check_identity, check_name
 from audiomixer.rooms.roster import COUNTED
-from audiomixer.service.errors import ApiError
+from audiomixer.service.http.errors import ApiError
 from audiomixer.service.resources.lifecycles import Alarms, Office, check_room_for_more, make_sid
 from audiomixer.service.resources.records import Records
 from audiomixer.service.resources.room_account import RoomAccount, find_room, is_sid

@@ -6,7 +6,7 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from audiomixer.service.errors import ApiError
+from audiomixer.service.http.errors import ApiError
 from audiomixer.service.jobs import PLAYER_STREAMER
 from audiomixer.service.resources.lifecycles import Alarms, Office, check_room_for_more, make_sid
 from audiomixer.service.resources.store import MediaProcessor, PlayerStreamer, now

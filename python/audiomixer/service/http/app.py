@@ -13,17 +13,17 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from audiomixer.service.errors import error_response
-from audiomixer.service.limits import RequestLimits
-from audiomixer.service.media import CORS, media_routes
+from audiomixer.service.http.endpoints import CORS, media_routes
+from audiomixer.service.http.errors import error_response
+from audiomixer.service.http.limits import RequestLimits
+from audiomixer.service.http.rest.api import create_api
+from audiomixer.service.http.rest.common import check_credentials, read_basic, service_of
+from audiomixer.service.http.rest.handlers import API_HANDLERS
+from audiomixer.service.http.sites import Headed
 from audiomixer.service.metrics import render
 from audiomixer.service.resources.store import StoreClosedError
-from audiomixer.service.rest.api import create_api
-from audiomixer.service.rest.common import check_credentials, read_basic, service_of
-from audiomixer.service.rest.errors import API_HANDLERS
 from audiomixer.service.service import Service
 from audiomixer.service.settings import Settings, load
-from audiomixer.service.sites import Headed
 
 _log = logging.getLogger(__name__)
 

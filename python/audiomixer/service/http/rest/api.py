@@ -8,10 +8,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from audiomixer.service.errors import HANDLERS
-from audiomixer.service.rest import media_processors, player_streamers, rooms
-from audiomixer.service.rest.errors import API_HANDLERS
-from audiomixer.service.rest.gate import Gate
+from audiomixer.service.http.errors import HANDLERS
+from audiomixer.service.http.rest import media_processors, player_streamers, rooms
+from audiomixer.service.http.rest.gate import Gate
+from audiomixer.service.http.rest.handlers import API_HANDLERS
 from audiomixer.service.service import Service
 
 

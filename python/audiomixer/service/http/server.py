@@ -14,7 +14,7 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
-from audiomixer.service.connections import Connection
+from audiomixer.service.http.connections import Connection
 
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOPPING: Final = 0.2

@@ -6,8 +6,8 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from audiomixer.service.errors import ApiError, error_response
-from audiomixer.service.rest.common import check_credentials, read_basic
+from audiomixer.service.http.errors import ApiError, error_response
+from audiomixer.service.http.rest.common import check_credentials, read_basic
 from audiomixer.service.service import Service
 
 _CHARSET: Final = re.compile(r";\s*charset\s*=\s*\"?([^\";\s]*)", re.IGNORECASE)

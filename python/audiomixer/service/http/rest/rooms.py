@@ -8,10 +8,8 @@ from pydantic import BaseModel, Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from audiomixer.service.errors import ApiError
-from audiomixer.service.resources.room_lifecycle import RoomOrder
-from audiomixer.service.resources.store import Participant, Room, now
-from audiomixer.service.rest.common import (
+from audiomixer.service.http.errors import ApiError
+from audiomixer.service.http.rest.common import (
     ERRORS,
     NOT_FOUND,
     Authenticated,
@@ -28,6 +26,8 @@ from audiomixer.service.rest.common import (
     not_found,
     stamp,
 )
+from audiomixer.service.resources.room_lifecycle import RoomOrder
+from audiomixer.service.resources.store import Participant, Room, now
 from audiomixer.service.service import Service
 
 router = APIRouter(tags=["Rooms"], responses=ERRORS, dependencies=[Authenticated])

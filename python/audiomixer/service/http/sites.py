@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from audiomixer.service.errors import error_response
+from audiomixer.service.http.errors import error_response
 
 _ALWAYS: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 _ROOMS: Final = ("/whip/", "/rooms/", "/overview.json")

@@ -11,12 +11,8 @@ from sqlalchemy import select
 
 from audiomixer.audio.encoding import BITRATES
 from audiomixer.rooms.local import check_identity, check_name
-from audiomixer.service.errors import ApiError
-from audiomixer.service.jobs import PLAYER_STREAMER, PUSHED
-from audiomixer.service.resources.lifecycles import DURATION, LONGEST_DURATION
-from audiomixer.service.resources.processor_lifecycle import ProcessorOrder
-from audiomixer.service.resources.store import MediaProcessor
-from audiomixer.service.rest.common import (
+from audiomixer.service.http.errors import ApiError
+from audiomixer.service.http.rest.common import (
     ERRORS,
     NOT_FOUND,
     Authenticated,
@@ -35,6 +31,10 @@ from audiomixer.service.rest.common import (
     not_found,
     stamp,
 )
+from audiomixer.service.jobs import PLAYER_STREAMER, PUSHED
+from audiomixer.service.resources.lifecycles import DURATION, LONGEST_DURATION
+from audiomixer.service.resources.processor_lifecycle import ProcessorOrder
+from audiomixer.service.resources.store import MediaProcessor
 from audiomixer.service.service import Service
 
 router = APIRouter(tags=["MediaProcessors"], responses=ERRORS, dependencies=[Authenticated])

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from sqlalchemy import Select, and_, or_
 from sqlalchemy.orm import Session
 
-from audiomixer.service.errors import ApiError
+from audiomixer.service.http.errors import ApiError
 from audiomixer.service.resources.callbacks import iso
 from audiomixer.service.service import Service
 

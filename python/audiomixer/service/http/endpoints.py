@@ -26,13 +26,13 @@ from audiomixer.outputs.base import OutputError
 from audiomixer.outputs.hls import PLAYLIST_TYPE, SEGMENT_TYPE, TooFarError
 from audiomixer.outputs.playlist import TARGET, master_playlist
 from audiomixer.rooms.base import FullError, NoRoomError, RoomError
-from audiomixer.service.errors import HANDLERS, ApiError
-from audiomixer.service.sites import Headed, OwnSite
+from audiomixer.service.http.errors import HANDLERS, ApiError
+from audiomixer.service.http.sites import Headed, OwnSite
 from audiomixer.service.streams import Stream, Streams
 from audiomixer.webrtc.offers import OfferError
 from audiomixer.webrtc.peer import UnreachableError
 
-_WEB: Final = Path(__file__).parent.parent / "web"
+_WEB: Final = Path(__file__).parent.parent.parent / "web"
 _SDP: Final = "application/sdp"
 _LARGEST_BODY: Final = 64 * 1024
 _LONGEST_NUMBER: Final = 12

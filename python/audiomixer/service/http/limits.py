@@ -10,7 +10,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from audiomixer.service.errors import ApiError, error_response
+from audiomixer.service.http.errors import ApiError, error_response
 
 LARGEST_BODY: Final = 128 * 1024
 _TOO_LONG: Final = f"body: expected at most {LARGEST_BODY} bytes"

@@ -8,7 +8,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from audiomixer.service.errors import HANDLERS, error_response
+from audiomixer.service.http.errors import HANDLERS, error_response
 from audiomixer.service.resources.store import StoreClosedError
 
 _log = logging.getLogger(__name__)

@@ -13,12 +13,9 @@ from sqlalchemy import select
 
 from audiomixer.auth.tokens import TokenError
 from audiomixer.auth.turnstile import OriginError
-from audiomixer.service.errors import ApiError
-from audiomixer.service.media import events
-from audiomixer.service.resources.lifecycles import DURATION, LONGEST_DURATION
-from audiomixer.service.resources.store import PlayerStreamer, now
-from audiomixer.service.resources.streamer_lifecycle import OPEN
-from audiomixer.service.rest.common import (
+from audiomixer.service.http.endpoints import events
+from audiomixer.service.http.errors import ApiError
+from audiomixer.service.http.rest.common import (
     ERRORS,
     NOT_FOUND,
     Authenticated,
@@ -39,6 +36,9 @@ from audiomixer.service.rest.common import (
     optional_basic,
     stamp,
 )
+from audiomixer.service.resources.lifecycles import DURATION, LONGEST_DURATION
+from audiomixer.service.resources.store import PlayerStreamer, now
+from audiomixer.service.resources.streamer_lifecycle import OPEN
 from audiomixer.service.service import Service
 
 router = APIRouter(tags=["PlayerStreamers"], responses=ERRORS, dependencies=[Authenticated])

@@ -1,0 +1,1 @@
+"""HTTP and nothing else: routes, forms, answers, and what keeps connections and pages in order."""
