@@ -102,6 +102,7 @@ STACKS: dict[str, Callable[[], Stack]] = {
     "pion": _pion,
     "webrtcbin": _webrtcbin,
     "datachannel": lambda: _npm("datachannel", "node-datachannel@0.33.4"),
+    "werift": lambda: _npm("werift", "werift@0.24.4"),
 }
 
 

@@ -37,7 +37,7 @@ async def test_a_publisher_is_heard(service: Service, stack: str, tmp_path: Path
     hearing = asyncio.create_task(heard_in(service, 6))
     told = await client.run("publish", url, *more, seconds=3)
     assert told["connected"], told
-    assert told["connect_ms"] < 3000
+    assert told["connect_ms"] < 5000
     assert told["sent"] > 100
     assert await hearing > 0.1
     room = service.streams.rooms.get("lounge")

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -51,8 +50,8 @@ class Receiver:
         await asyncio.sleep(self.delay)
         if self.status == 200:
             parameters = {**request.query_params, **{name: str(value) for name, value in form.items()}}
-            path = urlsplit(str(request.url))
-            url = f"{self.url}{path.path}" + (f"?{path.query}" if path.query else "")
+            query = request.scope["query_string"].decode()
+            url = f"{self.url}{request.scope['raw_path'].decode()}" + (f"?{query}" if query else "")
             self.told.append(Told(request.method, url, parameters, request.headers["X-Twilio-Signature"]))
         return Response(status_code=self.status)
 

@@ -25,6 +25,7 @@ from audiomixer.webrtc.peer import Peer
 
 _NAME: Final = re.compile(r"(?!\.{1,2}$)[^/?#%\\\x00-\x20\x7f](?:[^/?#%\\\x00-\x1f\x7f]{0,126}[^/?#%\\\x00-\x20\x7f])?")
 _LONGEST_IDENTITY: Final = 256
+_JOINERS: Final = str.maketrans("", "", "\u200c\u200d")
 _RETURN: Final = Encoding("opus", 64)
 """What participants hear."""
 
@@ -37,8 +38,13 @@ def check_name(name: str) -> None:
     Raises:
         ValueError: It cannot.
     """
-    if not _NAME.fullmatch(name) or not name.isprintable():
+    if not _NAME.fullmatch(name) or not _is_printable(name):
         raise ValueError(f"room: expected up to 128 printable characters, none of / ? # % \\, got {name!r}")
+
+
+def _is_printable(text: str) -> bool:
+    """Whether it can be shown as what it is; joiners, no characters by themselves, are a part of Persian and emoji."""
+    return text.translate(_JOINERS).isprintable()
 
 
 def check_identity(identity: str | None) -> str:
@@ -48,7 +54,7 @@ def check_identity(identity: str | None) -> str:
         ValueError: It is none.
     """
     identity = (identity or "").strip()
-    if not identity or not identity.isprintable() or len(identity.encode()) > _LONGEST_IDENTITY:
+    if not identity or not _is_printable(identity) or len(identity.encode()) > _LONGEST_IDENTITY:
         raise ValueError(f"identity: expected 1 to {_LONGEST_IDENTITY} bytes of printable text")
     return identity
 

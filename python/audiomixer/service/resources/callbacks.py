@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
 from sqlalchemy import delete, func, select
@@ -35,6 +35,9 @@ _MOST_WAITING: Final = 1000
 _MOST_IN_ALL: Final = 100_000
 """The same, of all resources."""
 
+_AS_IT_IS: Final = "".join(map(chr, range(33, 127)))
+"""What is quoted already stays so, and so does what need not be."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -51,7 +54,7 @@ def iso(seconds: float) -> str:
 
 def _requested(url: str, query: Mapping[str, str] | None = None) -> str:
     """A URL as it is requested, and signed: as it was given, but for its fragment."""
-    url = url.partition("#")[0]
+    url = quote(url.partition("#")[0], safe=_AS_IT_IS)
     if not urlsplit(url).path:
         url = url.replace("?", "/?", 1) if "?" in url else f"{url}/"
     return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}" if query else url
