@@ -90,9 +90,10 @@ async function lose(isPutOut) {
   // Who was put out is not here in the next volumes, unless the name is another's now.
   if (isPutOut && isThere) await new Promise((resolve) => setTimeout(resolve, AGAIN));
   if (isComingBack || !microphone) return;
-  if (isPutOut && isThere && Object.hasOwn(here, identity)) leave('Somebody has joined by your name, and taken your place.', true);
-  else if (isThere) comeBack();
-  else say('The server is gone; waiting for it…', true);
+  if (!isThere) say('The server is gone; waiting for it…', true);
+  else if (!isPutOut) comeBack();
+  else if (Object.hasOwn(here, identity)) leave('Somebody has joined by your name, and taken your place.', true);
+  else leave('The room has ended, or you have been put out of it.', true);
 }
 
 /** Joins again: the server was gone and is back, or is reached another way now. */
