@@ -26,6 +26,7 @@ impl Encoder {
             (sys::OPUS_SET_BITRATE_REQUEST, 32_000),
             (sys::OPUS_SET_INBAND_FEC_REQUEST, 1),
             (sys::OPUS_SET_PACKET_LOSS_PERC_REQUEST, 10),
+            (sys::OPUS_SET_SIGNAL_REQUEST, sys::OPUS_SIGNAL_VOICE),
         ] {
             // SAFETY: the state is live, and the requests take one integer.
             assert_eq!(unsafe { sys::opus_encoder_ctl(encoder.0.as_ptr(), request, value) }, 0);
@@ -71,7 +72,7 @@ pub fn tone(frequency: f32, seconds: usize) -> Vec<Vec<u8>> {
 }
 
 /// The packets of something like a voice, which the encoder puts copies of into the next packet: a fundamental that
-/// wavers, and its overtones.
+/// wavers, and its overtones, in syllables.
 pub fn voice(seconds: usize) -> Vec<Vec<u8>> {
     let mut encoder = Encoder::new();
     let mut phase = 0.0f32;
@@ -81,7 +82,9 @@ pub fn voice(seconds: usize) -> Vec<Vec<u8>> {
                 .map(|k| {
                     let time = (n * FRAME + k) as f32 / 48_000.0;
                     phase += (140.0 + 10.0 * (TAU * 3.0 * time).sin()) / 48_000.0;
-                    (1..20).map(|h| (TAU * h as f32 * phase).sin() / h as f32).sum::<f32>() * 0.2
+                    let syllable = 0.55 + 0.45 * (TAU * 4.0 * time).sin();
+                    let sound = |h| (TAU * h as f32 * phase).sin() / h as f32;
+                    (1..20).map(sound).sum::<f32>() * 0.3 * syllable
                 })
                 .collect();
             encoder.encode(&samples)
