@@ -5,7 +5,8 @@
 //! connections of a room, once per tick, just before it is mixed. An [`Outlet`] encrypts and sends packets, a [`Fanout`]
 //! the same packet to many.
 //!
-//! Ports never block, nothing waits here, and no memory is taken per packet.
+//! Ports never block. Nothing waits here but for a lock that somebody else holds for a packet's time, and no memory is
+//! taken per packet, unless one has to be handed to Python.
 #![forbid(unsafe_code)]
 
 #[cfg(target_os = "linux")]

@@ -80,7 +80,7 @@ impl Kernel {
     }
 
     /// Adds `gain` × `samples` to `bus`, which has as many, and measures `samples`. With a negative gain it takes
-    /// away exactly what it added with the positive one.
+    /// away what it added with the positive one, but for rounding.
     ///
     /// # Panics
     /// If the lengths differ.
