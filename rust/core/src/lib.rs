@@ -31,6 +31,7 @@ pub mod mute;
 pub mod opus;
 mod participant;
 mod pcm;
+pub mod playhead;
 pub mod playout;
 pub mod receiver;
 pub mod rtp;

@@ -145,6 +145,8 @@ pub(crate) struct Strip {
     /// What was played last, interleaved.
     frame: Vec<f32>,
     frame_channels: usize,
+    /// `frame` is known to be zeros.
+    silent: bool,
     /// The gain at which `frame` is in the mix.
     mixed: f32,
     minus: Option<Box<Minus>>,
@@ -186,6 +188,7 @@ impl Strip {
             now: 0,
             frame: vec![0.0; (rate / FRAMES_PER_SECOND) as usize * channels],
             frame_channels: channels,
+            silent: false,
             mixed: 0.0,
             minus: None,
         }
@@ -212,7 +215,8 @@ impl Strip {
         }
     }
 
-    /// Makes the 20 ms that end at `now`, and adds them to `bus`; whether that took long ([`Receiver::toiled`]).
+    /// Makes the 20 ms that end at `now`, and adds them to `bus`; whether that took long
+    /// ([`Pulled::toiled`](crate::receiver::Pulled)).
     pub fn render(&mut self, now: Ticks, how: Rendering, kernel: Kernel, bus: &mut [f32]) -> bool {
         self.now = now;
         match &mut self.leveler {
@@ -223,12 +227,14 @@ impl Strip {
         }
         let unheard = self.silenced() || !self.claim.granted();
         let attention = self.attention(unheard, how.frugal);
+        let mut toiled = false;
         let heard = match &mut self.source {
             Source::Unknown => Heard::Nothing,
             Source::Rtp(receiver) => {
-                let heard = receiver.pull(now, attention, &mut self.frame);
+                let pulled = receiver.pull(now, attention, &mut self.frame);
                 self.frame_channels = receiver.channels();
-                heard
+                (self.silent, toiled) = (pulled.silent, pulled.toiled);
+                pulled.heard
             }
             Source::Pcm(fifo) => fifo.pull(&mut self.frame),
         };
@@ -264,7 +270,7 @@ impl Strip {
         // Who is muted claims nothing.
         let claimed = if self.silenced() { 0.0 } else { measure.sum_squares };
         self.claim.observe(claimed / self.frame.len() as f32);
-        matches!(&self.source, Source::Rtp(receiver) if receiver.toiled())
+        toiled
     }
 
     /// Whether nothing of it is to be heard, whoever else speaks.
@@ -293,7 +299,7 @@ impl Strip {
         let leveled = self.leveler.as_ref().map_or(Some(1.0), |leveler| leveler.steady());
         if let (Some(gain), Some(leveled)) = (self.fade.steady(), leveled) {
             self.mixed = gain * leveled;
-            if matches!(&self.source, Source::Rtp(receiver) if receiver.silent()) {
+            if self.silent {
                 return Measure::default();
             }
             return self.add_at(self.mixed, kernel, bus);

@@ -22,6 +22,7 @@ use crate::history::History;
 use crate::jitter::{Inserted, JitterBuffer, Packet};
 use crate::made_up::{BREAK, COMFORT, CONCEALMENT, MadeUp};
 use crate::opus::{self, Header};
+use crate::playhead::{Place, State};
 use crate::playout::Playout;
 use crate::sender::{Arrival, Sender, Verdict};
 use crate::standstill::{self, Standstill};
@@ -33,12 +34,15 @@ const PIECE: Ticks = ms(10);
 /// The delay may be over its ceiling by this.
 const SLACK: Ticks = ms(20);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Nothing is played until the oldest packet is due.
-    Waiting,
-    /// Packets follow each other.
-    Playing,
+/// What [`Receiver::pull`] says of a frame.
+#[derive(Debug, Clone, Copy)]
+pub struct Pulled {
+    /// Where its samples came from.
+    pub heard: Heard,
+    /// Whether it took up to 1 ms, as audio was concealed as well as can be.
+    pub toiled: bool,
+    /// Whether it is known to be zeros: there is nothing to add to a mix.
+    pub silent: bool,
 }
 
 /// One participant's stream, from packets to samples.
@@ -52,22 +56,14 @@ pub struct Receiver {
     timestamp: Unwrap<32>,
     history: History,
     state: State,
-    playhead: Option<Ticks>,
-    last_sequence: i64,
-    /// So many without audio have come after it.
-    passed_over: i64,
-    last_end: Ticks,
-    /// The sender announced its pause with the last packet decoded.
-    pausing: bool,
+    place: Place,
     made_up: MadeUp,
     /// How much of it was for packets that may turn out never to have been sent.
     unproven: Ticks,
     heard: Heard,
     attention: Attention,
-    /// Audio was concealed as well as can be.
+    /// Audio was concealed as well as can be in this frame.
     toiled: bool,
-    /// The last frame is known to be zeros.
-    silent: bool,
     last_edit: Ticks,
     /// The newest packet told its level.
     announces: bool,
@@ -87,17 +83,12 @@ impl Receiver {
             timestamp: Unwrap::default(),
             history: History::default(),
             state: State::Waiting,
-            playhead: None,
-            last_sequence: 0,
-            passed_over: 0,
-            last_end: 0,
-            pausing: false,
+            place: Place::default(),
             made_up: MadeUp::default(),
             unproven: 0,
             heard: Heard::Nothing,
             attention: Attention::Close,
             toiled: false,
-            silent: true,
             last_edit: Ticks::MIN / 2,
             announces: false,
             stats: Stats::default(),
@@ -107,16 +98,6 @@ impl Receiver {
     /// The channels that [`Receiver::pull`] gives: one until the sender has sent stereo.
     pub fn channels(&self) -> usize {
         self.playout.channels()
-    }
-
-    /// Whether the last frame took up to 1 ms, as audio was concealed as well as can be.
-    pub fn toiled(&self) -> bool {
-        self.toiled
-    }
-
-    /// Whether the last frame is known to be zeros: there is nothing to add to a mix.
-    pub fn silent(&self) -> bool {
-        self.silent
     }
 
     /// Whether the sender tells the level of each packet: then it is known without decoding.
@@ -157,7 +138,7 @@ impl Receiver {
                 &mut self.stats.discarded
             };
             *count += 1;
-            if sequence > self.last_sequence {
+            if sequence > self.place.sequence {
                 self.buffer.insert(sequence, timestamp, header, None, &[]);
             }
             return;
@@ -165,7 +146,7 @@ impl Receiver {
         self.stats.received += 1;
         self.announces = audio_level.is_some();
         let timestamp = self.observe(arrival, timestamp, verdict == Verdict::GoesOn);
-        if self.playhead.is_some_and(|playhead| timestamp < playhead) {
+        if self.place.playhead.is_some_and(|playhead| timestamp < playhead) {
             self.stats.late += 1;
             return;
         }
@@ -201,15 +182,14 @@ impl Receiver {
     fn settle(&mut self, verdict: standstill::Verdict) -> Ticks {
         let (back, held) = self.standstill.settle(verdict);
         self.buffer.set_back(back);
-        self.playhead = self.playhead.map(|playhead| playhead - back);
-        self.last_end -= back;
+        self.place.set_back(back);
         held.for_each(|(arrival, timestamp)| self.estimator.observe(arrival, timestamp));
         back
     }
 
     /// The sender has started anew: what it sent before is forgotten, but for the samples decoded already.
     fn restart(&mut self) {
-        if self.state == State::Playing && !self.made_up.has_faded(CONCEALMENT) {
+        if self.state.plays() && !self.made_up.has_faded(CONCEALMENT) {
             // What comes next does not follow what was decoded.
             self.conceal(PIECE);
             self.playout.break_off();
@@ -221,35 +201,35 @@ impl Receiver {
         self.timestamp = Unwrap::default();
         self.stats.lost += self.history.missing();
         self.history = History::default();
-        self.playhead = None;
-        self.pausing = false;
+        self.place.playhead = None;
         self.state = State::Waiting;
     }
 
     /// Puts the 20 ms that end at `now` into `frame`, interleaved as [`Receiver::channels`] then says.
-    pub fn pull(&mut self, now: Ticks, attention: Attention, frame: &mut Vec<f32>) -> Heard {
+    pub fn pull(&mut self, now: Ticks, attention: Attention, frame: &mut Vec<f32>) -> Pulled {
         self.attention = attention;
         self.toiled = false;
         let start = now - FRAME;
         while self.playout.buffered() < FRAME {
-            match self.state {
-                State::Waiting => self.wait(start + self.playout.buffered()),
-                State::Playing => self.play(),
+            if self.state.plays() {
+                self.play();
+            } else {
+                self.wait(start + self.playout.buffered());
             }
         }
-        if self.state == State::Playing && self.can_skip(start) {
+        if self.state.plays() && self.can_skip(start) {
             self.playout.break_off();
-            self.state = State::Waiting;
-        } else if self.state == State::Playing {
+            self.state = self.state.at_rest();
+        } else if self.state.plays() {
             self.adjust(start);
         }
-        self.silent = self.playout.take(frame);
-        self.heard
+        let silent = self.playout.take(frame);
+        Pulled { heard: self.heard, toiled: self.toiled, silent }
     }
 
     /// What [`Stats`] says now; `delay` as of the frame that ended at `now`.
     pub fn stats(&self, now: Ticks) -> Stats {
-        let playing = self.state == State::Playing;
+        let playing = self.state.plays();
         Stats {
             lost: self.stats.lost + self.history.missing(),
             delay: if playing { seconds(self.delay(now)) } else { 0.0 },
@@ -277,8 +257,10 @@ impl Receiver {
         });
         match self.buffer.head() {
             Some(head) if wait < opus::STEP => {
-                self.playhead = Some(head.timestamp);
-                self.state = State::Playing;
+                self.place.playhead = Some(head.timestamp);
+                // Until it is decoded, what was before still holds.
+                self.state =
+                    if self.state == State::Pausing { State::Ebbing } else { State::Playing };
             }
             _ => self.pass((wait.max(1) + opus::STEP - 1) / opus::STEP * opus::STEP),
         }
@@ -287,7 +269,7 @@ impl Receiver {
     /// Comfort noise for `duration`, or silence.
     fn pass(&mut self, duration: Ticks) {
         let listening = matches!(self.attention, Attention::Close | Attention::Frugal);
-        if self.pausing && listening {
+        if self.state.at_rest() == State::Pausing && listening {
             if self.playout.knows_comfort() && !self.made_up.has_faded(COMFORT) {
                 self.heard = Heard::MadeUp;
                 let level = self.made_up.add(duration, COMFORT);
@@ -311,21 +293,20 @@ impl Receiver {
     fn play(&mut self) {
         self.pass_over_empty();
         let Some(head) = self.buffer.head() else {
-            if self.pausing || self.made_up.has_faded(CONCEALMENT) {
-                self.state = State::Waiting;
+            if self.state == State::Ebbing || self.made_up.has_faded(CONCEALMENT) {
+                self.state = self.state.at_rest();
             } else {
                 self.unproven += PIECE;
                 self.conceal(PIECE);
             }
             return;
         };
-        let playhead = *self.playhead.get_or_insert(head.timestamp);
+        let playhead = *self.place.playhead.get_or_insert(head.timestamp);
         let gap = head.timestamp - playhead;
         if gap < opus::STEP {
             self.decode_head();
-        } else if self.pausing || self.follows(head.sequence) {
-            self.pausing = true;
-            self.state = State::Waiting;
+        } else if self.state == State::Ebbing || self.place.is_followed_by(head.sequence) {
+            self.state = State::Pausing;
         } else if self.made_up.has_faded(CONCEALMENT) {
             self.state = State::Waiting;
         } else {
@@ -336,27 +317,23 @@ impl Receiver {
     /// What holds no audio is not played, and its place in the sequence no gap.
     fn pass_over_empty(&mut self) {
         while self.buffer.head().is_some_and(|head| head.header == Header::EMPTY) {
-            self.passed_over += 1;
+            self.place.passed_over += 1;
             self.buffer.discard();
         }
     }
 
-    /// Whether nothing is missing before `sequence`.
-    fn follows(&self, sequence: i64) -> bool {
-        sequence <= self.last_sequence + self.passed_over + 1
-    }
-
     fn decode_head(&mut self) {
         let Some(mut packet) = self.buffer.pop() else { return };
-        let paused = self.follows(packet.sequence) && packet.timestamp > self.last_end;
+        let paused =
+            self.place.is_followed_by(packet.sequence) && packet.timestamp > self.place.end;
         if paused {
             self.stats.concealed -= seconds(self.unproven);
         }
         self.unproven = 0;
-        (self.last_sequence, self.passed_over) = (packet.sequence, 0);
-        self.last_end = packet.timestamp + packet.header.duration;
-        self.playhead = Some(self.last_end);
-        self.pausing = packet.header.dtx;
+        let end = packet.timestamp + packet.header.duration;
+        let sequence = packet.sequence;
+        self.place = Place { playhead: Some(end), sequence, end, passed_over: 0 };
+        self.state = if packet.header.dtx { State::Ebbing } else { State::Playing };
         if self.can_ignore(&packet) {
             self.heard = match (self.attention, packet.audio_level) {
                 (Attention::Drowsy { trusting: false }, _) | (Attention::Drowsy { .. }, None) => {
@@ -370,7 +347,7 @@ impl Receiver {
         } else if self.playout.decode(&packet.payload, packet.header) {
             self.made_up.reset();
             self.heard =
-                if self.pausing { Heard::MadeUp } else { Heard::Received(packet.audio_level) };
+                if packet.header.dtx { Heard::MadeUp } else { Heard::Received(packet.audio_level) };
         } else {
             self.stats.discarded += 1;
             self.conceal(packet.header.duration);
@@ -415,7 +392,7 @@ impl Receiver {
             self.conceal(piece);
             piece
         };
-        self.playhead = self.playhead.map(|playhead| playhead + piece);
+        self.place.playhead = self.place.playhead.map(|playhead| playhead + piece);
     }
 
     fn conceal(&mut self, duration: Ticks) {
@@ -452,7 +429,7 @@ impl Receiver {
     fn decode_ahead(&mut self, enough: Ticks) -> bool {
         while self.playout.buffered() < enough {
             self.pass_over_empty();
-            match (self.buffer.head(), self.playhead) {
+            match (self.buffer.head(), self.place.playhead) {
                 (Some(head), Some(playhead)) if head.timestamp == playhead => self.decode_head(),
                 _ => return false,
             }
@@ -470,7 +447,7 @@ impl Receiver {
 
     /// How long after its undelayed arrival the next sample is played, at `at`.
     fn delay(&self, at: Ticks) -> Ticks {
-        let next = self.playhead.unwrap_or(0) - self.playout.buffered();
+        let next = self.place.playhead.unwrap_or(0) - self.playout.buffered();
         at - self.estimator.undelayed() - next
     }
 }
