@@ -56,13 +56,14 @@ pub fn adjustment(delay: Ticks, rested: Ticks, estimator: &Estimator) -> Option<
 mod tests {
     use super::*;
     use crate::delay::Range;
+    use crate::time::{Moment, Stamp};
 
     /// 10 s of packets, every fourth late by `jitter`.
     fn after(jitter: Ticks) -> Estimator {
         let mut estimator = Estimator::new(Range::default());
         for n in 0..500 {
             let late = if n % 4 == 0 { jitter } else { 0 };
-            estimator.observe(n * FRAME + late, n * FRAME);
+            estimator.observe(Moment(n * FRAME + late), Stamp(n * FRAME));
         }
         estimator
     }

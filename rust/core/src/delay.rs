@@ -11,7 +11,7 @@
 //! * the same quantile of all delays: jitter, which delays one packet here and there. Of few packets it is not known
 //!   well, and each later correction is an edit of the audio: so it is taken to be larger, the fewer they are.
 
-use crate::time::{FRAME, Ticks, ms};
+use crate::time::{FRAME, Moment, Stamp, Ticks, ms};
 
 /// Bins of 5 ms; NetEq's are 20 ms wide.
 const BIN: Ticks = ms(5);
@@ -55,7 +55,7 @@ impl Default for Range {
 #[derive(Debug)]
 pub struct Estimator {
     range: Range,
-    slice_start: Option<Ticks>,
+    slice_start: Option<Moment>,
     /// Smallest transit per slice, the current one first.
     minima: [Ticks; SLICES],
     /// Largest relative delay per slice, likewise.
@@ -66,7 +66,7 @@ pub struct Estimator {
     packets: Histogram,
     /// The delay that stalls call for.
     stall: Ticks,
-    newest: Ticks,
+    newest: Stamp,
     target: Ticks,
     jitter: f64,
     last_transit: Option<Ticks>,
@@ -84,7 +84,7 @@ impl Estimator {
             peaks: Histogram::default(),
             packets: Histogram::default(),
             stall: 0,
-            newest: Ticks::MIN,
+            newest: Stamp(Ticks::MIN),
             target: range.floor,
             jitter: 0.0,
             last_transit: None,
@@ -92,8 +92,8 @@ impl Estimator {
     }
 
     /// Takes note of a packet that was stamped `timestamp` and arrived at `arrival`.
-    pub fn observe(&mut self, arrival: Ticks, timestamp: Ticks) {
-        let transit = arrival - timestamp;
+    pub fn observe(&mut self, arrival: Moment, timestamp: Stamp) {
+        let transit = arrival.transit(timestamp);
         if let Some(last) = self.last_transit.replace(transit) {
             // RFC 3550, section 6.4.1.
             self.jitter += ((transit - last).abs() as f64 - self.jitter) / 16.0;
@@ -220,7 +220,7 @@ mod tests {
 
     fn steady(estimator: &mut Estimator, from: i64, packets: i64, delay: impl Fn(i64) -> Ticks) {
         for n in from..from + packets {
-            estimator.observe(7_777 + n * FRAME + delay(n), n * FRAME);
+            estimator.observe(Moment(7_777 + n * FRAME + delay(n)), Stamp(n * FRAME));
         }
     }
 

@@ -1,20 +1,29 @@
 //! Which packets came, to tell a lost one from a duplicate.
 
+use crate::time::Sequence;
+
 /// The packets whose arrival is remembered one by one.
 const REMEMBERED: i64 = 128;
 
 /// The sequence numbers that came: how many, and which of the last [`REMEMBERED`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct History {
-    first: i64,
-    highest: i64,
+    first: Sequence,
+    highest: Sequence,
     came: u64,
     bits: u128,
 }
 
+impl Default for History {
+    /// None has come.
+    fn default() -> Self {
+        Self { first: Sequence(0), highest: Sequence(0), came: 0, bits: 0 }
+    }
+}
+
 impl History {
     /// `false` if `sequence` came before, as far as is remembered.
-    pub fn insert(&mut self, sequence: i64) -> bool {
+    pub fn insert(&mut self, sequence: Sequence) -> bool {
         if self.came == 0 {
             (self.first, self.highest) = (sequence, sequence - 1);
         }
@@ -50,15 +59,15 @@ mod tests {
     fn each_counts_once_in_whatever_order_it_comes() {
         let mut history = History::default();
         for sequence in [100, 102, 101, 105, 99] {
-            assert!(history.insert(sequence));
+            assert!(history.insert(Sequence(sequence)));
         }
         for sequence in [100, 105, 99] {
-            assert!(!history.insert(sequence));
+            assert!(!history.insert(Sequence(sequence)));
         }
         assert_eq!(history.missing(), 2);
-        assert!(history.insert(103));
+        assert!(history.insert(Sequence(103)));
         assert_eq!(history.missing(), 1);
-        assert!(history.insert(103 + 10 * REMEMBERED));
+        assert!(history.insert(Sequence(103 + 10 * REMEMBERED)));
         assert_eq!(history.missing(), 1278);
     }
 }

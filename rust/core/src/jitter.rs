@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::opus::{self, Header};
-use crate::time::Ticks;
+use crate::time::{Sequence, Stamp, Ticks};
 
 /// So many packets are kept at least: a burst of those that came while nobody mixed.
 const FEWEST: usize = 160;
@@ -15,9 +15,9 @@ const FEWEST: usize = 160;
 #[derive(Debug)]
 pub struct Packet {
     /// RTP sequence number, extended.
-    pub sequence: i64,
+    pub sequence: Sequence,
     /// RTP timestamp, extended.
-    pub timestamp: Ticks,
+    pub timestamp: Stamp,
     /// What the Opus header says.
     pub header: Header,
     /// RFC 6464 audio level in −dBov, 127 being silence, where the sender gave one.
@@ -55,8 +55,8 @@ impl JitterBuffer {
     /// Copies a packet into its place.
     pub fn insert(
         &mut self,
-        sequence: i64,
-        timestamp: Ticks,
+        sequence: Sequence,
+        timestamp: Stamp,
         header: Header,
         audio_level: Option<u8>,
         payload: &[u8],
@@ -106,7 +106,7 @@ impl JitterBuffer {
 
     /// Sets all timestamps back.
     pub fn set_back(&mut self, by: Ticks) {
-        self.packets.iter_mut().for_each(|packet| packet.timestamp -= by);
+        self.packets.iter_mut().for_each(|packet| packet.timestamp = packet.timestamp - by);
     }
 
     /// Keeps a packet's memory for a later one.
@@ -131,7 +131,13 @@ mod tests {
     const HEADER: Header = Header { duration: 960, stereo: false, dtx: false };
 
     fn insert(buffer: &mut JitterBuffer, sequence: i64) -> Inserted {
-        buffer.insert(sequence, sequence * 960, HEADER, None, &sequence.to_be_bytes())
+        buffer.insert(
+            Sequence(sequence),
+            Stamp(sequence * 960),
+            HEADER,
+            None,
+            &sequence.to_be_bytes(),
+        )
     }
 
     #[test]
@@ -141,7 +147,7 @@ mod tests {
             assert_eq!(insert(&mut buffer, sequence), Inserted::Kept);
         }
         assert_eq!(insert(&mut buffer, 160), Inserted::Overflow);
-        assert_eq!(buffer.head().unwrap().sequence, 1);
+        assert_eq!(buffer.head().unwrap().sequence, Sequence(1));
     }
 
     #[test]
@@ -164,7 +170,7 @@ mod tests {
             }
             for sequence in expected {
                 let packet = buffer.pop().unwrap();
-                prop_assert_eq!(packet.sequence, sequence);
+                prop_assert_eq!(packet.sequence, Sequence(sequence));
                 prop_assert_eq!(&packet.payload[..], &sequence.to_be_bytes()[..]);
                 buffer.recycle(packet);
             }

@@ -9,7 +9,7 @@ use crate::floor;
 use crate::kernel::Kernel;
 use crate::limiter::Limiter;
 use crate::participant::{Participant, Rendering};
-use crate::time::{FRAMES_PER_SECOND, ms, ticks};
+use crate::time::{FRAMES_PER_SECOND, Moment, ms, ticks};
 use crate::{Effort, Error, Result, Sample, lock};
 
 /// The sample rates libopus decodes to.
@@ -229,7 +229,7 @@ impl Mixer {
         out: &mut [T],
         effort: &mut Effort,
     ) -> Result<()> {
-        let now = ticks("now", now)?;
+        let now = Moment(ticks("now", now)?);
         let mut bus = self.bus();
         self.check("out", out.len())?;
         assert!(!self.breaks_down.load(Ordering::Relaxed), "the mixer was told to break down");

@@ -13,7 +13,7 @@ use crate::limiter::Limiter;
 use crate::mute::Detector;
 use crate::pcm::Fifo;
 use crate::receiver::Receiver;
-use crate::time::{FRAME, FRAMES_PER_SECOND, Ticks, ticks};
+use crate::time::{FRAME, FRAMES_PER_SECOND, Moment, ticks};
 use crate::trust::{self, Trust};
 use crate::{Error, Result, Sample, Stats, lock};
 
@@ -51,7 +51,7 @@ impl Participant {
         arrival: f64,
         audio_level: Option<u8>,
     ) -> Result<()> {
-        let arrival = ticks("arrival", arrival)?;
+        let arrival = Moment(ticks("arrival", arrival)?);
         if audio_level.is_some_and(|level| level > 127) {
             return Err(Error::new("audio_level", "expected 0 to 127 (−dBov)"));
         }
@@ -141,7 +141,7 @@ pub(crate) struct Strip {
     leveler: Option<Box<Leveler>>,
     claim: Claim,
     trust: Trust,
-    now: Ticks,
+    now: Moment,
     /// What was played last, interleaved.
     frame: Vec<f32>,
     frame_channels: usize,
@@ -185,7 +185,7 @@ impl Strip {
             leveler: None,
             claim: Claim::default(),
             trust: Trust::default(),
-            now: 0,
+            now: Moment(0),
             frame: vec![0.0; (rate / FRAMES_PER_SECOND) as usize * channels],
             frame_channels: channels,
             silent: false,
@@ -217,7 +217,7 @@ impl Strip {
 
     /// Makes the 20 ms that end at `now`, and adds them to `bus`; whether that took long
     /// ([`Pulled::toiled`](crate::receiver::Pulled)).
-    pub fn render(&mut self, now: Ticks, how: Rendering, kernel: Kernel, bus: &mut [f32]) -> bool {
+    pub fn render(&mut self, now: Moment, how: Rendering, kernel: Kernel, bus: &mut [f32]) -> bool {
         self.now = now;
         match &mut self.leveler {
             None if how.leveled => self.leveler = Some(Box::new(Leveler::new(self.rate))),

@@ -1,6 +1,6 @@
 //! Where a receiver is: what it plays, and how far it has come in the sender's stream.
 
-use crate::time::Ticks;
+use crate::time::{Sequence, Stamp, Ticks};
 
 /// What is played.
 ///
@@ -42,27 +42,34 @@ impl State {
 }
 
 /// How far playing has come in the sender's stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Place {
     /// The timestamp that is decoded next; none before the first packet is due.
-    pub playhead: Option<Ticks>,
+    pub playhead: Option<Stamp>,
     /// Of the packet that was decoded last.
-    pub sequence: i64,
+    pub sequence: Sequence,
     /// The end of its audio.
-    pub end: Ticks,
+    pub end: Stamp,
     /// So many without audio have come after it.
     pub passed_over: i64,
 }
 
+impl Default for Place {
+    /// Nothing has been played.
+    fn default() -> Self {
+        Self { playhead: None, sequence: Sequence(0), end: Stamp(0), passed_over: 0 }
+    }
+}
+
 impl Place {
     /// Whether nothing is missing before `sequence`.
-    pub fn is_followed_by(&self, sequence: i64) -> bool {
+    pub fn is_followed_by(&self, sequence: Sequence) -> bool {
         sequence <= self.sequence + self.passed_over + 1
     }
 
     /// The timestamps turn out to be earlier.
     pub fn set_back(&mut self, by: Ticks) {
         self.playhead = self.playhead.map(|playhead| playhead - by);
-        self.end -= by;
+        self.end = self.end - by;
     }
 }

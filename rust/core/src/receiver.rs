@@ -27,7 +27,7 @@ use crate::playout::Playout;
 use crate::sender::{Arrival, Sender, Verdict};
 use crate::standstill::{self, Standstill};
 use crate::stats::Stats;
-use crate::time::{FRAME, Ticks, Unwrap, ms, seconds};
+use crate::time::{FRAME, Moment, Sequence, Stamp, Ticks, Unwrap, ms, seconds};
 
 /// Made-up audio comes in pieces of this length.
 const PIECE: Ticks = ms(10);
@@ -64,7 +64,7 @@ pub struct Receiver {
     attention: Attention,
     /// Audio was concealed as well as can be in this frame.
     toiled: bool,
-    last_edit: Ticks,
+    last_edit: Moment,
     /// The newest packet told its level.
     announces: bool,
     stats: Stats,
@@ -89,7 +89,7 @@ impl Receiver {
             heard: Heard::Nothing,
             attention: Attention::Close,
             toiled: false,
-            last_edit: Ticks::MIN / 2,
+            last_edit: Moment(Ticks::MIN / 2),
             announces: false,
             stats: Stats::default(),
         }
@@ -111,7 +111,7 @@ impl Receiver {
         sequence: u16,
         timestamp: u32,
         payload: &[u8],
-        arrival: Ticks,
+        arrival: Moment,
         audio_level: Option<u8>,
     ) {
         let header = Header::parse(payload).unwrap_or(Header::EMPTY);
@@ -125,8 +125,8 @@ impl Receiver {
                 return;
             }
         }
-        let sequence = self.sequence.unwrap(u32::from(packet.sequence));
-        let timestamp = self.timestamp.unwrap(packet.timestamp);
+        let sequence = Sequence(self.sequence.unwrap(u32::from(packet.sequence)));
+        let timestamp = Stamp(self.timestamp.unwrap(packet.timestamp));
         if !self.history.insert(sequence) {
             self.stats.duplicate += 1;
             return;
@@ -159,9 +159,9 @@ impl Receiver {
     }
 
     /// Takes note of when a packet came; its timestamp, set forward by what the sender's clock stood still.
-    fn observe(&mut self, arrival: Ticks, timestamp: Ticks, goes_on: bool) -> Ticks {
+    fn observe(&mut self, arrival: Moment, timestamp: Stamp, goes_on: bool) -> Stamp {
         let timestamp = timestamp + self.standstill.offset();
-        let late = arrival - timestamp - self.estimator.undelayed();
+        let late = arrival.transit(timestamp) - self.estimator.undelayed();
         if goes_on && late >= standstill::LATE && self.buffer.head().is_none() {
             self.settle(standstill::Verdict::ClockStood);
             self.standstill.suspect(late);
@@ -206,7 +206,7 @@ impl Receiver {
     }
 
     /// Puts the 20 ms that end at `now` into `frame`, interleaved as [`Receiver::channels`] then says.
-    pub fn pull(&mut self, now: Ticks, attention: Attention, frame: &mut Vec<f32>) -> Pulled {
+    pub fn pull(&mut self, now: Moment, attention: Attention, frame: &mut Vec<f32>) -> Pulled {
         self.attention = attention;
         self.toiled = false;
         let start = now - FRAME;
@@ -228,7 +228,7 @@ impl Receiver {
     }
 
     /// What [`Stats`] says now; `delay` as of the frame that ended at `now`.
-    pub fn stats(&self, now: Ticks) -> Stats {
+    pub fn stats(&self, now: Moment) -> Stats {
         let playing = self.state.plays();
         Stats {
             lost: self.stats.lost + self.history.missing(),
@@ -240,10 +240,10 @@ impl Receiver {
     }
 
     /// Silence or comfort noise until the oldest packet is due; `at` is when the next sample will be played.
-    fn wait(&mut self, at: Ticks) {
+    fn wait(&mut self, at: Moment) {
         self.pass_over_empty();
         let undelayed = self.estimator.undelayed();
-        let latest = at - undelayed - self.estimator.range().ceiling;
+        let latest = said_at(at, undelayed) - self.estimator.range().ceiling;
         while let (Some(head), Some(_)) = (self.buffer.head(), self.buffer.second()) {
             if head.timestamp >= latest {
                 break;
@@ -253,7 +253,7 @@ impl Receiver {
         }
         let missing = FRAME - self.playout.buffered();
         let wait = self.buffer.head().map_or(missing, |head| {
-            (head.timestamp + undelayed + self.estimator.target() - at).clamp(0, missing)
+            (undelayed + self.estimator.target() - at.transit(head.timestamp)).clamp(0, missing)
         });
         match self.buffer.head() {
             Some(head) if wait < opus::STEP => {
@@ -408,7 +408,7 @@ impl Receiver {
     }
 
     /// Rule 3, second half: brings the delay nearer to its target.
-    fn adjust(&mut self, at: Ticks) {
+    fn adjust(&mut self, at: Moment) {
         let Some(Adjustment { lengthen, length, alike }) =
             adjustment(self.delay(at), at - self.last_edit, &self.estimator)
         else {
@@ -438,16 +438,21 @@ impl Receiver {
     }
 
     /// Whether the delay is beyond its ceiling, as nothing could be cut, and packets that are within it are there.
-    fn can_skip(&self, at: Ticks) -> bool {
+    fn can_skip(&self, at: Moment) -> bool {
         let ceiling = self.estimator.range().ceiling;
-        let latest = at - self.estimator.undelayed() - ceiling;
+        let latest = said_at(at, self.estimator.undelayed()) - ceiling;
         let within = self.buffer.newest().is_some_and(|newest| newest.timestamp >= latest);
         within && self.delay(at) > ceiling + SLACK
     }
 
     /// How long after its undelayed arrival the next sample is played, at `at`.
-    fn delay(&self, at: Ticks) -> Ticks {
-        let next = self.place.playhead.unwrap_or(0) - self.playout.buffered();
-        at - self.estimator.undelayed() - next
+    fn delay(&self, at: Moment) -> Ticks {
+        let next = self.place.playhead.unwrap_or(Stamp(0)) - self.playout.buffered();
+        at.transit(next) - self.estimator.undelayed()
     }
+}
+
+/// What comes at `at` with this transit was said then.
+fn said_at(at: Moment, transit: Ticks) -> Stamp {
+    Stamp(at.0 - transit)
 }

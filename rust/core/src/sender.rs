@@ -1,7 +1,7 @@
 //! Tells whether a packet continues its stream, or its sender has started anew (after RFC 3550, appendix A.1).
 
 use crate::opus;
-use crate::time::{Ticks, ms};
+use crate::time::{Moment, Ticks, ms};
 
 /// A sequence number further off than this is not of the same stream.
 const SEQUENCE_JUMP: i64 = 3000;
@@ -22,7 +22,7 @@ pub struct Arrival {
     /// RTP timestamp.
     pub timestamp: u32,
     /// When it came.
-    pub at: Ticks,
+    pub at: Moment,
 }
 
 impl Arrival {
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     fn arrival(sequence: u16, timestamp: u32, milliseconds: i64) -> Arrival {
-        Arrival { sequence, timestamp, at: ms(milliseconds) }
+        Arrival { sequence, timestamp, at: Moment(ms(milliseconds)) }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! playout delay like the first packet of any stream. A network has stalled if what follows makes up for half of the
 //! lateness, which jitter does not.
 
-use crate::time::{Ticks, ms};
+use crate::time::{Moment, Stamp, Ticks, ms};
 
 /// Packets that are less late need no explanation.
 pub const LATE: Ticks = ms(80);
@@ -16,7 +16,9 @@ const DECIDES: Ticks = ms(60);
 const HELD: usize = 32;
 
 /// When a packet came, and its timestamp.
-pub type Observation = (Ticks, Ticks);
+pub type Observation = (Moment, Stamp);
+
+const NOTHING: Observation = (Moment(0), Stamp(0));
 
 /// What the packets after a silence say of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +59,7 @@ impl Standstill {
     /// The next packet is `late` after a silence: its clock may have stood still.
     pub fn suspect(&mut self, late: Ticks) {
         self.offset += late;
-        self.suspicion = Some(Suspicion { jump: late, held: [(0, 0); HELD], count: 0 });
+        self.suspicion = Some(Suspicion { jump: late, held: [NOTHING; HELD], count: 0 });
     }
 
     /// Takes note of a packet while it suspects.
@@ -85,7 +87,7 @@ impl Standstill {
         verdict: Verdict,
     ) -> (Ticks, impl Iterator<Item = Observation> + use<>) {
         let Suspicion { jump, held, count } =
-            self.suspicion.take().unwrap_or(Suspicion { jump: 0, held: [(0, 0); HELD], count: 0 });
+            self.suspicion.take().unwrap_or(Suspicion { jump: 0, held: [NOTHING; HELD], count: 0 });
         let back = if verdict == Verdict::NetworkStalled { jump } else { 0 };
         self.offset -= back;
         (back, held.into_iter().take(count).map(move |(at, timestamp)| (at, timestamp - back)))
@@ -96,10 +98,11 @@ impl Standstill {
 mod tests {
     use super::*;
 
-    fn verdict(packets: impl IntoIterator<Item = Observation>) -> Verdict {
+    fn verdict(packets: impl IntoIterator<Item = (Ticks, Ticks)>) -> Verdict {
         let mut standstill = Standstill::default();
         standstill.suspect(ms(500));
-        let verdicts = packets.into_iter().map(|packet| standstill.hold(packet));
+        let verdicts =
+            packets.into_iter().map(|(came, sent)| standstill.hold((Moment(came), Stamp(sent))));
         verdicts.into_iter().find(|verdict| *verdict != Verdict::Open).unwrap_or(Verdict::Open)
     }
 
@@ -119,9 +122,9 @@ mod tests {
     fn a_network_that_stalled_leaves_the_clock_as_it_was() {
         let mut standstill = Standstill::default();
         standstill.suspect(ms(500));
-        standstill.hold((7, ms(500)));
+        standstill.hold((Moment(7), Stamp(ms(500))));
         let (back, held) = standstill.settle(Verdict::NetworkStalled);
-        assert_eq!((back, held.collect::<Vec<_>>()), (ms(500), vec![(7, 0)]));
+        assert_eq!((back, held.collect::<Vec<_>>()), (ms(500), vec![(Moment(7), Stamp(0))]));
         assert_eq!(standstill.offset(), 0);
         standstill.suspect(ms(300));
         assert_eq!(standstill.settle(Verdict::ClockStood).0, 0);

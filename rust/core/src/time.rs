@@ -1,9 +1,61 @@
 //! Stream time, and RTP counters that wrap around.
 
+use std::ops::{Add, Sub};
+
 use crate::{Error, Result};
 
 /// Time in ticks of the Opus RTP clock, 1/48000 s whatever the audio's sample rate (RFC 7587, section 4.1).
 pub type Ticks = i64;
+
+/// When something happens here, on the clock that packet arrivals and mixes share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub Ticks);
+
+/// When something was said, on the sender's clock: an RTP timestamp, extended so that it never wraps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp(pub Ticks);
+
+/// An RTP sequence number, extended so that it never wraps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sequence(pub i64);
+
+impl Moment {
+    /// From when it was said until now, and a constant that nobody knows: the two clocks began at any time.
+    pub fn transit(self, said: Stamp) -> Ticks {
+        self.0 - said.0
+    }
+}
+
+/// Differences are plain numbers, and what they are added to is of its own kind.
+macro_rules! of_its_own_kind {
+    ($($kind:ident),*) => {$(
+        impl Sub for $kind {
+            type Output = i64;
+
+            fn sub(self, other: Self) -> i64 {
+                self.0 - other.0
+            }
+        }
+
+        impl Add<i64> for $kind {
+            type Output = Self;
+
+            fn add(self, more: i64) -> Self {
+                Self(self.0 + more)
+            }
+        }
+
+        impl Sub<i64> for $kind {
+            type Output = Self;
+
+            fn sub(self, less: i64) -> Self {
+                Self(self.0 - less)
+            }
+        }
+    )*};
+}
+
+of_its_own_kind!(Moment, Stamp, Sequence);
 
 /// [`Ticks`] in a second.
 pub const TICKS_PER_SECOND: Ticks = 48_000;
