@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -197,6 +198,45 @@ async def test_hls_with_a_player_given_by_the_page(app: App, plain_page: Page, n
     assert max(late) - min(late) < 0.6
 
 
+async def test_hls_js_in_low_latency_mode_plays_on_after_kill_9(
+    app: App, plain_page: Page, npm: Callable[[str], Path], pytestconfig: pytest.Config
+) -> None:
+    """A page with hls.js and nothing of ours: within ten seconds of each kill it plays what is live."""
+    page = plain_page
+    streamer, _ = await app.stream("show")
+    grant = (await app.post(f"PlayerStreamers/{streamer}/PlaybackGrant", Ttl=60))["grant"]
+    await page.goto(f"http://localhost:{app.port}/web/style.css")
+    await page.add_script_tag(path=npm("hls.js@1.7") / "dist" / "hls.min.js")
+    await asyncio.sleep(3)
+    await page.evaluate(
+        """(url) => {
+            const retry = { maxNumRetry: 20, retryDelayMs: 300, maxRetryDelayMs: 1000 };
+            const patience = { maxTimeToFirstByteMs: 10000, maxLoadTimeMs: 20000 };
+            const policy = { ...patience, timeoutRetry: retry, errorRetry: retry };
+            const load = { default: policy };
+            globalThis.hls = new Hls({ lowLatencyMode: true, playlistLoadPolicy: load });
+            globalThis.audio = document.body.appendChild(document.createElement('audio'));
+            globalThis.told = [];
+            hls.on(Hls.Events.ERROR, (_, { type, details, fatal }) => told.push(`${type} ${details} ${fatal}`));
+            hls.loadSource(url);
+            hls.attachMedia(audio);
+            audio.play();
+        }""",
+        grant["playbackUrl"],
+    )
+    await until(page, "audio.currentTime > 1")
+    for _ in range(pytestconfig.getoption("--kills")):
+        await app.stop(signal.SIGKILL)
+        await app.start()
+        restarted = asyncio.get_running_loop().time()
+        while await page.evaluate("hls.latency") > 5 or not await page.evaluate("globalThis.moved"):
+            before = await page.evaluate("audio.currentTime")
+            await asyncio.sleep(0.5)
+            await page.evaluate("(before) => { globalThis.moved = audio.currentTime > before + 0.2; }", before)
+            assert asyncio.get_running_loop().time() - restarted < 10, await page.evaluate("[hls.latency, ...told]")
+        await page.evaluate("globalThis.moved = false")
+
+
 @pytest.mark.parametrize(
     ("token", "code"),
     [("x", 20101), ("x.e30.x", 20101), ("expired", 56001), ("gone", 56007)],
@@ -278,6 +318,17 @@ async def test_a_folder_serves_one_process(app: App) -> None:
     _, err = await second.communicate()
     assert second.returncode == 2
     assert b"is in use by another audiomixer" in err
+
+
+async def test_a_port_that_is_taken_changes_nothing(tmp_path: Path) -> None:
+    data = tmp_path / "new"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = (AUDIOMIXER, "serve", "--port", str(taken.getsockname()[1]), "--data", str(data))
+        refused = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
+        _, err = await refused.communicate()
+    assert refused.returncode == 2
+    assert b"port: cannot listen on 127.0.0.1" in err
+    assert not data.exists(), "neither credentials nor a database that nobody was told of"
 
 
 async def test_it_stops_in_order_and_logs_no_secret(app: App) -> None:

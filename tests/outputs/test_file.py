@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import re
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -110,3 +112,36 @@ async def test_recordings_are_rotated_and_fit_together(tmp_path: Path) -> None:
             assert abs(container.start_time) < 30_000
             length = sum(frame.samples for frame in container.decode(audio=0)) / 48_000
         assert length == pytest.approx(seconds, abs=0.03)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a file system of its own needs root")
+async def test_a_disk_that_was_full_ends_no_recording(tmp_path: Path) -> None:
+    """Room for half a second; when there is room again, the recording goes on in another file."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(small)], check=True)
+    try:
+        output = FileOutput(str(small / "show.wav"), 128)
+        events: list[str] = []
+        output.on_event = lambda event: events.append(event.state)
+        await output.start()
+        output.begin(datetime(2026, 1, 31, 12, tzinfo=UTC))
+        packets = [EncodedPacket(bytes(3840), n * 960, 960) for n in range(900)]
+        output.write(packets[:300])
+        async with asyncio.timeout(10):
+            while events != ["lost"]:
+                await asyncio.sleep(0.02)
+        assert not output.connected
+        (small / "show.wav").unlink()
+        async with asyncio.timeout(20):
+            for n in range(300, 900):
+                output.write(packets[n : n + 1])
+                await asyncio.sleep(0.02)
+                if events[-1] == "connected":
+                    break
+        await output.stop()
+        assert (output.error, events) == (None, ["lost", "connected"])
+        assert [file.name for file in small.iterdir()] == [Path(output.files[-1]).name]
+        assert re.fullmatch(r"show-20260131T1200\d\dZ\.wav", Path(output.files[-1]).name)
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.service.api import Api, running
-from tests.service.postgresql import running as server
+from tests.service.postgresql import PostgreSql
+from tests.service.postgresql import running as started
 
 
 @pytest.fixture
@@ -17,6 +18,11 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
 
 
 @pytest.fixture
-def postgresql() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder, server(Path(folder)) as url:
-        yield url
+def server() -> Iterator[PostgreSql]:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, started(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql(server: PostgreSql) -> str:
+    return server.url

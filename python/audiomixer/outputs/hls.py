@@ -5,6 +5,7 @@ three of them, joined, make a segment.
 """
 
 import asyncio
+import contextlib
 import io
 import threading
 from collections import deque
@@ -61,6 +62,9 @@ class HlsOutput:
         first: Number of the first segment.
         interruptions: How often the stream was interrupted before, in another process; it then goes on with a
             discontinuity.
+        gap: Number of the first segment that may be missing for that, and the seconds that those before `first` stand
+            for, with the prefix that they had. With a gap in the playlist, and not only in its numbers, players find
+            their way across; hls.js sees to it that a number does not change its name.
         low_latency: Whether playlists name parts of segments.
     """
 
@@ -68,12 +72,20 @@ class HlsOutput:
     dropped = 0
 
     def __init__(
-        self, bitrate: int, *, prefix: str = "", first: int = 0, interruptions: int = 0, low_latency: bool = True
+        self,
+        bitrate: int,
+        *,
+        prefix: str = "",
+        first: int = 0,
+        interruptions: int = 0,
+        gap: tuple[int, float, str] | None = None,
+        low_latency: bool = True,
     ) -> None:
         self.encoding = Encoding("aac", bitrate)
         self._prefix = prefix
         self._first = first
         self._interruptions = interruptions
+        self._gap = gap
         self._low_latency = low_latency
         self._muxing = threading.Lock()
         self._segments: deque[Segment] = deque(maxlen=_KEPT)
@@ -101,6 +113,27 @@ class HlsOutput:
     def begin(self, began: datetime) -> None:
         """Dates are counted from `began`."""
         self._began = began.astimezone(UTC)
+        self._segments.extend(self._missing())
+        self._show()
+
+    def _missing(self) -> list[Segment]:
+        """What there is not, of the time that the stream was interrupted."""
+        if self._gap is None:
+            return []
+        number, seconds, prefix = self._gap
+        number = max(number, self._first - _WINDOW + _LEAST)
+        count = self._first - number
+        duration = min(seconds / count, SEGMENT) if count > 0 else 0.0
+        return [
+            Segment(
+                self._first - left,
+                self._began - timedelta(seconds=left * duration),
+                [Part(b"", duration)],
+                gap=True,
+                prefix=prefix,
+            )
+            for left in range(count, 0, -1)
+        ]
 
     def _open(self, url: str, flags: int, options: Any) -> io.BytesIO:
         """Called by the muxer when a part has ended, to write it and then its own playlist, which nobody needs."""
@@ -179,7 +212,7 @@ class HlsOutput:
             skip: To leave out older segments, for a client that knows them (a delta update).
         """
         segments, current = self._view
-        if len(segments) < _LEAST and not (self.ended and segments):
+        if not self._is_playable() and not (self.ended and segments):
             return None
         rendered = self._rendered.get(skip)
         if rendered is None:
@@ -188,12 +221,16 @@ class HlsOutput:
                 segments,
                 current,
                 prefix=self._prefix,
-                discontinuities=max(0, self._interruptions - (segments[0].number == self._first)),
+                discontinuities=self._interruptions - any(segment.discontinuity for segment in segments),
                 ended=self.ended,
                 skip=skip,
                 low_latency=self._low_latency,
             )
         return rendered
+
+    def _is_playable(self) -> bool:
+        """Whether there is enough to begin with."""
+        return sum(not segment.gap for segment in self._view[0]) >= _LEAST
 
     async def until(self, number: int, part: int | None = None) -> bool:
         """Waits until a segment is complete, or a part of it is there, or the stream ends; False if it stops flowing.
@@ -211,6 +248,14 @@ class HlsOutput:
             return False
         return True
 
+    async def until_playable(self) -> None:
+        """Waits for a playlist, if the stream was interrupted: players that know it are not told that it is gone."""
+        if self._interruptions:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    while not self._is_playable() and not self.ended:
+                        await self._news.wait()
+
     async def until_segment(self) -> None:
         """Waits until one more segment is complete; in vain if the stream ends."""
         complete = self._newest[0]
@@ -219,7 +264,14 @@ class HlsOutput:
 
     def complete(self) -> dict[str, bytes]:
         """The segments that there are, by name."""
-        return {segment_name(self._prefix, segment.number): segment.data for segment in self._view[0]}
+        return {
+            segment_name(self._prefix, segment.number): segment.data for segment in self._view[0] if not segment.gap
+        }
+
+    @property
+    def newest(self) -> int:
+        """The number of the segment that is being made."""
+        return self._newest[0]
 
     @property
     def _newest(self) -> tuple[int, int]:
@@ -240,6 +292,8 @@ class HlsOutput:
             await self.until(number, parts)
         segments, current = self._view
         for segment in (*segments, *([current] if current else [])):
+            if segment.gap:
+                continue
             if name == segment_name(self._prefix, segment.number) and segment is not current:
                 return segment.data
             for index, part in enumerate(segment.parts):

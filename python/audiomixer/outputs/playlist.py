@@ -38,6 +38,10 @@ class Segment:
     parts: list[Part] = field(default_factory=list)
     discontinuity: bool = False
     """Whether it does not follow the one before."""
+    gap: bool = False
+    """Whether there is nothing in it, as the stream was interrupted: players keep their place by it."""
+    prefix: str | None = None
+    """What its name begins with, if that is not as of the others."""
 
     @property
     def duration(self) -> float:
@@ -110,9 +114,12 @@ def media_playlist(
         lines.append(f"#EXT-X-SKIP:SKIPPED-SEGMENTS={skipped}")
     for index, segment in enumerate(segments[skipped:], skipped):
         lines += _beginning(segment)
-        if low_latency and index >= len(segments) - _WITH_PARTS and not ended:
+        if segment.gap:
+            lines.append("#EXT-X-GAP")
+        elif low_latency and index >= len(segments) - _WITH_PARTS and not ended:
             lines += _parts(segment, prefix)
-        lines += [f"#EXTINF:{segment.duration:.5f},", segment_name(prefix, segment.number)]
+        name = segment_name(prefix if segment.prefix is None else segment.prefix, segment.number)
+        lines += [f"#EXTINF:{segment.duration:.5f},", name]
     if current and low_latency:
         lines += _beginning(current) + _parts(current, prefix)
     if ended:

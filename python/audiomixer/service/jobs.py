@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from audiomixer.clock.tasks import spawn
 from audiomixer.mixer import AudioMixer
 from audiomixer.outputs.base import Output, OutputError
+from audiomixer.outputs.hls import HlsOutput
 from audiomixer.outputs.push import PushOutput
 from audiomixer.rooms.base import RoomEvent
 from audiomixer.rooms.local import LocalRoom
@@ -41,6 +42,8 @@ class Job:
     first_sequence: int = 0
     first_segment: int = 0
     """Number of the first HLS segment."""
+    gap: tuple[int, float] | None = None
+    """Number of the first one that may be missing, and seconds that are."""
     interruptions: int = 0
     sequence_limit: int | None = None
     """Sequence numbers from here on may not be used before they are reserved."""
@@ -57,6 +60,8 @@ class Progress:
     """The outputs that have not failed."""
     failure: str = ""
     """Why it does not get on any more, if it does not."""
+    segments: int = 0
+    """Number of the HLS segment that is being made."""
 
 
 OnRoomEvent = Callable[[str, RoomEvent], None]
@@ -141,10 +146,10 @@ class LocalEngine:
                 sid,
                 job.audio_bitrate,
                 self._streams.rooms.ice,
-                # Segments of an earlier process may be numbered alike, and are in caches by their names.
-                prefix=self._prefix(sid) + (f"{job.interruptions}-" if job.interruptions else ""),
+                prefix=self._prefix_of(sid, job.interruptions),
                 first=job.first_segment,
                 interruptions=job.interruptions,
+                gap=(*job.gap, self._prefix_of(sid, job.interruptions - 1)) if job.gap else None,
             )
             for sid in job.outputs
             if sid.startswith(PLAYER_STREAMER)
@@ -173,6 +178,10 @@ class LocalEngine:
         for stream in streams:
             stream.feed(mixer)
             self._streams.add(stream)
+
+    def _prefix_of(self, sid: str, interruptions: int) -> str:
+        """Segments of an earlier process may be numbered alike, and are in caches by their names."""
+        return self._prefix(sid) + (f"{interruptions}-" if interruptions else "")
 
     async def _listen(self, sid: str, events: AsyncIterator[RoomEvent]) -> None:
         async for event in events:
@@ -246,4 +255,13 @@ class LocalEngine:
                 name for name, group in self._outputs[sid].items() if all(id(output) in working for output in group)
             ),
             mixer.room.bus.failure,
+            max(
+                (
+                    output.newest
+                    for group in self._outputs[sid].values()
+                    for output in group
+                    if isinstance(output, HlsOutput)
+                ),
+                default=0,
+            ),
         )

@@ -35,13 +35,22 @@ class Stream:
         prefix: What the names of its HLS segments begin with.
         first: Number of its first HLS segment.
         interruptions: How often it was interrupted before, in another process.
+        gap: As of `HlsOutput`.
     """
 
     def __init__(
-        self, sid: str, audio_bitrate: int, ice: Ice, *, prefix: str = "", first: int = 0, interruptions: int = 0
+        self,
+        sid: str,
+        audio_bitrate: int,
+        ice: Ice,
+        *,
+        prefix: str = "",
+        first: int = 0,
+        interruptions: int = 0,
+        gap: tuple[int, float, str] | None = None,
     ) -> None:
         self.sid = sid
-        self.hls = HlsOutput(audio_bitrate, prefix=prefix, first=first, interruptions=interruptions)
+        self.hls = HlsOutput(audio_bitrate, prefix=prefix, first=first, interruptions=interruptions, gap=gap)
         self.whep = WhepOutput(audio_bitrate, ice)
         self.events = EventOutput()
         self.outputs: list[Output] = [self.hls, self.whep, self.events]

@@ -276,6 +276,7 @@ async def _hls_media(request: Request) -> Response:
                 )
         except TooFarError as error:
             raise ApiError(400, str(error)) from error
+    await hls.until_playable()
     playlist = hls.media_playlist(skip=request.query_params.get("_HLS_skip") in {"YES", "v2"})
     if playlist is None:
         raise ApiError(404, "stream: nothing to play yet", headers={"Retry-After": "2"})

@@ -20,19 +20,18 @@ LAST_RESERVE: Final = 10
 """The same, when the process ends in order."""
 
 
-def segments_after(streamed: float, silent: float, interruptions: int) -> int:
+def segments_after(segments: int, silent: float) -> int:
     """The number of the first HLS segment of a stream that goes on in another process.
 
-    It is a few more than the last one's: players that look for new segments by their numbers find them, but get lost
-    where dozens are missing (hls.js 1.7).
+    It is a few more than the last one's can have been, and not many more: players look for new segments by their
+    numbers, and hls.js 1.7 gets lost where dozens are missing.
 
     Args:
-        streamed: Seconds of stream as of the last checkpoint.
+        segments: The number of the one that was being made at the last checkpoint.
         silent: Seconds since that.
-        interruptions: How often it has been interrupted.
     """
     since = min(max(silent, CHECKPOINT), 3 * CHECKPOINT)
-    return math.ceil((streamed + since) / SEGMENT) + SHORT_SEGMENTS * interruptions
+    return segments + SHORT_SEGMENTS + math.ceil(since / SEGMENT)
 
 
 async def checkpoint(office: Office, engine: Engine, before: Mapping[str, float], reserve: int) -> dict[str, Progress]:
@@ -55,6 +54,7 @@ async def checkpoint(office: Office, engine: Engine, before: Mapping[str, float]
                 continue
             processor.reserved = progress.next_sequence + reserve
             processor.streamed = streamed[sid]
+            processor.segments = max(processor.segments, progress.segments)
             for output in progress.working:
                 if output.startswith(PLAYER_STREAMER):
                     session.get_one(PlayerStreamer, output).streamed = processor.streamed

@@ -55,6 +55,8 @@ class _Run:
     """Seconds of stream made before."""
     first_segment: int = 0
     """Number of its first HLS segment in this process."""
+    gap: tuple[int, float] | None = None
+    """Number of the first one that may be missing, and seconds that are."""
     seconds: float = -1.0
     """Of stream made at the last checkpoint."""
     room: str | None = None
@@ -199,21 +201,23 @@ class ProcessorLifecycle:
     async def _resume(self, processor: MediaProcessor) -> None:
         """Goes on with what the last process did: in its room, if that is in progress and it may still be there."""
 
-        def claim(session: Session) -> tuple[Room | None, list[str], int]:
+        def claim(session: Session) -> tuple[Room | None, list[str], tuple[int, tuple[int, float]]]:
             stored = session.get_one(MediaProcessor, processor.sid)
             stored.interruptions += 1
             processor.interruptions, processor.reserved = stored.interruptions, stored.reserved
             stored.reserved += RESERVE
             alive = session.get(Heartbeat, 1)
             silent = now() - alive.at if alive else 0.0
-            first_segment = segments_after(stored.streamed, silent, stored.interruptions)
+            numbers = segments_after(stored.segments, silent), (stored.segments, max(silent, 0.0))
+            # Should this process end before the first checkpoint: none of its segments has a lower number.
+            stored.segments = numbers[0]
             room = session.get(Room, stored.room_sid) if stored.room_sid else None
             streamers = [sid for sid in stored.outputs if sid.startswith(PLAYER_STREAMER)]
             gone = {s for s in streamers if session.get_one(PlayerStreamer, s).status not in OPEN}
-            return room, [output for output in stored.outputs if output not in gone], first_segment
+            return room, [output for output in stored.outputs if output not in gone], numbers
 
-        room, outputs, first_segment = await self._office.store.run(claim)
-        run = self._runs[processor.sid] = _Run(asyncio.Lock(), set(outputs), processor.streamed, first_segment)
+        room, outputs, numbers = await self._office.store.run(claim)
+        run = self._runs[processor.sid] = _Run(asyncio.Lock(), set(outputs), processor.streamed, *numbers)
         async with run.lock:
             in_time = processor.leaves is not None and processor.leaves > now()
             entered = await self._rooms.enter(room.sid, processor.identity) if room and in_time else None
@@ -236,6 +240,7 @@ class ProcessorLifecycle:
             processor.audio_bitrate,
             processor.reserved if processor.interruptions else 0,
             run.first_segment,
+            run.gap,
             processor.interruptions,
             processor.reserved + RESERVE if processor.interruptions else RESERVE,
         )

@@ -80,6 +80,8 @@ class MediaProcessor(Resource, Base):
     """How often it was started again in a new process."""
     streamed: Mapped[float] = mapped_column(Float, default=0.0)
     """Seconds of stream made."""
+    segments: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """Number of the HLS segment that was being made."""
 
 
 class PlayerStreamer(Resource, Base):

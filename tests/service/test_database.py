@@ -1,0 +1,86 @@
+"""A database that is away, or somebody else's, for real."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.rooms.client import Client
+from tests.service.api import running
+from tests.service.postgresql import PostgreSql
+
+
+async def test_a_database_that_is_away_takes_no_listener_anything(tmp_path: Path, server: PostgreSql) -> None:
+    """Stopped for 24 s: payloads go on, and so does the listener; account is right afterwards."""
+    async with running(tmp_path / "data", database_url=server.url) as api:
+        streamer = await api.streamer()
+        processor = await api.processor("lounge", streamer)
+        query = (await api.playback_url(streamer)).partition("?")[2]
+        async with Client(f"{api.url}/whep/{streamer}?{query}") as listener:
+            async with asyncio.timeout(10):
+                while not listener.payloads:
+                    await asyncio.sleep(0.05)
+            await asyncio.to_thread(server.stop)
+            await asyncio.sleep(24)
+            heard = len(listener.payloads)
+            numbers = [payload["s"] for payload in listener.payloads]
+            assert numbers == list(range(numbers[0], numbers[0] + heard)), "none is missing"
+            assert heard > 44
+            assert listener.pc.connectionState == "connected"
+            async with httpx.AsyncClient() as client:
+                began = time.monotonic()
+                assert (await client.get(f"{api.url}/healthz")).status_code == 200
+                assert time.monotonic() - began < 0.5
+            await asyncio.to_thread(server.start)
+        async with asyncio.timeout(20):
+            while True:
+                answer = await api.client.get(f"{api.url}/v1/MediaProcessors/{processor['sid']}")
+                if answer.status_code == 200:
+                    break
+                await asyncio.sleep(0.5)
+        assert answer.json()["status"] == "started"
+
+
+async def test_two_services_do_not_share_a_database(tmp_path: Path, server: PostgreSql) -> None:
+    async with running(tmp_path / "one", database_url=server.url) as api:
+        await api.post("Rooms", UniqueName="show")
+        with pytest.raises(ValueError, match="^database_url: another audiomixer uses this database"):
+            async with running(tmp_path / "other", database_url=server.url):
+                pass
+        assert (await api.get("Rooms/show"))["status"] == "in-progress"
+    async with running(tmp_path / "other", database_url=server.url) as api:
+        assert (await api.get("Rooms/show"))["status"] == "in-progress"
+
+
+async def test_a_first_start_that_was_killed_leaves_a_database_that_can_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of the schema: none of it is there afterwards."""
+    from alembic.operations import Operations
+
+    made = 0
+    create = Operations.create_table
+
+    def fail(self: Operations, *arguments: object, **options: object) -> object:
+        nonlocal made
+        made += 1
+        if made == 3:
+            raise KeyboardInterrupt
+        return create(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Operations, "create_table", fail)
+    with pytest.raises(KeyboardInterrupt):
+        async with running(tmp_path):
+            pass
+    monkeypatch.setattr(Operations, "create_table", create)
+    async with running(tmp_path) as api:
+        await api.post("Rooms", UniqueName="show")
+
+
+async def test_the_database_is_nobody_elses_to_read(tmp_path: Path) -> None:
+    async with running(tmp_path) as api:
+        await api.post("Rooms", UniqueName="show")
+        modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.glob("audiomixer.db*")}
+    assert set(modes.values()) == {0o600}, modes
