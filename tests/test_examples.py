@@ -56,5 +56,5 @@ async def test_the_readme(number: int, tmp_path: Path) -> None:
     )
     out, _ = await process.communicate()
     assert process.returncode == 0
-    expected = ["{'alice': 23170, 'bob': -1}", '{"s": 9, "p": {}}']
+    expected = ["{'alice': 23170, 'bob': -1}", '{"s": 9, "p": {"alice": {"v": 6951}}}']
     assert out.decode().splitlines()[-1] == expected[number]

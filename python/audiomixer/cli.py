@@ -212,7 +212,8 @@ async def mix_command(
     async with hosted as url:
         with stop_signals() as stop, contextlib.ExitStack() as files:
             # What they say is told as events.
-            logging.getLogger("audiomixer.outputs").setLevel(logging.CRITICAL)
+            for told_as_events in ("queued", "directory", "whip"):
+                logging.getLogger(f"audiomixer.outputs.{told_as_events}").setLevel(logging.CRITICAL)
             told = [spawn(_tell_events(mixer)), spawn(_tell_room_events(mixer))]
             async with mixer:
                 show = _print_json(files.enter_context(_open(metadata))) if metadata else _ignore
@@ -442,11 +443,11 @@ def _print_json(file: IO[str]) -> Show:
             return
         try:
             print(payload.to_json(), file=file, flush=True)
-        except BrokenPipeError:
+        except OSError as error:
             is_read = False
-            # Whoever read it (`head`) has enough; the mix goes on. Python would complain at the end all the same.
+            # Whoever read it (`head`) has enough, or the disk is full; Python would complain at the end once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
-            typer.echo("metadata: nobody reads it any more; the mix goes on.", err=True)
+            typer.echo(f"metadata: it cannot be written any more, {error.strerror}; the mix goes on.", err=True)
 
     return show
 

@@ -1,8 +1,10 @@
 """The embedded room, with stock aiortc clients that join over WHIP and listen over WHEP."""
 
 import asyncio
+import contextlib
 import re
 import time
+from urllib.parse import quote
 
 import aioice.ice
 import httpx
@@ -262,6 +264,10 @@ async def test_offers_that_are_none(service: Service, kind: str, body: str | byt
         ("/whip/lounge", "identity: expected 1 to 256 bytes"),
         ("/whip/lounge?identity=", "identity: expected 1 to 256 bytes"),
         ("/whip/lounge?identity=%1b[2J", "identity: expected 1 to 256 bytes of printable text"),
+        ("/whip/lounge?identity=a%E2%80%8Dlice", "identity: expected 1 to 256 bytes of printable text"),
+        ("/whip/lounge?identity=%E2%80%8D", "identity: expected 1 to 256 bytes of printable text"),
+        ("/whip/lounge?identity=%E3%85%A4", "identity: expected 1 to 256 bytes of printable text"),
+        ("/whip/lounge?identity=%E2%80%AEalice", "identity: expected 1 to 256 bytes of printable text"),
         ("/whip/lounge?identity=" + "x" * 257, "identity: expected 1 to 256 bytes"),
         ("/whip/no%23name?identity=alice", "room: expected up to 128 printable"),
         ("/whip/" + "x" * 129 + "?identity=alice", "room: expected up to 128 printable"),
@@ -274,6 +280,22 @@ async def test_names_that_are_none(service: Service, path: str, problem: str) ->
     assert problem in response.json()["message"]
     await asyncio.sleep(0.05)
     assert list(service.streams.rooms) == []
+
+
+@pytest.mark.parametrize("room", ["日本", "комната", "café", "a b", "نیم‌فاصله"])
+async def test_rooms_and_people_of_any_alphabet(service: Service, room: str) -> None:
+    """Joined by WHIP, told in the metadata, and left by the resource that was given."""
+    names = ["Zoë", "می‌خواهم", "👩‍👩‍👧", "אבג"]
+    async with contextlib.AsyncExitStack() as stack:
+        for name in names:
+            url = httpx.URL(f"{service.url}/whip/{quote(room)}", params={"identity": name})
+            client = await stack.enter_async_context(Client(str(url), Microphone(500), hears=False))
+            assert client.response.headers["location"].isascii()
+        here = service.streams.rooms.open(room)
+        assert here.identities == names
+        assert list(here.bus.mixer.volumes()) == names
+        assert (await client.delete()).status_code == 200
+        assert here.identities == names[:-1]
 
 
 async def test_what_happens_is_told(service: Service) -> None:

@@ -158,6 +158,16 @@ async def test_connections_that_say_nothing_are_closed_and_the_service_is_reacha
         one.close()
 
 
+async def test_a_body_that_never_ends_keeps_no_connection_that_was_answered(api: Api) -> None:
+    address = api.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(address[0], int(address[1]))
+    writer.write(b"POST /v1/Rooms HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\na")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 401")
+    async with asyncio.timeout(2):
+        await reader.read()
+    writer.close()
+
+
 @pytest.mark.parametrize("room", [7, ["other"], False, {"name": "other"}])
 async def test_a_room_that_is_no_name_opens_none(api: Api, room: object) -> None:
     settings = api.settings

@@ -120,6 +120,20 @@ def test_an_address_is_checked_and_a_name_is_not_looked_up() -> None:
         assert text not in shown
 
 
+def test_what_is_said_of_the_whole_session_is_not_shown_to_anybody() -> None:
+    """aiortc would go through each line of it for each codec."""
+    session = "".join(f"a=rtpmap:{n} x/1\r\na=rtcp-fb:* x\r\n" for n in range(1000))
+    assert len(Offer.parse(offer(AUDIO, session=session)).shown) < 1000
+
+
+def test_a_tag_is_taken_to_the_letter() -> None:
+    tag = r"x\na=evil:1\g<0>"
+    asked = Offer.parse(offer(section("audio", tag, OPUS, "a=sendrecv"), bundled=tag))
+    answered = asked.answer(offer(section("audio", tag, OPUS, "a=sendrecv"), bundled=tag))
+    assert f"a=group:BUNDLE {tag}\r\n" in answered
+    assert "\na=evil" not in answered
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -131,6 +145,13 @@ def test_an_address_is_checked_and_a_name_is_not_looked_up() -> None:
         (offer(section("audio", "0", "0 PCMU/8000")), "expected Opus"),
         (offer(section("audio", "0", OPUS, transport=False)), "expected ICE credentials"),
         ("v=0\r\nm=audio\r\n", "expected SDP"),
+        (
+            offer(AUDIO, session="x\rm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"),
+            "expected SDP: expected lines that end in CRLF",
+        ),
+        (offer(AUDIO, session="s=a\u2028m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"), "expected SDP: expected lines"),
+        (offer(AUDIO).replace("abcd", "a" * 300), "expected ICE credentials"),
+        (offer(AUDIO).replace("0123456789012345678901", "short"), "expected ICE credentials"),
         ("v=0\r\nm=audio 9 X y\r\na=rtpmap:z opus/48000/2\r\n", "expected SDP"),
         ("", "expected SDP"),
     ],

@@ -1,6 +1,7 @@
 """HLS in a directory, for whoever carries files to a CDN: what is there is whole at any time."""
 
 import asyncio
+import contextlib
 import re
 import secrets
 from collections.abc import Sequence
@@ -125,5 +126,10 @@ class DirectoryOutput:
 
     def _replace(self, name: str, data: bytes) -> None:
         partial = self._folder / f".{name}.part"
-        partial.write_bytes(data)
-        partial.replace(self._folder / name)
+        try:
+            partial.write_bytes(data)
+            partial.replace(self._folder / name)
+        except OSError:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise

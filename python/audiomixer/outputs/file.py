@@ -77,6 +77,7 @@ class FileOutput(QueuedOutput):
         if self._lost and time.monotonic() < self._next_try:
             self.dropped += 1
             return
+        files = len(self.files)
         try:
             self._muxer_at(packet).write(packet)
         except BrokenPipeError:
@@ -85,6 +86,8 @@ class FileOutput(QueuedOutput):
             self.dropped += 1
             with contextlib.suppress(OSError, av.FFmpegError):
                 self._close()
+            if self._lost:
+                self._forget_files(files)
             self._next_try = time.monotonic() + _AGAIN
             self._resumed = True
             if not self._lost:
@@ -96,6 +99,13 @@ class FileOutput(QueuedOutput):
             self._lost = False
             self._tell("connected")
 
+    def _forget_files(self, kept: int) -> None:
+        """A try that failed leaves no file of nothing."""
+        for path in self.files[kept:]:
+            with contextlib.suppress(OSError):
+                Path(path).unlink()
+        del self.files[kept:]
+
     def _muxer_at(self, packet: EncodedPacket) -> Muxer:
         """The file that `packet` belongs into."""
         if self._muxer and self._rotate and packet.pts >= self._until:
@@ -104,8 +114,8 @@ class FileOutput(QueuedOutput):
             self._until = max(0, packet.pts) + (self._rotate or 0)
             rebase = self._rotate is not None or self._resumed
             path = self._path(packet)
-            self._muxer = Muxer(path, self._format, self.encoding, rebase=rebase)
             self.files.append(path)
+            self._muxer = Muxer(path, self._format, self.encoding, rebase=rebase)
         return self._muxer
 
     def _path(self, packet: EncodedPacket) -> str:

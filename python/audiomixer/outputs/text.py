@@ -1,6 +1,9 @@
 """The metadata in files of its own: JSON lines, or WebVTT."""
 
+import contextlib
+import errno
 import json
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -8,6 +11,7 @@ from typing import Final
 
 from audiomixer.audio.encoding import EncodedPacket, Encoding
 from audiomixer.clock.frame import INTERVAL
+from audiomixer.outputs.base import explain
 from audiomixer.outputs.file import expect_writable
 from audiomixer.outputs.queued import Payload, QueuedOutput
 
@@ -27,6 +31,7 @@ class TextOutput(QueuedOutput):
 
     def __init__(self, path: str) -> None:
         self._is_vtt = path.lower().endswith(".vtt")
+        self._lost = False
         super().__init__(path, Encoding("opus", 128), _LIMIT)
 
     async def start(self) -> None:
@@ -45,14 +50,32 @@ class TextOutput(QueuedOutput):
         """Audio for others may come; it is not wanted."""
 
     def _run(self) -> None:
-        with Path(self.target).open("w", encoding="utf-8", buffering=1) as file:
-            if self._is_vtt:
-                file.write("WEBVTT\n\n")
+        with Path(self.target).open("wb", buffering=0) as file:
+            whole, pending = 0, b"WEBVTT\n\n" if self._is_vtt else b""
             for item in self._items():
-                if isinstance(item, Payload):
-                    file.write(_cue(item) if self._is_vtt else _line(item))
-                    file.flush()
-                    self.written += 1
+                if not isinstance(item, Payload):
+                    continue
+                text = pending + (_cue(item) if self._is_vtt else _line(item)).encode()
+                try:
+                    if file.write(text) != len(text):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                except BrokenPipeError:
+                    raise
+                except OSError as error:
+                    # A full disk may have room again; until then, nothing is left half written.
+                    self.dropped += 1
+                    with contextlib.suppress(OSError):
+                        file.truncate(whole)
+                        file.seek(whole)
+                    if not self._lost:
+                        self._lost = True
+                        self._tell("lost", explain(error))
+                    continue
+                whole, pending = whole + len(text), b""
+                self.written += 1
+                if self._lost:
+                    self._lost = False
+                    self._tell("connected")
 
 
 def _line(payload: Payload) -> str:

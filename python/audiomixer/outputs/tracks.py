@@ -1,5 +1,6 @@
 """Recordings of each participant alone, all on the stream's own timeline: put them side by side, and they fit."""
 
+import contextlib
 import logging
 import queue
 import re
@@ -37,6 +38,8 @@ _BREATH: Final = 250
 _OPEN: Final = 200
 """Tracks that are open at once; then the one is closed that has had nothing for longest, and who comes back gets
 another."""
+_AGAIN: Final = 250
+"""Frames until a track that failed is tried again: the disk may have room by then."""
 _LONGEST: Final = 200
 """Bytes of an identity in a file's name, escaped."""
 
@@ -48,7 +51,7 @@ _Solos = Mapping[str, NDArray[np.float32]]
 class TrackRecorder:
     """Writes `IDENTITY.mka` for each participant: Opus, from the stream's beginning, with silence until it joined.
 
-    Where hundreds have come and gone, those who come back after that have `IDENTITY-2.mka` as well, and so on.
+    Where hundreds have come and gone, those who come back after that have `IDENTITY+2.mka` as well, and so on.
 
     Args:
         folder: Where to; it is made if need be.
@@ -59,8 +62,10 @@ class TrackRecorder:
         self.dropped = 0
         """Frames that a slow disk lost."""
         self._queue: queue.Queue[tuple[int, _Solos] | None] = queue.Queue(_LIMIT)
-        self._tracks: dict[str, _Track | None] = {}
-        """Those that are open, the one that has had nothing for longest first, and those that have failed."""
+        self._tracks: dict[str, _Track] = {}
+        """Those that are open, the one that has had nothing for longest first."""
+        self._failed: dict[str, int] = {}
+        """Who is not to be tried again before this frame."""
         self._numbers: Counter[str] = Counter()
         """How many tracks each identity has had."""
         self._thread = threading.Thread(target=self._run, name="tracks", daemon=True)
@@ -103,29 +108,36 @@ class TrackRecorder:
                     self._write(identity, frame, samples)
         finally:
             for track in self._tracks.values():
-                if track:
+                with contextlib.suppress(OSError, av.FFmpegError):
                     track.close()
 
     def _write(self, identity: str, frame: int, samples: NDArray[np.float32]) -> None:
-        """Writes a frame; a track that fails gets no more, and the others all the same."""
+        """Writes a frame; a track that fails is tried again in a while, in another file. The others do not notice."""
+        if frame < self._failed.get(identity, 0):
+            self.dropped += 1
+            return
         try:
-            track = self._track(identity)
-            if track:
-                track.write(frame, samples)
-            else:
-                self.dropped += 1
+            self._track(identity).write(frame, samples)
+            self._failed.pop(identity, None)
         except (OSError, av.FFmpegError) as error:
-            _log.error("tracks: %s in %s failed: %s", identity, self.folder, explain(error))
-            self._tracks[identity] = None
+            self.dropped += 1
+            if identity not in self._failed:
+                _log.error("tracks: %s in %s failed: %s", identity, self.folder, explain(error))
+            self._failed[identity] = frame + _AGAIN
+            failed = self._tracks.pop(identity, None)
+            if failed:
+                with contextlib.suppress(OSError, av.FFmpegError):
+                    failed.close()
 
-    def _track(self, identity: str) -> "_Track | None":
-        """The participant's track; None if it has failed."""
+    def _track(self, identity: str) -> "_Track":
+        """The participant's track."""
         if identity in self._tracks:
             track = self._tracks.pop(identity)
         else:
             self._close_the_most_silent()
             self._numbers[identity] += 1
-            number = "" if self._numbers[identity] == 1 else f"-{self._numbers[identity]}"
+            # No identity has a plus in its file's name.
+            number = "" if self._numbers[identity] == 1 else f"+{self._numbers[identity]}"
             track = _Track(self.folder / f"{file_stem(identity)}{number}{_SUFFIX}")
         self._tracks[identity] = track
         return track
@@ -133,9 +145,7 @@ class TrackRecorder:
     def _close_the_most_silent(self) -> None:
         while len(self._tracks) >= _OPEN:
             identity = next(iter(self._tracks))
-            track = self._tracks.pop(identity)
-            if track:
-                track.close()
+            self._tracks.pop(identity).close()
 
 
 def file_stem(identity: str) -> str:

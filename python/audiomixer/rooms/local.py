@@ -25,7 +25,9 @@ from audiomixer.webrtc.peer import Peer
 
 _NAME: Final = re.compile(r"(?!\.{1,2}$)[^/?#%\\\x00-\x20\x7f](?:[^/?#%\\\x00-\x1f\x7f]{0,126}[^/?#%\\\x00-\x20\x7f])?")
 _LONGEST_IDENTITY: Final = 256
-_JOINERS: Final = str.maketrans("", "", "\u200c\u200d")
+_JOINERS: Final = re.compile("(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")
+_INVISIBLE: Final = re.compile("[\u034f\u115f\u1160\u2800\u3164\uffa0]|[\u0300-\u036f\u20d0-\u20ff]{8}")
+"""What looks like nothing, and heaps of combining marks."""
 _RETURN: Final = Encoding("opus", 64)
 """What participants hear."""
 
@@ -38,13 +40,17 @@ def check_name(name: str) -> None:
     Raises:
         ValueError: It cannot.
     """
-    if not _NAME.fullmatch(name) or not _is_printable(name):
+    if not _NAME.fullmatch(name) or not is_printable(name):
         raise ValueError(f"room: expected up to 128 printable characters, none of / ? # % \\, got {name!r}")
 
 
-def _is_printable(text: str) -> bool:
-    """Whether it can be shown as what it is; joiners, no characters by themselves, are a part of Persian and emoji."""
-    return text.translate(_JOINERS).isprintable()
+def is_printable(text: str) -> bool:
+    """Whether it can be shown, and told from what looks the same.
+
+    Joiners, which are no characters by themselves, are a part of Persian and of emoji, and of no word of ASCII.
+    """
+    text = _JOINERS.sub("", text)
+    return text.isprintable() and not _INVISIBLE.search(text)
 
 
 def check_identity(identity: str | None) -> str:
@@ -54,7 +60,7 @@ def check_identity(identity: str | None) -> str:
         ValueError: It is none.
     """
     identity = (identity or "").strip()
-    if not identity or not _is_printable(identity) or len(identity.encode()) > _LONGEST_IDENTITY:
+    if not identity or not is_printable(identity) or len(identity.encode()) > _LONGEST_IDENTITY:
         raise ValueError(f"identity: expected 1 to {_LONGEST_IDENTITY} bytes of printable text")
     return identity
 

@@ -9,12 +9,15 @@ import re
 from dataclasses import dataclass
 from typing import Final, Self
 
-from audiomixer.webrtc.sections import TRANSPORT, Section, bundled, reject, split
+from audiomixer.webrtc.sections import TRANSPORT, Section, bundled, lines_of, reject, split
 
 _LARGEST: Final = 64 * 1024
 _MOST_SECTIONS: Final = 16
 _MOST_CANDIDATES: Final = 30
 """Each of them is sent checks: nobody has so many addresses."""
+_MOST_FINGERPRINTS: Final = 8
+_NEEDED: Final = (("a=ice-ufrag:", 4, 256), ("a=ice-pwd:", 22, 256), ("a=fingerprint:", 1, 300))
+"""What has to be said, and how long it may be (RFC 8839): each check that is sent repeats the fragment."""
 _CANDIDATE: Final = re.compile(r"a=candidate:\S+ 1 udp \d+ (\S+) \d+ typ ", re.IGNORECASE)
 _OPUS: Final = 111
 """The payload type that aiortc is shown: it gives numbers of its own to those below 96."""
@@ -58,9 +61,12 @@ class Offer:
         if audio is None:
             raise OfferError("offer: expected Opus among the audio codecs")
         offer = cls(session, sections, audio, next((s for s in sections if s.carries_channels), None))
-        for needed in ("a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:"):
-            if not any(line.startswith(needed) for line in offer._transport(audio)):
-                raise OfferError("offer: expected ICE credentials and a DTLS fingerprint")
+        for section in (audio, offer.channels):
+            transport = offer._transport(section) if section else []
+            for needed, least, most in _NEEDED:
+                found = _beginning(transport, needed)
+                if section and not any(least <= len(line) - len(needed) <= most for line in found):
+                    raise OfferError("offer: expected ICE credentials and a DTLS fingerprint")
         if "a=rtcp-mux" not in audio.lines:
             raise OfferError("offer: expected a=rtcp-mux")
         return offer
@@ -76,10 +82,11 @@ class Offer:
         places = [section.lines]
         if section.mid in group:
             places += [other.lines for other in self.sections if other.mid == group[0]]
-        places.append(self.session.splitlines())
+        places.append(lines_of(self.session))
         lines = []
         for kind in TRANSPORT:
-            lines += next((found for place in places if (found := _beginning(place, kind))), [])
+            found = next((found for place in places if (found := _beginning(place, kind))), [])
+            lines += found[: _MOST_FINGERPRINTS if kind == "a=fingerprint:" else 1]
         if not _beginning(lines, "a=setup:"):
             lines.append("a=setup:actpass")
         candidates = [line for place in places[:-1] for line in place if _is_reachable(line)]
@@ -89,10 +96,11 @@ class Offer:
     def shown(self) -> str:
         """What aiortc has to answer."""
         audio, channels = self.audio, self.channels
-        session = [line for line in self.session.splitlines() if not line.startswith((*TRANSPORT, "a=candidate:"))]
         shown = [section for section in self.sections if section is audio or section is channels]
         group = [section.mid for section in shown if section.mid in self._group()]
-        lines = [line for line in session if not line.startswith("a=group:") and line not in _DIRECTIONS]
+        lines = ["v=0", "o=- 0 0 IN IP4 0.0.0.0", "s=-", "t=0 0"]
+        if "a=ice-lite" in lines_of(self.session):
+            lines.append("a=ice-lite")
         if group:
             lines.append(f"a=group:BUNDLE {' '.join(group)}")
         for section in shown:
@@ -113,8 +121,8 @@ class Offer:
         ]
 
     def _shown_channels(self, section: Section) -> list[str]:
-        sizes = _beginning(section.lines, "a=sctp-port:") + _beginning(section.lines, "a=max-message-size:")
-        sizes += _beginning(section.lines, "a=sctpmap:")
+        kinds = ("a=sctp-port:", "a=max-message-size:", "a=sctpmap:")
+        sizes = [line for kind in kinds for line in _beginning(section.lines, kind)[:1]]
         first = " ".join(["m=application", "9", *section.lines[0].split(" ")[2:]])
         return [first, "c=IN IP4 0.0.0.0", f"a=mid:{section.mid}", *sizes, *self._transport(section)]
 
@@ -144,9 +152,6 @@ class Offer:
             if section.mid in self._group():
                 accepted.append(section.mid)
         return bundled(session, accepted) + "".join(texts)
-
-
-_DIRECTIONS: Final = ("a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive")
 
 
 def opus_parameters(*, stereo: bool) -> str:

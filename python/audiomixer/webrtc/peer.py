@@ -84,7 +84,8 @@ class Peer(Connection):
             raise
         except Exception as error:
             await self.close()
-            raise OfferError(f"offer: {error}") from error
+            _log.info("an offer cannot be answered: %r", error)
+            raise OfferError("offer: expected one that can be answered") from error
         except BaseException:
             await self.close()
             raise

@@ -13,8 +13,11 @@ from typing import Final
 TRANSPORT: Final = ("a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:", "a=setup:")
 """What the lines begin with that tell how to connect."""
 _CANDIDATES: Final = ("a=candidate:", "a=end-of-candidates")
-_LEVEL: Final = re.compile(r"a=extmap:(\d+)(?:/\w+)? (urn:ietf:params:rtp-hdrext:ssrc-audio-level)\b")
+_LEVEL: Final = re.compile(r"a=extmap:(\d{1,3})(?:/\w+)? (urn:ietf:params:rtp-hdrext:ssrc-audio-level)\b")
 _DIRECTION: Final = re.compile(r"^a=(sendrecv|sendonly|recvonly|inactive)\r?$", re.MULTILINE)
+_OTHER_BREAK: Final = re.compile("\r(?!\n)|[\x00\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+"""What others may take for the end of a line: what is hidden behind it, one reads and the other does not."""
+_HIGHEST_PAYLOAD_TYPE: Final = 127
 _STEREO: Final = re.compile(r"[ ;](?:sprop-)?stereo=1\b")
 
 
@@ -70,7 +73,9 @@ class Section:
             elif line.startswith("a=ssrc:") and section.ssrc is None:
                 section.ssrc = int(line[7:].partition(" ")[0])
             elif line.startswith("a=rtpmap:") and line.lower().endswith(" opus/48000/2"):
-                section.opus = int(line[9:].partition(" ")[0]) if section.opus is None else section.opus
+                number = int(line[9:].partition(" ")[0])
+                if section.opus is None and 0 <= number <= _HIGHEST_PAYLOAD_TYPE:
+                    section.opus = number
             elif found := _DIRECTION.match(line):
                 section.direction = found[1]
             elif found := _LEVEL.match(line):
@@ -85,6 +90,11 @@ class Section:
         return "".join(f"{line}\r\n" for line in self.lines)
 
 
+def lines_of(text: str) -> list[str]:
+    """Its lines, which end in nothing but CRLF, or LF where somebody was lenient."""
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+
+
 def split(sdp: str) -> tuple[str, list[Section]]:
     """What is said of the whole session, and the sections.
 
@@ -93,10 +103,12 @@ def split(sdp: str) -> tuple[str, list[Section]]:
     """
     if not sdp.startswith("v=0"):
         raise ValueError("offer: expected SDP, beginning with v=0")
+    if _OTHER_BREAK.search(sdp):
+        raise ValueError("offer: expected lines that end in CRLF")
     session, *texts = re.split(r"^(?=m=)", sdp, flags=re.MULTILINE)
     direction = _DIRECTION.search(session)
     default = direction[1] if direction else "sendrecv"
-    sections = [Section.parse(text.splitlines(), default) for text in texts]
+    sections = [Section.parse(lines_of(text), default) for text in texts]
     for n, section in enumerate(sections):
         if not section.mid:
             section.mid, section.tagless = f"section{n}", True
@@ -159,4 +171,5 @@ def reject(section: Section) -> str:
 
 def bundled(session: str, mids: Collection[str]) -> str:
     """What is said of the whole session, with these sections bundled."""
-    return re.sub(r"^a=group:BUNDLE.*$", f"a=group:BUNDLE {' '.join(mids)}\r", session, flags=re.MULTILINE)
+    group = f"a=group:BUNDLE {' '.join(mids)}\r"
+    return re.sub(r"^a=group:BUNDLE.*$", lambda _: group, session, flags=re.MULTILINE)

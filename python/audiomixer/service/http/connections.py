@@ -48,6 +48,12 @@ class Connection(H11Protocol):
         elif self._patience is None and not self.transport.is_closing():
             self._expect()
 
+    def on_response_complete(self) -> None:
+        """Closes what has not been read to its end: nobody waits for the rest of what was answered already."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Gives the place back."""
         self._expect_nothing()

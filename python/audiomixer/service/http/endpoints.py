@@ -183,6 +183,10 @@ async def _accepts(request: Request) -> Response:
 
 
 async def _whip(request: Request) -> Response:
+    try:
+        await _streams(request).rooms.door.check(request.path_params["name"], _token(request))
+    except TokenError as error:
+        raise _unauthorized(error) from error
     offer = await _offer(request)
     try:
         resource, answer = await _streams(request).rooms.join(

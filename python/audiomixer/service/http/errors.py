@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 _CODES: Final = {400: 20001, 401: 20003, 403: 20003, 404: 20404, 405: 20004, 429: 20429}
@@ -57,8 +57,13 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     return error_response(500, "Internal server error", 20500)
 
 
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # For nobody to read.
+
+
 HANDLERS: Final[dict[Any, Callable[[Request, Any], Coroutine[Any, Any, Response]]]] = {
     HTTPException: _http,
+    ClientDisconnect: _gone,
     Exception: _unexpected,
 }
 """To be given to an application."""

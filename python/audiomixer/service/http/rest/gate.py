@@ -38,9 +38,9 @@ class Gate:
         try:
             check_credentials(self._service, read_basic(headers.get("authorization", "")))
             kind = headers.get("content-type", "")
-            charset = _CHARSET.search(kind)
-            if charset and charset[1].lower() not in {"utf-8", "utf8"}:
-                raise ApiError(400, f"Content-Type: expected charset=utf-8, got {charset[1][:40]}")
+            for charset in _CHARSET.findall(kind):
+                if charset.lower() not in {"utf-8", "utf8"}:
+                    raise ApiError(400, f"Content-Type: expected charset=utf-8, got {charset[:40]}")
             if kind.lower().startswith("multipart/"):
                 receive = _replay(await _whole(receive, kind), receive)
         except ApiError as error:
@@ -62,8 +62,9 @@ async def _whole(receive: Receive, kind: str) -> bytes:
             break
         body += message.get("body", b"")
         more = message.get("more_body", False)
-    boundary = _BOUNDARY.search(kind)
-    if not boundary or f"--{boundary[1].strip()}--".encode() not in body:
+    boundaries = _BOUNDARY.findall(kind)
+    end = rb"(?:^|\n)--" + re.escape(boundaries[0].strip().encode()) + rb"--[ \t]*(?:\r?\n|$)" if boundaries else b""
+    if len(boundaries) != 1 or not re.search(end, body):
         raise ApiError(400, "body: expected multipart/form-data that ends with its boundary")
     return bytes(body)
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from audiomixer.rooms.local import is_printable
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.http.rest.common import (
     ERRORS,
@@ -130,7 +131,7 @@ class Update(Form):
 async def _find(
     request: Request, service: TheService, name: Annotated[str, Path(alias="SidOrName", description="RM…, or a name")]
 ) -> Room:
-    found = await service.rooms.find(name) if name.isprintable() else None
+    found = await service.rooms.find(name) if is_printable(name) else None
     if found is None:
         raise not_found(request)
     return found
