@@ -40,8 +40,8 @@ def timed(prepare: Callable[[], None], work: Callable[[], object]) -> Costs:
     return median(costs), min(costs)
 
 
-def ours(frames: np.ndarray) -> Costs:
-    """`Mixer.mix_into`, limiter included; pushing the samples is the participants' work."""
+def mixing_and_pushing(frames: np.ndarray) -> tuple[Costs, Costs]:
+    """`Mixer.mix_into`, limiter included, and `Participant.push_pcm`."""
     mixer = Mixer()
     participants = [mixer.add_participant(str(n)) for n in range(PARTICIPANTS)]
     out = np.zeros((960, 2), np.float32)
@@ -50,20 +50,10 @@ def ours(frames: np.ndarray) -> Costs:
         for participant, frame in zip(participants, frames, strict=True):
             participant.push_pcm(frame)
 
-    return timed(push, lambda: mixer.mix_into(out, 0.0))
+    def mix() -> None:
+        mixer.mix_into(out, 0.0)
 
-
-def pushing(frames: np.ndarray) -> Costs:
-    """`Participant.push_pcm`."""
-    mixer = Mixer()
-    participants = [mixer.add_participant(str(n)) for n in range(PARTICIPANTS)]
-    out = np.zeros((960, 2), np.float32)
-
-    def push() -> None:
-        for participant, frame in zip(participants, frames, strict=True):
-            participant.push_pcm(frame)
-
-    return timed(lambda: mixer.mix_into(out, 0.0), push)
+    return timed(push, mix), timed(mix, push)
 
 
 def copying(frames: np.ndarray) -> Costs:
@@ -119,7 +109,7 @@ def main() -> None:
         frames = noise(rms)
         runs = [asyncio.run(livekit(frames)) for _ in range(PEER_RUNS)]
         costs = {
-            f"audiomixer ({Mixer().kernel}), {level}": ours(frames),
+            f"audiomixer ({Mixer().kernel}), {level}": mixing_and_pushing(frames)[0],
             f"NumPy, {level}": numpy(frames),
             f"livekit.rtc.AudioMixer, {level}": (median(runs), min(runs)),
         }
@@ -129,7 +119,7 @@ def main() -> None:
     frames = noise(LEVELS["quiet"])
     print("push_pcm, µs per frame")
     copy = copying(frames)
-    for name, (middle, best) in {"audiomixer": pushing(frames), "a copy by NumPy": copy}.items():
+    for name, (middle, best) in {"audiomixer": mixing_and_pushing(frames)[1], "a copy by NumPy": copy}.items():
         print(f"  {name:28} {middle:7.3f}  {best:7.3f}  {middle / copy[0]:6.1f} × a copy")
 
 

@@ -4,6 +4,7 @@ import asyncio
 import wave
 from pathlib import Path
 
+import av
 import pytest
 
 from audiomixer import AudioMixer
@@ -44,3 +45,20 @@ async def test_an_encoding_that_fails_is_told_of_and_ends_only_its_own_outputs(t
 def test_outputs_are_a_list() -> None:
     with pytest.raises(ValueError, match="outputs: expected a list of them, got 'show.m4a'"):
         AudioMixer("local:show", outputs="show.m4a")
+
+
+async def test_what_is_added_begins_at_zero_and_writes_no_file_that_another_writes(tmp_path: Path) -> None:
+    async with AudioMixer("local:show", outputs=[tmp_path / "one.wav"]) as mixer:
+        await asyncio.sleep(1.2)
+        with pytest.raises(ValueError, match=r"output: '.*one\.wav' is there already"):
+            await mixer.add(str(tmp_path / "." / "one.wav"))
+        began = mixer.time
+        await mixer.add(tmp_path / "two.ogg")
+        await asyncio.sleep(0.5)
+        lasted = mixer.time - began
+    with av.open(str(tmp_path / "two.ogg")) as container:
+        heard = [frame for frame in container.decode(audio=0) if frame.time is not None]
+    assert abs(float(heard[0].time or 0)) < 0.1
+    assert float(heard[-1].time or 0) == pytest.approx(lasted, abs=0.2)
+    with wave.open(str(tmp_path / "one.wav")) as one:
+        assert one.getnframes() / 48_000 > 1.5

@@ -125,6 +125,24 @@ def test_tracks_are_aligned_whoever_joins_and_leaves(tmp_path: Path) -> None:
     assert onset == pytest.approx(1, abs=0.02)
 
 
+def test_more_people_than_tracks_are_kept_open_for_have_one_file_each_while_they_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("audiomixer.outputs.tracks._OPEN", 4)
+    recorder = TrackRecorder(str(tmp_path / "tracks"))
+    recorder.start()
+    tone = frames(sine(1000, 0.3, 0.5))
+    for n in range(1000, 1025):
+        recorder.write(n, {f"guest{number}": tone[n - 1000] for number in range(6)})
+    # Long after, one who was not there takes the place of one who has left.
+    recorder.write(2000, {"late": tone[0]})
+    recorder.write(2001, {"guest0": tone[0]})
+    recorder.stop()
+    assert recorder.dropped == 0
+    names = {path.name for path in (tmp_path / "tracks").iterdir()}
+    assert names == {*(f"guest{number}.mka" for number in range(6)), "late.mka", "guest0+2.mka"}
+
+
 def test_a_tracks_name_is_a_files_name() -> None:
     assert file_stem("..") == "%2E."
     assert file_stem("a/b c") == "a%2Fb c"

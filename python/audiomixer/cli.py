@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import IO, Annotated, Any, Final, Literal
+from urllib.parse import quote
 
 import typer
 import uvloop
@@ -187,7 +188,7 @@ async def mix_command(
     if len(room) != 1:
         raise ValueError(f"room: expected one, got {len(room)}")
     if not overwrite:
-        _check_absent([*(output or []), *([metadata] if metadata not in {None, "-"} else [])], rotate, tracks)
+        _check_absent(output or [], metadata, rotate, tracks)
     rooms = LocalRooms(Ice(addresses_of(host)), OpenDoor(Keyring({"": secret}) if secret else None))
     chosen = _load(None, None)
     place = chosen.with_credentials(Place.parse(room[0]))
@@ -217,7 +218,7 @@ async def mix_command(
             told = [spawn(_tell_events(mixer)), spawn(_tell_room_events(mixer))]
             async with mixer:
                 show = _print_json(files.enter_context(_open(metadata))) if metadata else _ignore
-                where = f"Talk at {url}/rooms/{place.name}" if url else f"Mixing {place.name}"
+                where = f"Talk at {url}/rooms/{quote(place.name)}" if url else f"Mixing {place.name}"
                 typer.echo(f"{where}; stop with Ctrl-C.", err=True)
                 if not (output or tracks or publish or metadata):
                     typer.echo("Nothing is recorded: there is no --output.", err=True)
@@ -285,7 +286,8 @@ async def serve_command(
     held = _Held()
     with stop_signals() as stop:
         # The port first: whoever cannot have it has changed nothing.
-        async with serving(held, host, port, on_stop=held.close, tls=_tls(tls_cert, tls_key)) as url:
+        tls = _tls(tls_cert, tls_key)
+        async with serving(held, host, port, on_stop=held.close, tls=tls, proxies=chosen.proxies) as url:
             made = chosen.complete()
             held.app = create_app(chosen, host)
             service = held.app.state.service
@@ -330,12 +332,13 @@ def _tls(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None
 
 def _warn_of_loopback(chosen: settings.Settings, ice: Ice, host: str, *, tls: bool) -> None:
     """Tells of what works on this machine only, before somebody wonders."""
-    local = all(ipaddress.ip_address(address).is_loopback for address in ice.addresses) and not ice.announced
-    if chosen.public_url and local:
+    local = host in {"localhost", "::1"} or host.startswith("127.")
+    media_is_local = all(ipaddress.ip_address(address).is_loopback for address in ice.addresses) and not ice.announced
+    if chosen.public_url and media_is_local:
         typer.echo(
             "Media is offered on this machine only: for others, set AUDIOMIXER_ICE_ADDRESSES, or --host.", err=True
         )
-    if not tls and not chosen.public_url.startswith("https:") and not local:
+    if not tls and not chosen.public_url.startswith("https:") and not (local and not chosen.public_url):
         typer.echo(
             "Browsers on other machines give their microphone to https only: set --tls-cert and --tls-key,"
             " or have a proxy in front.",
@@ -343,17 +346,22 @@ def _warn_of_loopback(chosen: settings.Settings, ice: Ice, host: str, *, tls: bo
         )
 
 
-def _check_absent(outputs: list[str], rotate: float | None, tracks: str | None) -> None:
+def _check_absent(outputs: list[str], metadata: str | None, rotate: float | None, tracks: str | None) -> None:
     """Refuses to write over what somebody may miss."""
-    hint = "--overwrite replaces it" + ("" if rotate else ", --rotate begins another")
     for output in outputs:
         suffix = Path(output).suffix.lower()
         rotates = rotate is not None and suffix in FILES
-        is_file = "://" not in output and suffix in {*FILES, *SUFFIXES}
-        if is_file and not rotates and Path(output).is_file() and Path(output).stat().st_size:
-            raise ValueError(f"output: {output} is there already: {hint}")
+        if "://" not in output and suffix in {*FILES, *SUFFIXES} and not rotates and _is_full(output):
+            other = ", --rotate begins another" if suffix in FILES else ""
+            raise ValueError(f"output: {output} is there already: --overwrite replaces it{other}")
+    if metadata and metadata != "-" and _is_full(metadata):
+        raise ValueError(f"metadata: {metadata} is there already: --overwrite replaces it")
     if tracks and Path(tracks).is_dir() and any(Path(tracks).glob("*.mka")):
         raise ValueError(f"tracks: there are recordings in {tracks} already: --overwrite replaces them")
+
+
+def _is_full(path: str) -> bool:
+    return Path(path).is_file() and Path(path).stat().st_size > 0
 
 
 def _load(data: Path | None, config: Path | None) -> settings.Settings:

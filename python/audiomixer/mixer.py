@@ -115,11 +115,9 @@ class AudioMixer:
         seen = set()
         for output in self.outputs:
             if isinstance(output, NamedOutput):
-                target = output.target
-                place = target if "://" in target else os.path.realpath(target)
-                if place in seen:
-                    raise ValueError(f"outputs: {redacted(target)!r} is given more than once")
-                seen.add(place)
+                if _place(output) in seen:
+                    raise ValueError(f"outputs: {redacted(output.target)!r} is given more than once")
+                seen.add(_place(output))
         publication = Publication(audio_bitrate) if publish else None
         if publication:
             self.outputs.append(publication)
@@ -271,7 +269,7 @@ class AudioMixer:
             output: One, or the path or URL of one.
 
         Raises:
-            ValueError: It is none.
+            ValueError: It is none, or what it names is written already.
             OutputError: It cannot be opened.
             RuntimeError: The mixer is not running.
         """
@@ -280,8 +278,19 @@ class AudioMixer:
         named = isinstance(output, str | os.PathLike)
         added = open_output(_target(output), self.audio_bitrate) if named else cast("Output", output)
         if isinstance(added, NamedOutput):
+            others = [output for output in self.outputs if isinstance(output, NamedOutput)]
+            if _place(added) in map(_place, others):
+                raise ValueError(f"output: {redacted(added.target)!r} is there already")
             added.on_event = self._tell
-        await added.start()
+        self.outputs.append(added)
+        try:
+            await added.start()
+        except BaseException:
+            self.outputs.remove(added)
+            raise
+        if not self._running:
+            await added.stop()
+            raise RuntimeError("the mixer is not running any more")
         self._started.append(added)
         added.begin(self._began)
 
@@ -289,7 +298,6 @@ class AudioMixer:
             with self._forgetting:
                 self._working = [*self._working, added]
 
-        self.outputs.append(added)
         await blocking(self.room.bus.between_frames, begin)
         return added
 
@@ -435,6 +443,11 @@ class AudioMixer:
 def _target(output: object) -> str:
     """A path or URL as text; a path's slash at its end, which means HLS, would be lost by `Path`."""
     return os.fspath(cast("str | os.PathLike[str]", output))
+
+
+def _place(output: NamedOutput) -> str:
+    """What no two outputs may write."""
+    return output.target if "://" in output.target else os.path.realpath(output.target)
 
 
 def _name_of(output: Output) -> str:

@@ -6,9 +6,9 @@
 // there is no FILE), listen writes them. Prints a line of JSON; exits with 0 if it was connected.
 
 import { randomInt } from 'node:crypto';
-import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Audio, PeerConnection, initLogger } from 'node-datachannel';
+import { every, packetWriter, readPackets, request } from './packets.mjs';
 
 const PATIENCE = 10_000; // ms until it counts as not connected
 const FRAME = 20; // ms
@@ -41,7 +41,7 @@ try {
   const send = what === 'publish' ? publisher() : listener();
   const offer = await gather();
   const began = performance.now();
-  const response = await request('POST', url, offer);
+  const response = await request('POST', url, options.token, offer);
   const body = await response.text();
   if (response.status !== 201) throw new Error(`${response.status}: ${body}`);
   resource = new URL(response.headers.get('location'), url);
@@ -53,7 +53,7 @@ try {
 } catch (error) {
   result.error = error.message;
 }
-if (resource) await request('DELETE', resource).catch(() => {});
+if (resource) await request('DELETE', resource, options.token).catch(() => {});
 console.log(JSON.stringify(result));
 process.exit(result.connected ? 0 : 1); // at once: its threads would keep the process
 
@@ -64,7 +64,7 @@ function publisher() {
   audio.addOpusCodec(PAYLOAD_TYPE);
   audio.addSSRC(ssrc, 'datachannel', 'audio', 'audio');
   const track = pc.addTrack(audio);
-  const packets = options.opus ? readPackets(options.opus) : [Buffer.from([0xf8, 0xff, 0xfe])];
+  const packets = readPackets(options.opus);
   return () => {
     const header = Buffer.alloc(12);
     header[0] = 0x80;
@@ -83,11 +83,11 @@ function listener() {
   const track = pc.addTrack(audio);
   const channel = pc.createDataChannel('timed-metadata');
   channel.onMessage(() => result.messages++);
-  if (options.opus) writeFileSync(options.opus, '');
+  const write = packetWriter(options.opus);
   track.onMessage((packet) => {
     if (packet[1] !== PAYLOAD_TYPE && packet[1] !== PAYLOAD_TYPE + 128) return; // RTCP
     result.received++;
-    if (options.opus) appendFileSync(options.opus, Buffer.concat([twoBytes(packet.length - 12), packet.subarray(12)]));
+    write(packet.subarray(12));
   });
   return () => [track, channel]; // kept: when they are collected as garbage, they close
 }
@@ -97,38 +97,4 @@ function gather() {
     pc.onGatheringStateChange((state) => state === 'complete' && resolve(pc.localDescription().sdp));
     pc.setLocalDescription('offer');
   });
-}
-
-function request(method, address, body) {
-  const headers = { 'Content-Type': 'application/sdp' };
-  if (options.token) headers.Authorization = `Bearer ${options.token}`;
-  return fetch(address, { method, headers, body, redirect: 'error' });
-}
-
-/** Calls it at a steady pace, catching up where the timer was late. */
-function every(interval, duration, call) {
-  const began = performance.now();
-  let calls = 0;
-  return new Promise((resolve) => {
-    const timer = setInterval(() => {
-      const passed = performance.now() - began;
-      for (; calls * interval < Math.min(passed, duration); calls++) call();
-      if (passed < duration) return;
-      clearInterval(timer);
-      resolve();
-    }, interval / 2);
-  });
-}
-
-function readPackets(file) {
-  const packets = [];
-  const data = readFileSync(file);
-  for (let at = 0; at < data.length; at += 2 + data.readUInt16BE(at)) {
-    packets.push(data.subarray(at + 2, at + 2 + data.readUInt16BE(at)));
-  }
-  return packets;
-}
-
-function twoBytes(number) {
-  return Buffer.from([number >> 8, number & 0xff]);
 }

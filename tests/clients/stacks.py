@@ -94,7 +94,8 @@ def _npm(name: str, package: str) -> Stack:
         command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), package]
         subprocess.run(command, check=True)
     script = folder / f"{name}.mjs"
-    shutil.copyfile(_HERE / script.name, script)
+    for file in (script.name, "packets.mjs"):
+        shutil.copyfile(_HERE / file, folder / file)
     return Stack(name, ["node", str(script)])
 
 

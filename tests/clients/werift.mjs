@@ -5,9 +5,9 @@
 // FILE has Opus packets of 20 ms, each after its length in two bytes: publish sends them round and round (silence, if
 // there is no FILE), listen writes them. Prints a line of JSON; exits with 0 if it was connected.
 
-import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { MediaStreamTrack, RTCPeerConnection, RtpHeader, RtpPacket } from 'werift';
+import { every, packetWriter, readPackets, request } from './packets.mjs';
 
 const PATIENCE = 10_000; // ms until it counts as not connected
 const FRAME = 20; // ms
@@ -43,7 +43,7 @@ try {
   const send = what === 'publish' ? publisher() : listener();
   await pc.setLocalDescription(await pc.createOffer()); // which gathers all candidates
   const began = performance.now();
-  const response = await request('POST', url, pc.localDescription.sdp);
+  const response = await request('POST', url, options.token, pc.localDescription.sdp);
   const body = await response.text();
   if (response.status !== 201) throw new Error(`${response.status}: ${body}`);
   resource = new URL(response.headers.get('location'), url);
@@ -55,7 +55,7 @@ try {
 } catch (error) {
   result.error = error.message;
 }
-if (resource) await request('DELETE', resource).catch(() => {});
+if (resource) await request('DELETE', resource, options.token).catch(() => {});
 console.log(JSON.stringify(result));
 process.exit(result.connected ? 0 : 1); // at once: timers of its would keep the process
 
@@ -63,7 +63,7 @@ process.exit(result.connected ? 0 : 1); // at once: timers of its would keep the
 function publisher() {
   const track = new MediaStreamTrack({ kind: 'audio' });
   pc.addTransceiver(track, { direction: 'sendonly' });
-  const packets = options.opus ? readPackets(options.opus) : [Buffer.from([0xf8, 0xff, 0xfe])];
+  const packets = readPackets(options.opus);
   return () => {
     const sequenceNumber = result.sent % 2 ** 16;
     const timestamp = (result.sent * 960) % 2 ** 32;
@@ -76,46 +76,12 @@ function publisher() {
 function listener() {
   pc.addTransceiver('audio', { direction: 'recvonly' });
   pc.createDataChannel('timed-metadata').onMessage.subscribe(() => result.messages++);
-  if (options.opus) writeFileSync(options.opus, '');
+  const write = packetWriter(options.opus);
   pc.onTrack.subscribe((track) => {
     track.onReceiveRtp.subscribe(({ payload }) => {
       result.received++;
-      if (options.opus) appendFileSync(options.opus, Buffer.concat([twoBytes(payload.length), payload]));
+      write(payload);
     });
   });
   return () => {};
-}
-
-function request(method, address, body) {
-  const headers = { 'Content-Type': 'application/sdp' };
-  if (options.token) headers.Authorization = `Bearer ${options.token}`;
-  return fetch(address, { method, headers, body, redirect: 'error' });
-}
-
-/** Calls it at a steady pace, catching up where the timer was late. */
-function every(interval, duration, call) {
-  const began = performance.now();
-  let calls = 0;
-  return new Promise((resolve) => {
-    const timer = setInterval(() => {
-      const passed = performance.now() - began;
-      for (; calls * interval < Math.min(passed, duration); calls++) call();
-      if (passed < duration) return;
-      clearInterval(timer);
-      resolve();
-    }, interval / 2);
-  });
-}
-
-function readPackets(file) {
-  const packets = [];
-  const data = readFileSync(file);
-  for (let at = 0; at < data.length; at += 2 + data.readUInt16BE(at)) {
-    packets.push(data.subarray(at + 2, at + 2 + data.readUInt16BE(at)));
-  }
-  return packets;
-}
-
-function twoBytes(number) {
-  return Buffer.from([number >> 8, number & 0xff]);
 }

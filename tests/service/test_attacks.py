@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from aiortc.rtcsctptransport import SCTP_DATA_FIRST_FRAG, DataChunk, tsn_plus_one
+from aiortc.rtcsctptransport import SCTP_DATA_FIRST_FRAG, SCTP_DATA_LAST_FRAG, DataChunk, tsn_plus_one
 
 from audiomixer.auth.tokens import mint
 from audiomixer.service.http import connections
@@ -51,12 +51,17 @@ async def test_a_body_is_not_parsed_before_it_is_known_whose_it_is(api: Api) -> 
     """Multipart in a codec whose decoding takes the square of its length."""
     field = b'--x\r\nContent-Disposition: form-data; name="UniqueName"\r\n\r\n' + b"a-" * 60_000 + b"\r\n--x--\r\n"
     headers = {"Content-Type": "multipart/form-data; boundary=x; charset=punycode"}
+    extended = {"Content-Type": "multipart/form-data; boundary=x; charset*=punycode"}
     async with httpx.AsyncClient() as stranger, undisturbed():
         answers = [await stranger.post(f"{api.url}/v1/Rooms", headers=headers, content=field) for _ in range(7)]
-        refused = await api.client.post(f"{api.url}/v1/Rooms", headers=headers, content=field)
-    assert {answer.status_code for answer in answers} == {401}
-    assert refused.status_code == 400
-    assert refused.json()["message"] == "Content-Type: expected charset=utf-8, got punycode"
+        refused = [await api.client.post(f"{api.url}/v1/Rooms", headers=h, content=field) for h in (headers, extended)]
+        nobody = await stranger.post(
+            f"{api.url}/v1/Rooms", headers={"Authorization": "Basic é".encode()}, data={"a": "b"}
+        )
+    assert {answer.status_code for answer in [*answers, nobody]} == {401}
+    for answer in refused:
+        assert answer.status_code == 400
+        assert answer.json()["message"] == "Content-Type: expected charset=utf-8, got punycode"
 
 
 async def test_a_form_that_was_cut_off_is_none(api: Api) -> None:
@@ -85,8 +90,9 @@ async def test_offers_of_hundreds_of_sections_hold_up_nobody(api: Api) -> None:
             assert "expected at most 16 sections" in answer.json()["message"]
 
 
-async def test_a_message_without_end_ends_its_sender_and_disturbs_nobody(api: Api) -> None:
-    """A listener sends pieces of a message by its data channel, the first of which begins it, and none ends it."""
+@pytest.mark.parametrize("whole", [False, True])
+async def test_who_sends_messages_without_end_is_ended_and_disturbs_nobody(api: Api, whole: bool) -> None:
+    """A listener sends one by its data channel, in pieces, or whole ones, each in a stream of its own."""
     streamer = await api.streamer()
     await api.processor("lounge", streamer)
     url = await api.playback_url(streamer)
@@ -97,17 +103,19 @@ async def test_a_message_without_end_ends_its_sender_and_disturbs_nobody(api: Ap
         sctp: Any = listener.pc.sctp
         async with undisturbed():
             for n in range(2000):
-                chunk = DataChunk(flags=SCTP_DATA_FIRST_FRAG if n == 0 else 0)
-                chunk.tsn, chunk.stream_id, chunk.stream_seq, chunk.protocol = sctp._local_tsn, 1, 0, 51
-                chunk.user_data = bytes(1100)
+                first = SCTP_DATA_FIRST_FRAG if whole or n == 0 else 0
+                chunk = DataChunk(flags=first | (SCTP_DATA_LAST_FRAG if whole else 0))
+                stream = n if whole else 1
+                chunk.tsn, chunk.stream_id, chunk.stream_seq, chunk.protocol = sctp._local_tsn, stream, 0, 51
+                chunk.user_data = bytes(1 if whole else 1100)
                 sctp._local_tsn = tsn_plus_one(sctp._local_tsn)
                 with contextlib.suppress(ConnectionError):
                     await sctp._send_chunk(chunk)
                 await asyncio.sleep(0.0003)
-        stream = api.service.streams.get(streamer)
-        assert stream
+        served = api.service.streams.get(streamer)
+        assert served
         async with asyncio.timeout(10):
-            while stream.whep.listeners:
+            while served.whep.listeners:
                 await asyncio.sleep(0.05)
 
 
@@ -156,6 +164,20 @@ async def test_connections_that_say_nothing_are_closed_and_the_service_is_reacha
             await asyncio.sleep(0.05)
     for one in opened:
         one.close()
+
+
+async def test_whoever_asks_for_a_websocket_is_answered_and_keeps_no_place(api: Api) -> None:
+    address = api.url.removeprefix("http://").split(":")
+    before = connections.Connection.held.total()
+    ask = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    for _ in range(20):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(ask + b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 ")
+        writer.close()
+    async with asyncio.timeout(5):
+        while connections.Connection.held.total() > before:
+            await asyncio.sleep(0.05)
 
 
 async def test_a_body_that_never_ends_keeps_no_connection_that_was_answered(api: Api) -> None:

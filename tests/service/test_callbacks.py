@@ -104,6 +104,16 @@ async def test_what_waits_survives_a_restart(tmp_path: Path) -> None:
         assert api.service.callbacks.waiting == 0
 
 
+async def test_what_is_told_together_is_counted_each(api: Api) -> None:
+    """A processor that ends ends its streamer as well, in one transaction."""
+    nowhere = f"http://127.0.0.1:{free_port()}/"
+    streamer = await api.streamer(StatusCallback=nowhere)
+    processor = await api.processor("lounge", streamer, StatusCallback=nowhere)
+    await api.post(f"MediaProcessors/{processor['sid']}", 200, Status="ended")
+    await api.settle()
+    assert api.service.callbacks.waiting == 5
+
+
 async def test_the_outbox_is_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("audiomixer.service.resources.callbacks._MOST_WAITING", 2)
     room = await api.post("Rooms", UniqueName="lounge", StatusCallback=f"http://127.0.0.1:{free_port()}/")

@@ -109,3 +109,16 @@ def test_settings_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (tmp_path / "data" / "credentials.json").stat().st_mode & 0o777 == 0o600
     with pytest.raises(ValueError, match="^config: expected a file"):
         load(tmp_path / "nothing.toml")
+
+
+def test_variables_that_are_set_for_us_are_no_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes tells where a Service is that is called audiomixer; `audiomixer mix` has its room there."""
+    monkeypatch.setenv("AUDIOMIXER_ROOM", "local:show")
+    monkeypatch.setenv("AUDIOMIXER_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("AUDIOMIXER_SERVICE_PORT_HTTP", "8080")
+    monkeypatch.setenv("AUDIOMIXER_PORT", "tcp://10.0.0.1:8080")
+    monkeypatch.setenv("AUDIOMIXER_PORT_8080_TCP_ADDR", "10.0.0.1")
+    load()
+    monkeypatch.setenv("AUDIOMIXER_MAX_ROOM", "7")
+    with pytest.raises(ValueError, match="AUDIOMIXER_MAX_ROOM: expected a setting: AUDIOMIXER_MAX_ROOMS"):
+        load()

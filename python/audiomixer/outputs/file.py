@@ -112,7 +112,8 @@ class FileOutput(QueuedOutput):
             self._close()
         if self._muxer is None:
             self._until = max(0, packet.pts) + (self._rotate or 0)
-            rebase = self._rotate is not None or self._resumed
+            # It may have been added to a stream that has gone on for hours.
+            rebase = self._rotate is not None or self._resumed or packet.pts > SAMPLE_RATE
             path = self._path(packet)
             self.files.append(path)
             self._muxer = Muxer(path, self._format, self.encoding, rebase=rebase)

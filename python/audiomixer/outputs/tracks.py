@@ -36,8 +36,10 @@ _LONG_SILENT_PACKET: Final = b"\xfb\x06" + _SILENT_FRAMES * b"\xff\xfe"
 _BREATH: Final = 250
 """After so many packets of silence, others have the interpreter: who joins after a day is 720,000 behind."""
 _OPEN: Final = 200
-"""Tracks that are open at once; then the one is closed that has had nothing for longest, and who comes back gets
-another."""
+"""Tracks that are open at once, or as many as people are there; then the one is closed that has had nothing for
+longest, and who comes back gets another."""
+_MOMENT: Final = 250
+"""Frames after which somebody who has had nothing is not there."""
 _AGAIN: Final = 250
 """Frames until a track that failed is tried again: the disk may have room by then."""
 _LONGEST: Final = 200
@@ -117,7 +119,7 @@ class TrackRecorder:
             self.dropped += 1
             return
         try:
-            self._track(identity).write(frame, samples)
+            self._track(identity, frame).write(frame, samples)
             self._failed.pop(identity, None)
         except (OSError, av.FFmpegError) as error:
             self.dropped += 1
@@ -129,12 +131,12 @@ class TrackRecorder:
                 with contextlib.suppress(OSError, av.FFmpegError):
                     failed.close()
 
-    def _track(self, identity: str) -> "_Track":
-        """The participant's track."""
+    def _track(self, identity: str, frame: int) -> "_Track":
+        """The participant's track, for this frame."""
         if identity in self._tracks:
             track = self._tracks.pop(identity)
         else:
-            self._close_the_most_silent()
+            self._close_the_most_silent(frame)
             self._numbers[identity] += 1
             # No identity has a plus in its file's name.
             number = "" if self._numbers[identity] == 1 else f"+{self._numbers[identity]}"
@@ -142,9 +144,12 @@ class TrackRecorder:
         self._tracks[identity] = track
         return track
 
-    def _close_the_most_silent(self) -> None:
+    def _close_the_most_silent(self, frame: int) -> None:
+        """Keeps files few; whoever was there a moment ago keeps theirs, or all would take turns."""
         while len(self._tracks) >= _OPEN:
-            identity = next(iter(self._tracks))
+            identity, track = next(iter(self._tracks.items()))
+            if track.frames >= frame - _MOMENT:
+                return
             self._tracks.pop(identity).close()
 
 
@@ -160,27 +165,27 @@ class _Track:
     def __init__(self, path: Path) -> None:
         self._muxer = Muxer(str(path), FILES[_SUFFIX], _ENCODING)
         self._encoder: Encoder | None = None
-        self._frames = 0
-        """Frames written."""
+        self.frames = 0
+        """Written."""
 
     def write(self, frame: int, samples: NDArray[np.float32]) -> None:
         """Writes a frame, after silence up to it."""
-        if frame > self._frames:
+        if frame > self.frames:
             self._encoder = None
         self._fall_silent_until(frame)
         if self._encoder is None:
             self._encoder = Encoder(_ENCODING, frame * FRAME_SIZE)
         for packet in self._encoder.encode(samples[:, None]):
-            self._muxer.write(EncodedPacket(packet.data, self._frames * FRAME_SIZE, FRAME_SIZE))
-            self._frames += 1
+            self._muxer.write(EncodedPacket(packet.data, self.frames * FRAME_SIZE, FRAME_SIZE))
+            self.frames += 1
 
     def _fall_silent_until(self, frame: int) -> None:
         written = 0
-        while self._frames < frame:
-            frames = _SILENT_FRAMES if frame - self._frames >= _SILENT_FRAMES else 1
+        while self.frames < frame:
+            frames = _SILENT_FRAMES if frame - self.frames >= _SILENT_FRAMES else 1
             payload = _SILENT_PACKET if frames == 1 else _LONG_SILENT_PACKET
-            self._muxer.write(EncodedPacket(payload, self._frames * FRAME_SIZE, frames * FRAME_SIZE))
-            self._frames += frames
+            self._muxer.write(EncodedPacket(payload, self.frames * FRAME_SIZE, frames * FRAME_SIZE))
+            self.frames += frames
             written += 1
             if written % _BREATH == 0:
                 time.sleep(0.001)

@@ -23,6 +23,8 @@ SCHEMES: Final = ("whip+http", "whip+https")
 _TIMEOUT: Final = 5.0
 """Seconds for the server to answer, and for the connection to come about."""
 _FIRST_PAUSE: Final = 0.25
+_REFUSED_PAUSE: Final = 30.0
+"""Seconds until the next try where the server is there, and refuses."""
 _LONGEST_PAUSE: Final = 2.0
 _SDP: Final = "application/sdp"
 
@@ -119,6 +121,8 @@ class WhipOutput:
                     await self._connect()
                 except Exception as error:
                     _log.debug("output %s: %s", self.name, _reason(error))
+                    if isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error:
+                        pause = _REFUSED_PAUSE
             self.reconnects += 1
             self._tell("connected")
 

@@ -35,6 +35,12 @@ def _lock(data: Path) -> IO[str]:
     return file
 
 
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
 class Service:
     """Everything behind the API. To be made anywhere, started and closed on one event loop.
 
@@ -51,7 +57,8 @@ class Service:
         self.ice = settings.ice(host)
         self._starting = asyncio.Lock()
         self._state: Literal["new", "started", "closed"] = "new"
-        self._watching: asyncio.Task[None] | None = None
+        self._opened = contextlib.AsyncExitStack()
+        """What is to be closed, the newest first."""
 
     async def start(self) -> None:
         """Goes on where the last process stopped. Once is enough.
@@ -66,18 +73,18 @@ class Service:
             if self._state == "closed":
                 raise StoreClosedError
             if self._state == "new":
-                await self._start()
+                try:
+                    await self._start()
+                except BaseException:
+                    # It may be tried again.
+                    await self._opened.aclose()
+                    raise
                 self._state = "started"
 
     async def _start(self) -> None:
         settings = self.settings
-        self._lock = _lock(settings.data)
-        try:
-            await self.store.migrate()
-        except BaseException:
-            # It may be tried again.
-            self._lock.close()
-            raise
+        self._opened.callback(_lock(settings.data).close)
+        await self.store.migrate()
         self.callbacks = Callbacks(self.store, settings.account_sid, settings.auth_token, self.outbound)
         office = Office(settings, self.store, self.callbacks)
         self.rooms = RoomLifecycle(office, settings.keyring())
@@ -87,11 +94,17 @@ class Service:
         self.engine = LocalEngine(self.streams, self.outbound, settings, self._prefix)
         self.streamers = StreamerLifecycle(office, self.streams)
         self.processors = ProcessorLifecycle(office, self.engine, self.rooms, self.streamers)
-        self._watching = asyncio.create_task(self.ice.watch()) if self.ice.servers else None
+        self._opened.push_async_callback(self.callbacks.close)
         await self.callbacks.start()
+        self._opened.push_async_callback(self.rooms.close)
         await self.rooms.start()
+        self._opened.callback(self.streamers.close)
         await self.streamers.start()
+        self._opened.push_async_callback(self.processors.close)
         await self.processors.start()
+        if self.ice.servers:
+            self._opened.push_async_callback(_cancel, asyncio.create_task(self.ice.watch()))
+        self._opened.callback(self.streams.closed.set)
 
     def _prefix(self, sid: str) -> str:
         """What the names of a stream's HLS segments begin with: the same in every process, and not to be guessed."""
@@ -100,18 +113,7 @@ class Service:
     async def close(self) -> None:
         """Stops everything, to be resumed by the next process."""
         state, self._state = self._state, "closed"
-        if state != "started":
-            await self.store.close()
-            return
-        self.streams.closed.set()
-        if self._watching:
-            self._watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
-        await self.processors.close()
-        self.streamers.close()
-        await self.rooms.close()
-        await self.callbacks.close()
+        await self._opened.aclose()
         await self.store.close()
-        self._lock.close()
-        _log.info("stopped")
+        if state == "started":
+            _log.info("stopped")

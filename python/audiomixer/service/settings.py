@@ -26,8 +26,10 @@ from audiomixer.rooms.place import Place, check_extra, check_server, place_url
 from audiomixer.webrtc.ice import Ice, IceServer, addresses_of
 
 _CREDENTIALS: Final = "credentials.json"
-_OTHERS: Final = {"AUDIOMIXER_CONFIG", "AUDIOMIXER_SECRET"}
+_OTHERS: Final = {"AUDIOMIXER_CONFIG", "AUDIOMIXER_ROOM", "AUDIOMIXER_SECRET"}
 """Variables that are no settings."""
+_LINKS: Final = re.compile(r"_SERVICE_(HOST|PORT\w*)=|=(tcp|udp)://|_PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?=")
+"""Kubernetes sets these for a Service that is called audiomixer."""
 _GENERATED: Final = ("account_sid", "auth_token", "api_key", "api_secret")
 
 
@@ -273,8 +275,8 @@ def load(config: Path | None = None, **given: Any) -> Settings:
 def _check_environment() -> None:
     """Sees that nothing is misspelt there."""
     names = {f"AUDIOMIXER_{name.upper()}" for name in Settings.model_fields} | _OTHERS
-    for given in os.environ:
-        if given.startswith("AUDIOMIXER_") and given not in names:
+    for given, value in os.environ.items():
+        if given.startswith("AUDIOMIXER_") and given not in names and not _LINKS.search(f"{given}={value}"):
             near = get_close_matches(given, sorted(names), 1)
             raise ValueError(
                 f"{given}: expected a setting" + (f": {near[0]}?" if near else ", there is none of this name")

@@ -244,15 +244,14 @@ LOOPBACK: Final = Ice(["127.0.0.1"])
 
 
 def addresses_of(host: str) -> list[str]:
-    """The addresses on which a server that listens on `host` can be reached, loopback included for any."""
-    if host == "localhost":
-        return ["127.0.0.1"]
-    try:
-        wildcard = ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        wildcard = True
-    if not wildcard:
-        return [host]
+    """The addresses on which media of a server that listens on `host` can be reached, loopback included for any.
+
+    For loopback as well these are all: Firefox connects to no loopback address, though its pages come from there.
+    """
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        if not address.is_unspecified and not address.is_loopback:
+            return [host]
     return ["127.0.0.1", *aioice.ice.get_host_addresses(use_ipv4=True, use_ipv6=True)]
 
 

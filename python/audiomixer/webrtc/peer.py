@@ -16,6 +16,8 @@ _BACKLOG: Final = 64 * 1024
 """Bytes that the other side may have under way by data channels, of which nobody wants any."""
 _CHUNKS: Final = 64
 """Pieces of messages that may wait for the others."""
+_STREAMS: Final = 64
+"""Streams of messages, each of which aiortc keeps."""
 
 Direction = Literal["sendrecv", "sendonly", "recvonly"]
 
@@ -109,8 +111,13 @@ class Peer(Connection):
         receive, sctp._advertised_rwnd = sctp._receive_data_chunk, _BACKLOG
 
         async def receive_within_limits(chunk: Any) -> None:
-            waiting = sum(len(stream.reassembly) for stream in sctp._inbound_streams.values())
-            if max(waiting, len(sctp._sack_misordered)) > _CHUNKS or sctp._advertised_rwnd < len(chunk.user_data):
+            streams = sctp._inbound_streams
+            waiting = sum(len(stream.reassembly) for stream in streams.values())
+            if (
+                max(waiting, len(sctp._sack_misordered)) > _CHUNKS
+                or sctp._advertised_rwnd < len(chunk.user_data)
+                or len(streams) > _STREAMS
+            ):
                 _log.warning("a connection is ended that sends too much by its data channels")
                 spawn(self.close())
             else:

@@ -7,6 +7,7 @@
 //!
 //! Each of these steps is a loop over a whole frame, or blocks of it, that the compiler can make vectors of.
 
+use crate::kernel::lanes::larger;
 use crate::limiter::CEILING;
 
 /// A reduction that has decayed to this is none any more.
@@ -185,12 +186,6 @@ fn raise(values: &[f32], distance: usize, out: &mut [f32]) {
     }
     let end = values.len() - distance;
     out[end..].copy_from_slice(&values[end..]);
-}
-
-/// Not `f32::max`, whose care for NaN costs instructions.
-#[inline(always)]
-fn larger(a: f32, b: f32) -> f32 {
-    if b > a { b } else { a }
 }
 
 #[cfg(test)]

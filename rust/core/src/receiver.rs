@@ -139,6 +139,7 @@ impl Receiver {
             };
             *count += 1;
             if sequence > self.place.sequence {
+                let timestamp = timestamp + self.standstill.offset();
                 self.buffer.insert(sequence, timestamp, header, None, &[]);
             }
             return;

@@ -19,6 +19,7 @@ pub struct Packet<'a> {
 
 const VERSION: u8 = 2;
 const ONE_BYTE_HEADERS: u16 = 0xBEDE;
+const RESERVED: u8 = 15;
 const TWO_BYTE_HEADERS: u16 = 0x1000;
 
 impl<'a> Packet<'a> {
@@ -72,6 +73,10 @@ fn element(mut elements: &[u8], profile: u16, wanted: u8) -> Option<&[u8]> {
             let (&length, after) = after.split_first()?;
             (first, usize::from(length), after)
         } else {
+            if first >> 4 == RESERVED {
+                // Whatever follows is not to be read (RFC 8285, section 4.2).
+                return None;
+            }
             (first >> 4, usize::from(first & 0x0F) + 1, after)
         };
         let (value, after) = after.split_at_checked(length)?;
@@ -125,6 +130,7 @@ mod tests {
         let two_bytes = [0x10, 0, 0, 2, 3, 2, b'a', b'b', 1, 1, 127, 0];
         assert_eq!(level(&two_bytes, 1), Some(127));
         assert_eq!(level(&[0xAB, 0xCD, 0, 1, 0x10, 42, 0, 0], 1), None);
+        assert_eq!(level(&[0xBE, 0xDE, 0, 1, 0xF0, 0, 0x10, 42], 1), None, "15 ends them");
     }
 
     #[test]

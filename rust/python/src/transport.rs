@@ -239,8 +239,13 @@ fn mix_rooms(
             }
         }
     });
-    others.call(py)?;
-    mixed.map_err(value_error)?;
+    let outcome = others.call(py).and_then(|()| mixed.map_err(value_error));
+    if broken.is_empty() {
+        outcome?;
+    } else if let Err(error) = outcome {
+        // Which rooms are broken is what nobody would ever hear of again.
+        error.write_unraisable(py, None);
+    }
     Ok(broken)
 }
 

@@ -1,12 +1,15 @@
 //! Sends packets that are encoded already, to one connection or to many.
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use audiomixer_core::lock;
 
 use crate::port::Port;
 use crate::srtp;
 
+/// Timestamps of Opus count 48 kHz (RFC 7587).
+const CLOCK_RATE: f64 = 48_000.0;
 const LONGEST: usize = 1500;
 const FIRST_OF_TALKSPURT: u8 = 0x80;
 
@@ -29,6 +32,8 @@ pub struct Outlet(Mutex<State>);
 struct State {
     open: Option<Open>,
     counts: Counts,
+    /// When the last packet was sent.
+    sent: Option<Instant>,
 }
 
 struct Open {
@@ -49,7 +54,7 @@ pub struct Counts {
     pub packets: u32,
     /// Bytes of payload in them.
     pub octets: u32,
-    /// Timestamp of the last one.
+    /// The timestamp as of now: that of the last one, and as much as has passed since.
     pub timestamp: u32,
     /// Packets that the port did not take.
     pub dropped: u64,
@@ -90,13 +95,16 @@ impl Outlet {
 
     /// Sends `payload`, whose `timestamp` counts from any beginning.
     pub fn send(&self, payload: &[u8], timestamp: u32) -> Sent {
-        let State { open, counts } = &mut *self.state();
+        let State { open, counts, sent } = &mut *self.state();
+        *sent = Some(Instant::now());
         open.as_mut().map_or(Sent::Dropped, |open| open.send(payload, timestamp, counts))
     }
 
     /// What was sent so far.
     pub fn counts(&self) -> Counts {
-        self.state().counts
+        let State { counts, sent, .. } = &*self.state();
+        let passed = sent.map_or(0.0, |sent| sent.elapsed().as_secs_f64() * CLOCK_RATE);
+        Counts { timestamp: counts.timestamp.wrapping_add(passed as u32), ..*counts }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -212,6 +220,15 @@ mod tests {
         }
         receivers[1].set_nonblocking(true).unwrap();
         assert!(receivers[1].recv(&mut buffer).is_err());
+    }
+
+    #[test]
+    fn a_report_is_of_the_moment_at_which_it_is_made() {
+        let outlet = Outlet::default();
+        outlet.open(&[1; srtp::KEY], 7, 111, (0, 1000), None);
+        outlet.send(b"opus", 5);
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        assert!((1005 + 1440..1005 + 9600).contains(&outlet.counts().timestamp));
     }
 
     #[test]

@@ -3,15 +3,18 @@
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Collection
 from typing import Any, ClassVar, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from audiomixer.service.http.limits import network
+
 _SAYING: Final = 10.0
 """Seconds within which a request has to have come, but for its body."""
 _MOST: Final = 1000
-"""Connections of one address, this machine's own aside: proxies are there."""
+"""Connections of one address or IPv6 network, this machine's own aside, and the proxies."""
 _OWN: Final = ("127.", "::1")
 
 _log = logging.getLogger(__name__)
@@ -23,17 +26,19 @@ class Connection(H11Protocol):
     held: ClassVar[Counter[str]] = Counter()
     """By address."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, proxies: Collection[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._proxies = proxies
         self._address = ""
         self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes the connection, or ends it."""
         super().connection_made(transport)
-        self._address = self.client[0] if self.client else ""
+        address = self.client[0] if self.client else ""
+        self._address = network(address)
         self.held[self._address] += 1
-        if self.held[self._address] > _MOST and not self._address.startswith(_OWN):
+        if self.held[self._address] > _MOST and not address.startswith(_OWN) and address not in self._proxies:
             if self.held[self._address] == _MOST + 1:
                 _log.warning("%s has %d connections, and gets no more", self._address, _MOST)
             transport.abort()

@@ -38,6 +38,8 @@ _LARGEST_BODY: Final = 64 * 1024
 _LONGEST_NUMBER: Final = 12
 _LINES: Final = re.compile(r"\r\n|\r|\n")
 """What ends a line of a server-sent event, and nothing else does."""
+_KEEP_ALIVE: Final = 15.0
+"""Seconds without an event, after which readers are told that there still may be some."""
 _LOOK_AGAIN: Final = 1.0
 """Seconds until the next look for a room that is not there."""
 
@@ -341,8 +343,20 @@ def events(streams: Streams, items: AsyncIterator[str]) -> Response:
             streams.readers -= 1
 
     async def each() -> AsyncIterator[str]:
-        async for item in items:
-            yield "".join(f"data: {line}\n" for line in _LINES.split(item)) + "\n"
+        coming = asyncio.ensure_future(anext(items, None))
+        try:
+            while True:
+                await asyncio.wait([coming], timeout=_KEEP_ALIVE)
+                if not coming.done():
+                    yield ":\n\n"  # A comment, so that no proxy takes it for dead.
+                    continue
+                item = coming.result()
+                if item is None:
+                    return
+                yield "".join(f"data: {line}\n" for line in _LINES.split(item)) + "\n"
+                coming = asyncio.ensure_future(anext(items, None))
+        finally:
+            coming.cancel()
 
     return StreamingResponse(lines(), headers={"Cache-Control": "no-cache"}, media_type="text/event-stream")
 

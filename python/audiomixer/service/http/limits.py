@@ -76,7 +76,7 @@ class RequestLimits:
         if address in self._proxies:
             forwarded = dict(scope["headers"]).get(b"x-forwarded-for", b"").decode("latin-1")
             address = forwarded.rpartition(",")[2].strip() or address
-        return _network(address)
+        return network(address)
 
 
 class _Bounded:
@@ -102,7 +102,7 @@ class _Bounded:
         return message
 
 
-def _network(address: str) -> str:
+def network(address: str) -> str:
     """What one client has: an IPv4 address, or a network of 2^64 of IPv6."""
     try:
         parsed = ipaddress.IPv6Address(address.partition("%")[0])

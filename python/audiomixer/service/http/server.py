@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import resource
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -43,6 +44,7 @@ async def serving(
     port: int,
     on_stop: Callable[[], Awaitable[None]] | None = None,
     tls: tuple[Path, Path] | None = None,
+    proxies: Collection[str] = (),
 ) -> AsyncIterator[str]:
     """Serves `app` from entering the block until leaving it; gives the URL.
 
@@ -52,6 +54,7 @@ async def serving(
         port: The port; 0 for any that is free.
         on_stop: Called when no new connections are taken any more, to end those that there are.
         tls: Files of a certificate, with those up to the authority's, and of its key, to serve HTTPS.
+        proxies: Addresses that have as many connections as they want.
 
     Raises:
         PortError: The address is in use, or none of this machine's.
@@ -68,7 +71,8 @@ async def serving(
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
         app,
-        http=Connection,
+        http=cast("type[Connection]", functools.partial(Connection, proxies=frozenset(proxies))),
+        ws="none",
         ssl_certfile=tls[0] if tls else None,
         ssl_keyfile=tls[1] if tls else None,
         log_level="warning",

@@ -1,5 +1,6 @@
 """What browsers are told, and asked, so that pages of other sites cannot do what their visitors would not."""
 
+import contextlib
 import ipaddress
 from typing import Final
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from audiomixer.service.http.errors import error_response
 
 _ALWAYS: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 _ROOMS: Final = ("/whip/", "/rooms/", "/overview.json")
+_NEAR: Final = (".localhost", ".local", ".lan", ".internal", ".home.arpa")
 _POLICY: Final = (
     "default-src 'self'; connect-src 'self'; media-src 'self' blob: mediastream:; img-src 'self' data:;"
     " object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
@@ -63,8 +65,9 @@ def _problem(scope: Scope) -> str | None:
     headers = Headers(scope=scope)
     host = _hostname(f"//{headers.get('host', '')}")
     client = (scope.get("client") or ("",))[0]
-    if _is_loopback(client) and not _is_loopback(host):
-        return f"Host: expected localhost, got {host!r}: without a secret, this server is for this machine's own names"
+    if not (_is_loopback(host) if _is_loopback(client) else _is_near(host)):
+        own = "localhost" if _is_loopback(client) else "an address, or a name of this network"
+        return f"Host: expected {own}, got {host!r}: without a secret, this server is not for names of the internet"
     origin = headers.get("origin")
     if origin is None:
         return None
@@ -79,6 +82,16 @@ def _hostname(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
+
+
+def _is_near(host: str) -> bool:
+    """Whether it is no name that anybody can have in the DNS, and have it lead here."""
+    if "." not in host or host.endswith(_NEAR):
+        return True
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        return True
+    return False
 
 
 def _is_loopback(host: str) -> bool:

@@ -114,7 +114,9 @@ class Callbacks:
             **{name: value for name, value in parameters.items() if value is not None},
         }
         # Not before it is certain that it waits.
-        event_.listen(session, "after_commit", self._count, once=True)
+        if self not in session.info:
+            event_.listen(session, "after_commit", self._count, once=True)
+        session.info[self] = session.info.get(self, 0) + 1
         session.add(
             Callback(
                 resource_sid=resource.sid,
@@ -126,7 +128,7 @@ class Callbacks:
         )
 
     def _count(self, session: Session) -> None:
-        self._told += 1
+        self._told += session.info.pop(self)
 
     def deliver(self, sid: str) -> None:
         """Begins to deliver what waits for a resource, if anything does."""

@@ -32,6 +32,8 @@ _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _SID: Final = String(34)
 _CLAIM: Final = 0x617564696F6D6978
 """The advisory lock's number: `audiomix`."""
+_KEEP_ALIVE: Final = {"tcp_keepalives_idle": 5, "tcp_keepalives_interval": 5, "tcp_keepalives_count": 3}
+"""Seconds, and tries, after which PostgreSQL takes a client for gone; two hours, if it is not told."""
 
 T = TypeVar("T")
 
@@ -240,6 +242,9 @@ class Store:
                 self._claim.close()
                 self._claim = None
         claim = create_engine(self._engine.url, poolclass=NullPool, connect_args=_limits("postgresql")).connect()
+        # A server that cannot reach this process any more gives the lock back in time for the next try.
+        for setting, value in _KEEP_ALIVE.items():
+            claim.exec_driver_sql(f"SET {setting} = {value}")
         if not claim.exec_driver_sql(f"SELECT pg_try_advisory_lock({_CLAIM})").scalar():
             claim.close()
             raise ValueError("database_url: another audiomixer uses this database")

@@ -51,8 +51,9 @@ pub fn loudest(samples: &[f32]) -> f32 {
     larger(fold(peaks, larger), scalar::loudest(chunks.remainder()))
 }
 
+/// `a` × `b` + `c`.
 #[inline(always)]
-fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+pub fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
@@ -86,7 +87,7 @@ impl Lanes {
 
 /// Not `f32::max`, whose care for NaN costs instructions.
 #[inline(always)]
-fn larger(a: f32, b: f32) -> f32 {
+pub fn larger(a: f32, b: f32) -> f32 {
     if b > a { b } else { a }
 }
 

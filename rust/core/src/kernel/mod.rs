@@ -5,7 +5,7 @@
 //! compiler turns it into the widest vectors it may use, and compiled once per instruction set: the baseline (SSE2 on
 //! x86-64, NEON on AArch64), AVX2 and AVX-512. The best the processor has is chosen once, at run time.
 
-mod lanes;
+pub(crate) mod lanes;
 pub mod scalar;
 pub mod true_peak;
 #[cfg(target_arch = "x86_64")]

@@ -1,5 +1,7 @@
 //! True peaks: the largest magnitudes of a signal oversampled four times (ITU-R BS.1770-5, annex 2).
 
+use super::lanes::{larger, multiply_add};
+
 /// The interpolation filter's phases 1 and 2; phases 4 and 3 are these, reversed.
 #[rustfmt::skip]
 const PHASES: [[f32; TAPS]; 2] = [
@@ -105,15 +107,4 @@ pub fn lanes<const FUSED: bool>(samples: &[f32], channels: usize, peaks: &mut [f
         at += LANES;
     }
     scalar(&samples[at..], channels, chunks.into_remainder());
-}
-
-#[inline(always)]
-fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FUSED { a.mul_add(b, c) } else { a * b + c }
-}
-
-/// Not `f32::max`, whose care for NaN costs instructions.
-#[inline(always)]
-fn larger(a: f32, b: f32) -> f32 {
-    if b > a { b } else { a }
 }

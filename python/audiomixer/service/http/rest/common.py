@@ -1,7 +1,6 @@
 """What all resources of the API share: credentials, forms, lists, timestamps."""
 
 import base64
-import binascii
 import contextlib
 import hmac
 import re
@@ -88,7 +87,7 @@ def read_basic(header: str) -> HTTPBasicCredentials | None:
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
         return None
-    with contextlib.suppress(binascii.Error, UnicodeDecodeError):
+    with contextlib.suppress(ValueError):
         username, colon, password = base64.b64decode(encoded).decode().partition(":")
         if colon:
             return HTTPBasicCredentials(username=username, password=password)

@@ -10,7 +10,7 @@ from audiomixer.service.http.errors import ApiError, error_response
 from audiomixer.service.http.rest.common import check_credentials, read_basic
 from audiomixer.service.service import Service
 
-_CHARSET: Final = re.compile(r";\s*charset\s*=\s*\"?([^\";\s]*)", re.IGNORECASE)
+_CHARSET: Final = re.compile(r";\s*charset[^=;]*=\s*\"?([^\";\s]*)", re.IGNORECASE)
 _BOUNDARY: Final = re.compile(r";\s*boundary\s*=\s*\"?([^\";]+)", re.IGNORECASE)
 
 

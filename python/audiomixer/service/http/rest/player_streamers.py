@@ -1,5 +1,7 @@
 """`/v1/PlayerStreamers`, their playback grants, and their timed metadata."""
 
+import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final, Literal
@@ -288,7 +290,11 @@ async def timed_metadata(
                     yield text
             if (await _find(request, service, sid)).status not in OPEN:
                 return
-            await service.streams.until_changed(_LOOK_AGAIN)
+            # Streams come and go; only this one is worth asking the database about.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_AGAIN):
+                    while not service.streams.get(sid) and not service.streams.closed.is_set():
+                        await service.streams.until_changed(_LOOK_AGAIN)
 
     return events(service.streams, payloads())
 
