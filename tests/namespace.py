@@ -35,6 +35,8 @@ def namespace() -> Iterator[None]:
             ["address", "add", f"{INSIDE}/24", "dev", "test-in"],
             ["link", "set", "test-in", "up"],
             ["link", "set", "lo", "up"],
+            # Leads nowhere; without one, browsers take a machine for one without a network.
+            ["route", "add", "default", "via", OUTSIDE],
         ):
             _ip("-netns", NAME, *command)
         yield

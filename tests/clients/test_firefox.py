@@ -1,5 +1,6 @@
 """Firefox as it comes: it talks and listens, and offers no address but names that nobody can look up."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,9 +10,10 @@ import httpx
 import pytest
 
 from tests.clients.firefox import Firefox, firefox, in_namespace
-from tests.namespace import INSIDE
+from tests.namespace import ENTER, INSIDE
 
 URL = f"https://{INSIDE}:8443"
+READ = "import httpx, sys; print(httpx.get(sys.argv[1]).text)"
 AUDIOMIXER = [str(Path(sys.executable).with_name("audiomixer"))]
 
 
@@ -32,6 +34,22 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def demo_of_ones_own(demo: str) -> Iterator[str]:
+    """The demo as everybody starts it, on loopback; gives its stream's page."""
+    url = "http://127.0.0.1:8080"
+    with subprocess.Popen([*ENTER, *AUDIOMIXER, "demo", "--json"], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout
+            process.stdout.readline()
+            told = subprocess.run(
+                [*ENTER, sys.executable, "-c", READ, f"{url}/overview.json"], check=True, capture_output=True
+            )
+            yield f"{url}/listen/{json.loads(told.stdout)['streams'][0]['sid']}"
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
 def browser_of_mozilla(demo: str) -> Iterator[Firefox]:
     with firefox() as session:
         yield session
@@ -47,6 +65,14 @@ def test_it_listens_by_webrtc_and_sees_who_talks(demo: str, browser_of_mozilla: 
     page.until(f"return document.querySelector('#audio').currentTime > {time + 2}")
     page.screenshot(tmp_path / "listen.png")
     assert (tmp_path / "listen.png").stat().st_size > 10_000
+
+
+def test_it_listens_to_a_demo_on_loopback(demo_of_ones_own: str, browser_of_mozilla: Firefox) -> None:
+    page = browser_of_mozilla
+    page.go_to(demo_of_ones_own + "?transport=whep")
+    page.click("#play")
+    assert page.until("return document.querySelector('#state').textContent === 'Playing live.'")
+    assert page.until("return document.querySelectorAll('#meters .speaker').length === 3")
 
 
 def test_it_joins_a_room_hears_it_and_is_heard(demo: str, browser_of_mozilla: Firefox) -> None:
