@@ -5,16 +5,21 @@ import pytest
 from numpy.typing import NDArray
 
 from audiomixer.clock.bus import Bus, advance
+from audiomixer.clock.frame import FRAME_SIZE
 from tests.signals import noise
 
 
 class Recorder:
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
+        self.patient = patient
+        self.handed: list[int] = []
+        """How many frames each time."""
         self.frames: list[NDArray[np.float32]] = []
         self.volumes: list[tuple[int, dict[str, int]]] = []
 
-    def on_frame(self, samples: NDArray[np.float32]) -> None:
-        self.frames.append(samples.copy())
+    def on_frames(self, samples: NDArray[np.float32]) -> None:
+        self.handed.append(len(samples) // FRAME_SIZE)
+        self.frames.extend(samples.copy().reshape(-1, FRAME_SIZE, 2))
 
     def on_volumes(self, volumes: dict[str, int]) -> None:
         self.volumes.append((len(self.frames), volumes))
@@ -43,7 +48,7 @@ def test_volumes_come_every_500_ms_after_the_frames_they_are_of() -> None:
 
 def test_a_listener_that_fails_does_not_disturb_the_others() -> None:
     class Failing(Recorder):
-        def on_frame(self, samples: NDArray[np.float32]) -> None:
+        def on_frames(self, samples: NDArray[np.float32]) -> None:
             raise RuntimeError("no")
 
     bus, recorder = Bus(now=0.0), Recorder()
@@ -66,6 +71,44 @@ def test_rooms_that_are_mixed_together_keep_their_own_time() -> None:
     assert [len(recorder.frames) for recorder in recorders] == [50, 49, 49]
     loud = [np.max(np.abs(recorder.frames[-1])) > 0.1 for recorder in recorders]
     assert loud == [False, True, False]
+
+
+def test_the_patient_get_five_frames_at_once_until_one_of_them_is_not() -> None:
+    """Two are patient; from 0.3 s on, one is not; from 0.4 s on, both are again. Nobody misses a frame."""
+    bus, recorders = Bus(now=0.0, phase=2), [Recorder(patient=True), Recorder(patient=True)]
+    alice = bus.mixer.add_participant("alice")
+    for recorder in recorders:
+        bus.add(recorder)
+    for tick in range(30):
+        alice.push_pcm(np.full((FRAME_SIZE, 2), tick / 100, np.float32))
+        recorders[0].patient = not 15 <= tick < 20
+        advance([bus], (tick + 1) * 0.02 + 1e-6)
+    # The first frame of all, before anybody was asked, and a block is waited for when somebody ceases to be patient.
+    assert recorders[0].handed == [1, 2, 5, 5, 5, 1, 1, 1, 2, 5]
+    for recorder in recorders:
+        assert recorder.handed == recorders[0].handed
+        assert np.diff([frame[600, 0] for frame in recorder.frames[1:]]) == pytest.approx(0.01, abs=1e-3)
+
+
+def test_who_comes_or_goes_within_a_block_gets_what_is_mixed_meanwhile() -> None:
+    """One is there from the beginning, another from 0.14 s to 0.24 s, while blocks end every 0.1 s."""
+    bus, recorder, guest = Bus(now=0.0), Recorder(patient=True), Recorder(patient=True)
+    bus.add(recorder)
+    for tick in range(25):
+        advance([bus], (tick + 1) * 0.02 + 1e-6)
+        if tick == 6:
+            bus.add(guest)
+        if tick == 11:
+            bus.remove(guest)
+    assert len(recorder.frames) == 25
+    assert guest.handed == [3, 2]
+
+
+def test_rooms_of_other_phases_tell_of_volumes_with_their_blocks() -> None:
+    bus, recorder = Bus(now=0.0, phase=3), Recorder(patient=True)
+    bus.add(recorder)
+    advance([bus], 1.2)
+    assert [count for count, _ in recorder.volumes] == [22, 47]
 
 
 def test_after_removal_nothing_comes() -> None:

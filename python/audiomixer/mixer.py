@@ -18,7 +18,7 @@ from audiomixer.audio.encoding import BITRATES, EncodedPacket, Encoding
 from audiomixer.audio.metadata import TimedMetadata
 from audiomixer.audio.taps import SAMPLE_RATES, MixFrame, ParticipantFrame, Taps, participant_frames
 from audiomixer.clock.broadcast import Broadcast
-from audiomixer.clock.frame import FRAME_SIZE, SAMPLE_RATE
+from audiomixer.clock.frame import FRAME, FRAME_SIZE, SAMPLE_RATE
 from audiomixer.clock.tasks import blocking, spawn
 from audiomixer.outputs.base import NamedOutput, Output, OutputEvent, explain, redacted
 from audiomixer.outputs.opening import open_output
@@ -232,7 +232,7 @@ class AudioMixer:
         self._began = datetime.now(UTC)
         for output in self.outputs:
             output.begin(self._began)
-        self._room.bus.add(self)
+        await blocking(self._room.bus.add, self)
         self._running = True
 
     async def stop(self) -> None:
@@ -379,21 +379,29 @@ class AudioMixer:
             raise ValueError(f"sample_rate: expected one of {SAMPLE_RATES}, got {sample_rate!r}")
         return participant_frames(self._taps.solos.subscribe(), sample_rate)
 
-    def on_frame(self, samples: NDArray[np.float32]) -> None:
-        """Encodes a frame once for each encoding that an output wants; called by the bus."""
+    @property
+    def patient(self) -> bool:
+        """Whether nobody needs each frame at once."""
+        taken = self._tracks or self._taps.mix.wanted or self._taps.solos.wanted
+        return not taken and self._encoders.patient
+
+    def on_frames(self, samples: NDArray[np.float32]) -> None:
+        """Encodes frames once for each encoding that an output wants; called by the bus."""
         if self._fade is not None:
-            samples = samples * self._fade
+            samples, mixed = np.zeros_like(samples), samples
+            samples[: len(self._fade)] = mixed[: len(self._fade)] * self._fade
             self._fade = _SILENCE
         self._encoders.encode(samples)
         self._tap(samples)
-        self._frames += 1
+        self._frames += len(samples) // FRAME_SIZE
 
     def _tap(self, samples: NDArray[np.float32]) -> None:
-        """Hands the frame to whoever wants the audio itself."""
+        """Hands frames to whoever wants the audio itself; of participants alone, the last."""
         if self._taps.mix.wanted:
-            frame = MixFrame(self.time, samples.copy())
-            frame.samples.flags.writeable = False
-            self._loop.call_soon_threadsafe(self._taps.mix.publish, frame)
+            for n, start in enumerate(range(0, len(samples), FRAME_SIZE)):
+                frame = MixFrame(self.time + n * FRAME, samples[start : start + FRAME_SIZE].copy())
+                frame.samples.flags.writeable = False
+                self._loop.call_soon_threadsafe(self._taps.mix.publish, frame)
         if (self._tracks or self._taps.solos.wanted) and self._fade is None:
             solos = self.room.bus.mixer.solos()
             for solo in solos.values():

@@ -221,7 +221,9 @@ class Clicker:
             for packet in self._encoder.encode(samples[:, None]):
                 self._peer.media.send(packet.data, packet.pts)
 
-    def on_frame(self, samples: np.ndarray) -> None:
+    patient = False
+
+    def on_frames(self, samples: np.ndarray) -> None:
         """Has a payload inserted where a click begins; called by the bus."""
         begins = np.abs(samples[:, 0]) > 0.1
         now = self._stream.mixer.time

@@ -139,7 +139,7 @@ async def test_a_mixer_that_does_not_get_on_fails(api: Api, monkeypatch: pytest.
     streamer = await api.streamer()
     made = await api.processor("lounge", streamer)
     await asyncio.sleep(5)
-    monkeypatch.setattr(AudioMixer, "on_frame", lambda self, samples: None)
+    monkeypatch.setattr(AudioMixer, "on_frames", lambda self, samples: None)
     await asyncio.sleep(6)
     failed = await api.get(f"MediaProcessors/{made['sid']}")
     assert (failed["status"], failed["ended_reason"]) == ("failed", "internal-service-error")

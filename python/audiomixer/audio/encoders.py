@@ -1,6 +1,7 @@
 """Encodes one mix to whatever is wanted at the moment, once for each encoding.
 
-What has to be heard at once is encoded at once; for the rest, blocks of the mix are encoded in the background.
+What has to be heard at once is encoded at once; for the rest, blocks of the mix are encoded in the background: an
+encoder that has to be fetched into the cache for each frame takes half as long again.
 """
 
 import itertools
@@ -15,11 +16,8 @@ from numpy.typing import NDArray
 from audiomixer.audio.aac import AacEncoder
 from audiomixer.audio.encoding import Codec, EncodedPacket, Encoder, Encoding
 from audiomixer.clock.background import Line
-from audiomixer.clock.frame import FRAME_SIZE
+from audiomixer.clock.frame import BLOCK, FRAME_SIZE
 
-_BLOCK: Final = 5
-"""Where 20 ms do not matter, frames are encoded in blocks of so many: an encoder that has to be fetched into the cache
-for each frame takes half as long again."""
 _AT_ONCE: Final[frozenset[Codec]] = frozenset({"opus"})
 
 _MOST_WAITING: Final = 20
@@ -61,24 +59,28 @@ class Encoders:
         self._in_blocks: dict[Encoding, _AnyEncoder] = {}
         self._line = Line()
         self._ending = threading.Lock()
-        self._block = np.zeros((_BLOCK * FRAME_SIZE, 2), np.float32)
-        self._blocked = 0
-        """Frames in the block."""
-        self._phase = next(_phases) % _BLOCK
+        self._pieces: list[NDArray[np.float32]] = []
+        """Of the block that is not complete yet."""
+        self._phase = next(_phases) % BLOCK
         self._frames = 0
 
+    @property
+    def patient(self) -> bool:
+        """Whether nothing is wanted that has to be heard at once."""
+        return not any(encoding.codec in _AT_ONCE for encoding in self._wanted())
+
     def encode(self, samples: NDArray[np.float32]) -> None:
-        """Encodes the next frame, or keeps it for its block.
+        """Encodes the next frames, or keeps them for their block.
 
         Args:
-            samples: float32 of shape `(960, 2)`.
+            samples: float32 of shape `(n * 960, 2)`.
         """
         now = {encoding for encoding in self._wanted() if encoding.codec in _AT_ONCE}
         self._at_once = self._encode(self._at_once, now, samples, self._frames)
-        self._block[self._blocked * FRAME_SIZE :][:FRAME_SIZE] = samples
-        self._blocked += 1
-        self._frames += 1
-        if (self._frames + self._phase) % _BLOCK == 0:
+        self._pieces.append(samples.copy())
+        blocks = (self._frames + self._phase) // BLOCK
+        self._frames += len(samples) // FRAME_SIZE
+        if (self._frames + self._phase) // BLOCK > blocks:
             self._end_block()
 
     def then(self, job: Callable[[], None]) -> None:
@@ -106,7 +108,8 @@ class Encoders:
 
     def _end_block(self) -> None:
         with self._ending:
-            frames, self._blocked = self._blocked, 0
+            pieces, self._pieces = self._pieces, []
+            frames = sum(map(len, pieces)) // FRAME_SIZE
             wanted = {encoding for encoding in self._wanted() if encoding.codec not in _AT_ONCE}
             if not frames or not (wanted or self._in_blocks):
                 return
@@ -114,7 +117,7 @@ class Encoders:
             if self._leaving_out:
                 self.left_out += frames
                 return
-            block, first = self._block[: frames * FRAME_SIZE].copy(), self._frames - frames
+            block, first = pieces[0] if len(pieces) == 1 else np.concatenate(pieces), self._frames - frames
 
             def encode() -> None:
                 self._in_blocks = self._encode(self._in_blocks, wanted, block, first)

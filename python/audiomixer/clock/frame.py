@@ -11,5 +11,7 @@ FRAME: Final = FRAME_SIZE / SAMPLE_RATE
 """Seconds of it."""
 TIME_BASE: Final = Fraction(1, SAMPLE_RATE)
 """What times in samples count."""
+BLOCK: Final = 5
+"""Frames that are handed out and encoded together, where nobody needs each at once."""
 INTERVAL: Final = 0.5
 """Seconds between two readings of the volumes."""

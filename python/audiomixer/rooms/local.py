@@ -15,9 +15,8 @@ from audiomixer._core import Intake, Mixer, Participant, Stats
 from audiomixer.audio.encoding import Encoder, Encoding
 from audiomixer.auth.tokens import Keyring
 from audiomixer.clock.broadcast import Broadcast
-from audiomixer.clock.bus import Bus, process_pacer
+from audiomixer.clock.bus import process_pacer, room_bus
 from audiomixer.clock.frame import FRAME_SIZE
-from audiomixer.clock.pacer import clock
 from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import RoomError, RoomEvent, What
 from audiomixer.webrtc.ice import LOOPBACK, Ice
@@ -207,7 +206,7 @@ class LocalRoom:
         self._users = 0
         self._ended = False
         self._loop = asyncio.get_running_loop()
-        self.bus = Bus(clock(), self._failed)
+        self.bus = room_bus(self._failed)
         self.bus.add(self)
         process_pacer().add(self.bus)
 
@@ -337,8 +336,13 @@ class LocalRoom:
             self._end("everybody has left")
             await asyncio.to_thread(process_pacer().remove, self.bus)
 
-    def on_frame(self, samples: NDArray[np.float32]) -> None:
-        """Sends each participant what it hears; called by the bus."""
+    @property
+    def patient(self) -> bool:
+        """Whether nobody hears anything."""
+        return not self._hearing
+
+    def on_frames(self, samples: NDArray[np.float32]) -> None:
+        """Sends each participant what it hears of the last frame; called by the bus."""
         for member in self._hearing:
             try:
                 member.send_mix(self.bus.mixer)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from audiomixer.clock.broadcast import Broadcast
-from audiomixer.clock.bus import Bus, process_pacer
+from audiomixer.clock.bus import Bus, process_pacer, room_bus
 from audiomixer.clock.pacer import clock
 from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import RoomError, RoomEvent
@@ -79,7 +79,7 @@ class RemoteRoom:
 
     def __init__(self, name: str, make: MakeSession, *, patient: bool = False) -> None:
         self.name = name
-        self.bus = Bus(clock(), self._failed)
+        self.bus = room_bus(self._failed)
         self._loop = asyncio.get_running_loop()
         self.events: Broadcast[RoomEvent] = Broadcast(_EVENTS)
         self._roster = Roster(name, self.bus.mixer, self.events)
