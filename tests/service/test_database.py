@@ -5,15 +5,16 @@ import time
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
-from tests.rooms.client import Client
+from tests.rooms.client import Client, Microphone
 from tests.service.api import running
 from tests.service.postgresql import PostgreSql
 
 
 async def test_a_database_that_is_away_takes_no_listener_anything(tmp_path: Path, server: PostgreSql) -> None:
-    """Stopped for 24 s: payloads go on, and so does the listener; account is right afterwards."""
+    """Stopped for 60 s: payloads go on, and so does the listener; account is right afterwards."""
     async with running(tmp_path / "data", database_url=server.url) as api:
         streamer = await api.streamer()
         processor = await api.processor("lounge", streamer)
@@ -23,11 +24,11 @@ async def test_a_database_that_is_away_takes_no_listener_anything(tmp_path: Path
                 while not listener.payloads:
                     await asyncio.sleep(0.05)
             await asyncio.to_thread(server.stop)
-            await asyncio.sleep(24)
+            await asyncio.sleep(60)
             heard = len(listener.payloads)
             numbers = [payload["s"] for payload in listener.payloads]
             assert numbers == list(range(numbers[0], numbers[0] + heard)), "none is missing"
-            assert heard > 44
+            assert heard > 115
             assert listener.pc.connectionState == "connected"
             async with httpx.AsyncClient() as client:
                 began = time.monotonic()
@@ -52,6 +53,31 @@ async def test_two_services_do_not_share_a_database(tmp_path: Path, server: Post
         assert (await api.get("Rooms/show"))["status"] == "in-progress"
     async with running(tmp_path / "other", database_url=server.url) as api:
         assert (await api.get("Rooms/show"))["status"] == "in-progress"
+
+
+async def test_who_has_lost_the_database_to_another_stops_and_writes_nothing(
+    tmp_path: Path, server: PostgreSql
+) -> None:
+    """Another waits for the lock, and has it when the connection that holds it is ended."""
+    async with (
+        running(tmp_path / "data", database_url=server.url) as api,
+        Client(api.whip("lounge"), Microphone(500), token=api.token("alice")),
+    ):
+        await api.settle()
+        with psycopg.connect(server.url, autocommit=True) as killer, psycopg.connect(server.url) as other:
+            find = "SELECT pid, objid, classid FROM pg_locks WHERE locktype = 'advisory'"
+            ((pid, low, high),) = killer.execute(find).fetchall()
+            take = asyncio.to_thread(other.execute, "SELECT pg_advisory_lock(%s)", [high << 32 | low])
+            waiting = asyncio.create_task(take)
+            await asyncio.sleep(0.5)
+            killer.execute("SELECT pg_terminate_backend(%s)", [pid])
+            await waiting
+            async with asyncio.timeout(15):
+                await api.service.taken.wait()
+                while (await api.client.get(f"{api.url}/v1/Rooms")).status_code != 503:
+                    await asyncio.sleep(0.1)
+            there = killer.execute("SELECT status FROM participants").fetchall()
+            assert there == [("connected",)], "who was there is the other's business"
 
 
 async def test_a_first_start_that_was_killed_leaves_a_database_that_can_be_used(

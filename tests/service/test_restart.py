@@ -1,12 +1,16 @@
 """What is durable: a service that ends, in whatever way, goes on where it was."""
 
 import asyncio
+import re
+import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, update
 
+from audiomixer.service.resources.checkpoints import CHECKPOINT
 from audiomixer.service.resources.store import MediaProcessor, Store, migrate, now
 from tests.rooms.client import Client, Microphone
 from tests.service.api import Api, running
@@ -62,6 +66,31 @@ async def test_what_was_over_meanwhile_has_ended_with_the_right_reason(tmp_path:
         assert (await api.get(f"PlayerStreamers/{streamer}"))["ended_reason"] == "stream-disconnected-by-source"
         await asyncio.sleep(0.1)
         assert (await api.get(f"PlayerStreamers/{other}"))["ended_reason"] == "max-duration-exceeded"
+
+
+async def test_the_time_of_day_may_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour ahead while it runs, and then a day back, also over a restart: nothing ends, and `s` goes on."""
+    real, steps = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: real() + steps[-1])
+    async with running(tmp_path) as api:
+        streamer = await api.streamer(MaxDuration=600)
+        processor = await api.processor("lounge", streamer, MaxDuration=600)
+        numbers = []
+        for step in (0.0, 3600.0, -86_400.0):
+            steps.append(step)
+            numbers += [int(str(payload["s"])) for payload in await payloads(api, streamer, 4)]
+            await asyncio.sleep(CHECKPOINT)
+        assert numbers == sorted(set(numbers))
+        assert numbers[-1] - numbers[0] <= 2 * (3 * CHECKPOINT + 8)
+        assert (await api.get(f"MediaProcessors/{processor['sid']}"))["status"] == "started"
+        session = await session_of(api, streamer)
+        playlist = (await api.client.get(f"{api.url}/hls/{streamer}/audio.m3u8?token={session}")).text
+        dates = [datetime.fromisoformat(date) for date in re.findall("PROGRAM-DATE-TIME:(.*)", playlist)]
+        assert dates == sorted(dates)
+    async with running(tmp_path) as api:
+        after = [int(str(payload["s"])) for payload in await payloads(api, streamer, 2)]
+        assert numbers[-1] < after[0] < numbers[-1] + 30
+        assert (await api.get(f"PlayerStreamers/{streamer}"))["status"] == "started"
 
 
 async def test_who_was_unconnected_stays_so(tmp_path: Path) -> None:

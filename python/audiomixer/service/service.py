@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import IO, Literal
 
 from audiomixer.auth.turnstile import Turnstile
+from audiomixer.clock.tasks import spawn
 from audiomixer.service.jobs import LocalEngine
 from audiomixer.service.outbound import Outbound
 from audiomixer.service.resources.callbacks import Callbacks
 from audiomixer.service.resources.lifecycles import Office
 from audiomixer.service.resources.processor_lifecycle import ProcessorLifecycle
 from audiomixer.service.resources.room_lifecycle import RoomLifecycle
-from audiomixer.service.resources.store import Store, StoreClosedError
+from audiomixer.service.resources.store import Store, StoreClosedError, TakenError
 from audiomixer.service.resources.streamer_lifecycle import StreamerLifecycle
 from audiomixer.service.settings import Settings
 from audiomixer.service.streams import Streams
@@ -55,6 +56,8 @@ class Service:
         self.outbound = Outbound(settings.allowed_networks)
         self.store = Store(settings.database_url)
         self.ice = settings.ice(host)
+        self.taken = asyncio.Event()
+        """Set when another service has taken the database, and this one stops."""
         self._starting = asyncio.Lock()
         self._state: Literal["new", "started", "closed"] = "new"
         self._opened = contextlib.AsyncExitStack()
@@ -100,11 +103,18 @@ class Service:
         await self.rooms.start()
         self._opened.callback(self.streamers.close)
         await self.streamers.start()
+        self.processors.on_taken = self._lose
         self._opened.push_async_callback(self.processors.close)
         await self.processors.start()
         if self.ice.servers:
             self._opened.push_async_callback(_cancel, asyncio.create_task(self.ice.watch()))
         self._opened.callback(self.streams.closed.set)
+
+    def _lose(self, error: TakenError) -> None:
+        """Another service goes on with everything: two would write over each other."""
+        _log.critical("stopping: %s", error)
+        self.taken.set()
+        spawn(self.close())
 
     def _prefix(self, sid: str) -> str:
         """What the names of a stream's HLS segments begin with: the same in every process, and not to be guessed."""

@@ -28,6 +28,11 @@ from audiomixer.webrtc.ice import Ice, IceServer, addresses_of
 _CREDENTIALS: Final = "credentials.json"
 _OTHERS: Final = {"AUDIOMIXER_CONFIG", "AUDIOMIXER_ROOM", "AUDIOMIXER_SECRET"}
 """Variables that are no settings."""
+_ARGUMENTS: Final = {
+    "AUDIOMIXER_PORT": ", this is one of the command only: --port",
+    "AUDIOMIXER_HOST": ", this is one of the command only: --host",
+}
+"""What is taken for one."""
 _LINKS: Final = re.compile(r"_SERVICE_(HOST|PORT\w*)=|=(tcp|udp)://|_PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?=")
 """Kubernetes sets these for a Service that is called audiomixer."""
 _GENERATED: Final = ("account_sid", "auth_token", "api_key", "api_secret")
@@ -255,7 +260,7 @@ def load(config: Path | None = None, **given: Any) -> Settings:
     Raises:
         ValueError: A setting is none; the message begins with its name, and holds no secret.
     """
-    _check_environment()
+    check_environment()
     file = config or os.environ.get("AUDIOMIXER_CONFIG")
     if file:
         _check_names(Path(file))
@@ -272,15 +277,18 @@ def load(config: Path | None = None, **given: Any) -> Settings:
         raise ValueError(f"{name}: {problem}" if name else problem) from None
 
 
-def _check_environment() -> None:
-    """Sees that nothing is misspelt there."""
+def check_environment() -> None:
+    """Sees that nothing is misspelt there.
+
+    Raises:
+        ValueError: A variable of ours is no setting; says which is near.
+    """
     names = {f"AUDIOMIXER_{name.upper()}" for name in Settings.model_fields} | _OTHERS
     for given, value in os.environ.items():
         if given.startswith("AUDIOMIXER_") and given not in names and not _LINKS.search(f"{given}={value}"):
             near = get_close_matches(given, sorted(names), 1)
-            raise ValueError(
-                f"{given}: expected a setting" + (f": {near[0]}?" if near else ", there is none of this name")
-            )
+            hint = f": {near[0]}?" if near else ", there is none of this name"
+            raise ValueError(f"{given}: expected a setting{_ARGUMENTS.get(given, hint)}")
 
 
 def _check_names(file: Path) -> None:

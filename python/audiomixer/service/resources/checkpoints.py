@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from audiomixer.outputs.hls import SEGMENT, SHORT_SEGMENTS
 from audiomixer.service.jobs import PLAYER_STREAMER, Engine, Progress
+from audiomixer.service.resources import lives
 from audiomixer.service.resources.lifecycles import Office
 from audiomixer.service.resources.store import Heartbeat, MediaProcessor, PlayerStreamer, now
 
@@ -50,7 +51,7 @@ async def checkpoint(office: Office, engine: Engine, before: Mapping[str, float]
         session.merge(Heartbeat(id=1, at=now()))
         for sid, progress in all_progress.items():
             processor = session.get_one(MediaProcessor, sid)
-            if processor.status != "started":
+            if processor.status not in lives.MEDIA_PROCESSOR.open:
                 continue
             processor.reserved = progress.next_sequence + reserve
             processor.streamed = streamed[sid]

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,17 +15,17 @@ from audiomixer.outputs.base import OutputError
 from audiomixer.rooms.base import RoomError, RoomEvent
 from audiomixer.rooms.place import place_url
 from audiomixer.service.jobs import PLAYER_STREAMER, Engine, Job, Progress
+from audiomixer.service.resources import lives
 from audiomixer.service.resources.checkpoints import CHECKPOINT, LAST_RESERVE, RESERVE, checkpoint, segments_after
 from audiomixer.service.resources.lifecycles import Alarms, Office, check_room_for_more, make_sid
 from audiomixer.service.resources.room_lifecycle import RoomLifecycle
-from audiomixer.service.resources.store import Heartbeat, MediaProcessor, PlayerStreamer, Room, now
-from audiomixer.service.resources.streamer_lifecycle import OPEN, StreamerLifecycle
+from audiomixer.service.resources.store import Heartbeat, MediaProcessor, PlayerStreamer, Room, TakenError, now
+from audiomixer.service.resources.streamer_lifecycle import StreamerLifecycle
 
 _FIRST_FRAME: Final = 0.01
 """Seconds until the next look for a mixer's first frame."""
 _AGAIN: Final = 5.0
 """Seconds until what could not be done, since the database is away, is tried again."""
-_FAILED: Final = {"error-streaming-media", "internal-service-error", "error-loading-extension"}
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +86,8 @@ class ProcessorLifecycle:
         self._ending: set[asyncio.Task[None]] = set()
         self._runs: dict[str, _Run] = {}
         self._checking: asyncio.Task[None] | None = None
+        self.on_taken: Callable[[TakenError], None] = lambda error: None
+        """Told when another service has the database: what runs here is its business."""
         streamers.on_ended = self._lose_output
         engine.on_room_event = self._told
         rooms.on_completed = self._room_completed
@@ -96,7 +99,7 @@ class ProcessorLifecycle:
 
     async def start(self) -> None:
         """Goes on with those of the last process, in the same PlayerStreamers."""
-        running = select(MediaProcessor).where(MediaProcessor.status == "started")
+        running = select(MediaProcessor).where(MediaProcessor.status.in_(lives.MEDIA_PROCESSOR.open))
         processors = await self._office.store.run(lambda session: list(session.scalars(running)))
         self._checking = asyncio.create_task(self._check_for_ever())
         await asyncio.gather(*(self._go_on(processor) for processor in processors))
@@ -121,6 +124,8 @@ class ProcessorLifecycle:
             await asyncio.gather(self._checking, return_exceptions=True)
             try:
                 await self._checkpoint(LAST_RESERVE)
+            except TakenError:
+                pass  # Which has been told.
             except Exception:
                 _log.exception("the last checkpoint failed")
         await asyncio.gather(*(self._engine.stop(sid, to_resume=True) for sid in list(self._runs)))
@@ -135,12 +140,12 @@ class ProcessorLifecycle:
         sid, made = make_sid("ZX"), now()
 
         def add(session: Session) -> MediaProcessor:
-            running = MediaProcessor.status == "started"
+            running = MediaProcessor.status.in_(lives.MEDIA_PROCESSOR.open)
             check_room_for_more(session, MediaProcessor, self._office.settings.max_media_processors, running)
             self._streamers.claim(session, order.outputs, sid)
             processor = MediaProcessor(
                 sid=sid,
-                status="started",
+                status=lives.MEDIA_PROCESSOR.begins,
                 created=made,
                 updated=made,
                 extension=order.extension,
@@ -213,7 +218,7 @@ class ProcessorLifecycle:
             stored.segments = numbers[0]
             room = session.get(Room, stored.room_sid) if stored.room_sid else None
             streamers = [sid for sid in stored.outputs if sid.startswith(PLAYER_STREAMER)]
-            gone = {s for s in streamers if session.get_one(PlayerStreamer, s).status not in OPEN}
+            gone = {s for s in streamers if session.get_one(PlayerStreamer, s).status not in lives.PLAYER_STREAMER.open}
             return room, [output for output in stored.outputs if output not in gone], numbers
 
         room, outputs, numbers = await self._office.store.run(claim)
@@ -304,11 +309,8 @@ class ProcessorLifecycle:
 
         def end(session: Session) -> list[str] | None:
             processor = session.get_one(MediaProcessor, sid)
-            if processor.status != "started":
+            if not lives.MEDIA_PROCESSOR.happens(processor, reason):
                 return None
-            processor.status = "failed" if reason in _FAILED else "ended"
-            processor.ended_reason = reason
-            processor.updated = processor.ended = now()
             if progress:
                 processor.streamed = run.streamed + progress.seconds
             self._tell(session, processor, EndedReason=reason, ErrorMessage=problem)
@@ -376,7 +378,9 @@ class ProcessorLifecycle:
         async def over() -> None:
             await self.end(processor.sid, "max-duration-exceeded")
 
-        self._alarms.set(processor.sid, processor.created + processor.max_duration - now(), over)
+        left = processor.created + processor.max_duration - now()
+        # The time of day may have been set back since it was created.
+        self._alarms.set(processor.sid, min(left, processor.max_duration), over)
 
     async def _check_for_ever(self) -> None:
         while True:
@@ -384,6 +388,9 @@ class ProcessorLifecycle:
             try:
                 for sid, progress in (await self._checkpoint(RESERVE)).items():
                     self._check(sid, progress)
+            except TakenError as error:
+                self.on_taken(error)
+                return
             except Exception:
                 _log.exception("a checkpoint failed")
 

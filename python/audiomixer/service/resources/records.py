@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from audiomixer.service.resources.lifecycles import Office
+from audiomixer.service.resources.store import StoreClosedError
 
 _MOST: Final = 10_000
 """Records that may wait for the database; then they are not accounted for."""
@@ -53,6 +54,8 @@ class Records:
                 except OperationalError:
                     _log.exception("a participant has to be accounted for later", extra={"sid": sid})
                     await asyncio.sleep(_AGAIN)
+                except StoreClosedError:
+                    break
                 except Exception:
                     _log.exception("a participant cannot be accounted for", extra={"sid": sid})
                     break

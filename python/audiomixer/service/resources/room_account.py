@@ -3,6 +3,7 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from audiomixer.service.resources import lives
 from audiomixer.service.resources.callbacks import Callbacks
 from audiomixer.service.resources.store import Participant, Room, now
 
@@ -70,5 +71,5 @@ def find_room(session: Session, name: str) -> Room | None:
     """The room of this SID, whatever its status, or the one in progress of this name."""
     if is_sid(name):
         return session.get(Room, name)
-    running = select(Room).where(Room.unique_name == name, Room.status == "in-progress")
+    running = select(Room).where(Room.unique_name == name, Room.status.in_(lives.ROOM.open))
     return session.scalars(running).first()

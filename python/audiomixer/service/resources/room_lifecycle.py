@@ -17,6 +17,7 @@ from audiomixer.rooms.base import FullError, NoRoomError, RoomEvent
 from audiomixer.rooms.local import LocalRoom, LocalRooms, check_identity, check_name
 from audiomixer.rooms.roster import COUNTED
 from audiomixer.service.http.errors import ApiError
+from audiomixer.service.resources import lives
 from audiomixer.service.resources.lifecycles import Alarms, Office, check_room_for_more, make_sid
 from audiomixer.service.resources.records import Records
 from audiomixer.service.resources.room_account import RoomAccount, find_room, is_sid
@@ -111,7 +112,7 @@ class RoomLifecycle:
         """Goes on with the rooms of the last process, which everybody has left."""
 
         def load(session: Session) -> list[Room]:
-            rooms = list(session.scalars(select(Room).where(Room.status == "in-progress")))
+            rooms = list(session.scalars(select(Room).where(Room.status.in_(lives.ROOM.open))))
             heartbeat = session.get(Heartbeat, 1)
             for room in rooms:
                 self._account.everybody_left(session, room, heartbeat.at if heartbeat else now())
@@ -147,10 +148,10 @@ class RoomLifecycle:
                 raise ApiError(
                     400, f"UniqueName: expected a new one, there is a room {order.unique_name!r}", ROOM_EXISTS
                 )
-            check_room_for_more(session, Room, self._office.settings.max_rooms, Room.status == "in-progress")
+            check_room_for_more(session, Room, self._office.settings.max_rooms, Room.status.in_(lives.ROOM.open))
             room = Room(
                 sid=sid,
-                status="in-progress",
+                status=lives.ROOM.begins,
                 created=made,
                 updated=made,
                 unique_name=order.unique_name or sid,
@@ -182,11 +183,11 @@ class RoomLifecycle:
 
         def end(session: Session) -> bool:
             room = session.get(Room, sid)
-            if room is None or room.status != "in-progress":
+            if room is None or room.status not in lives.ROOM.open:
                 return False
             self._account.everybody_left(session, room, now())
-            room.status, room.ended, room.updated = "completed", now(), now()
-            self._account.tell(session, room, "room-ended", RoomDuration=str(round(room.ended - room.created)))
+            lives.ROOM.happens(room, "completed")
+            self._account.tell(session, room, "room-ended", RoomDuration=str(round(now() - room.created)))
             return True
 
         if await self._office.store.run(end):
@@ -339,7 +340,7 @@ class RoomLifecycle:
 
         def add(session: Session) -> None:
             stored = session.get_one(Room, room.sid)
-            if stored.status != "in-progress":
+            if stored.status not in lives.ROOM.open:
                 return  # It has ended meanwhile, which has been told.
             participant = Participant(sid=sid, room_sid=room.sid, identity=identity, status="connected", started=joined)
             self._account.enter(session, stored, participant)

@@ -170,6 +170,10 @@ def now() -> float:
     return time.time()
 
 
+class TakenError(ValueError):
+    """Another service uses the database."""
+
+
 class StoreClosedError(Exception):
     """The service is stopping."""
 
@@ -206,7 +210,8 @@ class Store:
         """Claims the database, and brings the schema up to date.
 
         Raises:
-            ValueError: Another service uses it, or it is damaged.
+            TakenError: Another service uses it.
+            ValueError: It is damaged.
         """
 
         def work() -> None:
@@ -224,9 +229,13 @@ class Store:
         """Sees that the database is still this service's, and claims it again if the connection to it was lost.
 
         Raises:
-            ValueError: Another service has taken it.
+            TakenError: Another service has taken it; nothing is written any more.
         """
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._claim_it)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._claim_it)
+        except TakenError:
+            self._closed = True
+            raise
 
     def _claim_it(self) -> None:
         """An advisory lock, which ends with its connection, whatever becomes of this process."""
@@ -247,7 +256,7 @@ class Store:
             claim.exec_driver_sql(f"SET {setting} = {value}")
         if not claim.exec_driver_sql(f"SELECT pg_try_advisory_lock({_CLAIM})").scalar():
             claim.close()
-            raise ValueError("database_url: another audiomixer uses this database")
+            raise TakenError("database_url: another audiomixer uses this database")
         claim.commit()
         self._claim = claim
 

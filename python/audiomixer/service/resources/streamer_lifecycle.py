@@ -1,20 +1,16 @@
 """PlayerStreamers as resources: created, started when media arrives, ended with a reason."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.jobs import PLAYER_STREAMER
+from audiomixer.service.resources import lives
 from audiomixer.service.resources.lifecycles import Alarms, Office, check_room_for_more, make_sid
 from audiomixer.service.resources.store import MediaProcessor, PlayerStreamer, now
 from audiomixer.service.streams import Streams
-
-OPEN: Final = ("created", "started")
-_ENDED: Final = {"unexpected-failure": "failed"}
-"""The status that comes with a reason; any other is `ended`."""
 
 
 class StreamerLifecycle:
@@ -34,7 +30,7 @@ class StreamerLifecycle:
 
     async def start(self) -> None:
         """Goes on with those of the last process."""
-        running = select(PlayerStreamer).where(PlayerStreamer.status.in_(OPEN))
+        running = select(PlayerStreamer).where(PlayerStreamer.status.in_(lives.PLAYER_STREAMER.open))
         for streamer in await self._office.store.run(lambda session: list(session.scalars(running))):
             self._limit(streamer)
             if streamer.status == "created":
@@ -56,10 +52,10 @@ class StreamerLifecycle:
 
         def add(session: Session) -> PlayerStreamer:
             most = self._office.settings.max_player_streamers
-            check_room_for_more(session, PlayerStreamer, most, PlayerStreamer.status.in_(OPEN))
+            check_room_for_more(session, PlayerStreamer, most, PlayerStreamer.status.in_(lives.PLAYER_STREAMER.open))
             streamer = PlayerStreamer(
                 sid=make_sid("VJ"),
-                status="created",
+                status=lives.PLAYER_STREAMER.begins,
                 created=made,
                 updated=made,
                 video=video,
@@ -89,12 +85,12 @@ class StreamerLifecycle:
             if not sid.startswith(PLAYER_STREAMER):
                 continue
             streamer = session.get(PlayerStreamer, sid)
-            if streamer is None or streamer.status not in OPEN:
+            if streamer is None or streamer.status not in lives.PLAYER_STREAMER.open:
                 raise ApiError(
                     400, f"ExtensionContext: outputs: expected a PlayerStreamer that has not ended, got {sid}"
                 )
             feeding = session.get(MediaProcessor, streamer.source) if streamer.source else None
-            if feeding and feeding.status == "started":
+            if feeding and feeding.status in lives.MEDIA_PROCESSOR.open:
                 raise ApiError(400, f"ExtensionContext: outputs: {sid} is fed by {feeding.sid} already")
             streamer.source = source
 
@@ -104,8 +100,7 @@ class StreamerLifecycle:
         def start(session: Session) -> None:
             for sid in sids:
                 streamer = session.get_one(PlayerStreamer, sid)
-                if streamer.status == "created":
-                    streamer.status, streamer.updated = "started", now()
+                if lives.PLAYER_STREAMER.happens(streamer, "started"):
                     self._tell(session, streamer, "started")
 
         await self._office.store.run(start)
@@ -123,11 +118,8 @@ class StreamerLifecycle:
     def end_within(self, session: Session, sid: str, reason: str, problem: str | None = None) -> PlayerStreamer | None:
         """Ends one within a transaction, after which `ended` has to follow; None if it had ended."""
         streamer = session.get_one(PlayerStreamer, sid)
-        if streamer.status not in OPEN:
+        if not lives.PLAYER_STREAMER.happens(streamer, reason):
             return None
-        streamer.status = _ENDED.get(reason, "ended")
-        streamer.ended_reason = reason
-        streamer.updated = streamer.ended = now()
         self._tell(session, streamer, streamer.status, EndedReason=reason, ErrorMessage=problem)
         return streamer
 
@@ -141,7 +133,9 @@ class StreamerLifecycle:
         async def over() -> None:
             await self.end(streamer.sid, "max-duration-exceeded")
 
-        self._alarms.set(streamer.sid, streamer.created + streamer.max_duration - now(), over)
+        left = streamer.created + streamer.max_duration - now()
+        # The time of day may have been set back since it was created.
+        self._alarms.set(streamer.sid, min(left, streamer.max_duration), over)
 
     def _tell(self, session: Session, streamer: PlayerStreamer, event: str, **parameters: str | None) -> None:
         self._office.callbacks.tell(

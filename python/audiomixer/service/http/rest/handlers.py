@@ -1,6 +1,7 @@
 """Errors of the API beyond those that all of the service has."""
 
 import logging
+import re
 from typing import Final
 
 from fastapi.exceptions import RequestValidationError
@@ -17,10 +18,18 @@ _log = logging.getLogger(__name__)
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for no other
     problems = [
-        f"{'.'.join(str(part) for part in e['loc'][1:]) or 'body'}: {e['msg'].removeprefix('Value error, ')}"
-        for e in error.errors()
+        f"{'.'.join(str(part) for part in e['loc'][1:]) or 'body'}: {_expected(e['msg'])}" for e in error.errors()
     ]
     return error_response(400, "; ".join(problems), 20001)
+
+
+def _expected(message: str) -> str:
+    """What was wrong, in the words of all our errors."""
+    if message == "Field required":
+        return "expected a value, got none"
+    # "Input should be a valid integer, unable to parse string as an integer"
+    what = message.removeprefix("Value error, ").partition(", unable")[0]
+    return re.sub("^(Input|String) should (be|have|match) ", "expected ", what)
 
 
 async def _no_database(request: Request, error: Exception) -> Response:

@@ -38,9 +38,9 @@ from audiomixer.service.http.rest.common import (
     optional_basic,
     stamp,
 )
+from audiomixer.service.resources import lives
 from audiomixer.service.resources.lifecycles import DURATION, LONGEST_DURATION
 from audiomixer.service.resources.store import PlayerStreamer, now
-from audiomixer.service.resources.streamer_lifecycle import OPEN
 from audiomixer.service.service import Service
 
 router = APIRouter(tags=["PlayerStreamers"], responses=ERRORS, dependencies=[Authenticated])
@@ -213,7 +213,7 @@ async def create_grant(
     form: Annotated[GrantForm, fastapi.Form()],
 ) -> GrantResource:
     """Permits to start playing within the next seconds; who has started may go on."""
-    if streamer.status not in OPEN:
+    if streamer.status not in lives.PLAYER_STREAMER.open:
         raise ApiError(400, f"Sid: expected a PlayerStreamer that has not ended, got {streamer.sid}")
     origin = None if form.origin in {"", "*"} else form.origin.rstrip("/")
     if origin and not _ORIGIN.fullmatch(origin):
@@ -279,7 +279,7 @@ async def timed_metadata(
             raise ApiError(403, str(error)) from None
     else:
         check_credentials(service, credentials)
-    if (await _find(request, service, sid)).status not in OPEN:
+    if (await _find(request, service, sid)).status not in lives.PLAYER_STREAMER.open:
         raise not_found(request)
 
     async def payloads() -> AsyncIterator[str]:
@@ -288,7 +288,7 @@ async def timed_metadata(
             if stream:
                 async for text in stream.events.read():
                     yield text
-            if (await _find(request, service, sid)).status not in OPEN:
+            if (await _find(request, service, sid)).status not in lives.PLAYER_STREAMER.open:
                 return
             # Streams come and go; only this one is worth asking the database about.
             with contextlib.suppress(TimeoutError):
