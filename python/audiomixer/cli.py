@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -116,6 +117,7 @@ async def demo_command(
     tls_key: TlsKey = None,
 ) -> None:
     """A room of three speakers, mixed and playable at once."""
+    settings.check_environment()
     streams = Streams(LocalRooms(Ice(addresses_of(host))))
     async with serving(media_app(streams), host, port, tls=_tls(tls_cert, tls_key)) as url:
         try:
@@ -128,7 +130,7 @@ async def demo_command(
                         "Open to all who can reach this address, without tokens. Stop with Ctrl-C.",
                     ]
                     with contextlib.ExitStack() as shown:
-                        show = _print_json(sys.stdout) if json else shown.enter_context(_meters(lines))
+                        show = _print_json(sys.stdout, stop.set) if json else shown.enter_context(_meters(lines))
                         await _follow(stream.mixer, show, duration, stop)
         finally:
             await streams.close()
@@ -217,10 +219,16 @@ async def mix_command(
                 logging.getLogger(f"audiomixer.outputs.{told_as_events}").setLevel(logging.CRITICAL)
             told = [spawn(_tell_events(mixer)), spawn(_tell_room_events(mixer))]
             async with mixer:
-                show = _print_json(files.enter_context(_open(metadata))) if metadata else _ignore
+                records = bool(output or tracks or publish)
+                # Whose only reader has gone has nothing left to do.
+                unread = stop.set if metadata == "-" and not records else None
+                show = _print_json(files.enter_context(_open(metadata)), unread) if metadata else _ignore
                 where = f"Talk at {url}/rooms/{quote(place.name)}" if url else f"Mixing {place.name}"
                 typer.echo(f"{where}; stop with Ctrl-C.", err=True)
-                if not (output or tracks or publish or metadata):
+                if url and secret:
+                    told_how = f"audiomixer token --identity NAME --room {shlex.quote(place.name)}"
+                    typer.echo(f"Who talks needs a token, at the end of the link, #token=…: {told_how}", err=True)
+                if not records and metadata in {None, "-"}:
                     typer.echo("Nothing is recorded: there is no --output.", err=True)
                 await _follow(mixer, show, duration, stop)
             await asyncio.gather(*told)
@@ -301,7 +309,12 @@ async def serve_command(
             typer.echo(f"Serving {url}{public}; stop with Ctrl-C.")
             _warn_of_loopback(chosen, service.ice, host, tls=tls_cert is not None)
             sys.stdout.flush()
-            await stop.wait()
+            ends = [asyncio.create_task(event.wait()) for event in (stop, service.taken)]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in ends:
+                end.cancel()
+            if service.taken.is_set():
+                raise ValueError("database_url: another audiomixer has taken this database")
 
 
 class _Held:
@@ -327,6 +340,9 @@ class _Held:
 def _tls(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
     if (certificate is None) != (key is None):
         raise ValueError("tls: expected both --tls-cert and --tls-key")
+    for option, file in (("tls-cert", certificate), ("tls-key", key)):
+        if file and not os.access(file, os.R_OK):
+            raise ValueError(f"{option}: expected a file that can be read, got {file}")
     return (certificate, key) if certificate and key else None
 
 
@@ -442,7 +458,8 @@ def _ignore(payload: TimedMetadata) -> None:
     pass
 
 
-def _print_json(file: IO[str]) -> Show:
+def _print_json(file: IO[str], unread: Callable[[], None] | None = None) -> Show:
+    """Prints payloads, while they can be written; then `unread` is called, or the mix goes on without them."""
     is_read = True
 
     def show(payload: TimedMetadata) -> None:
@@ -455,7 +472,10 @@ def _print_json(file: IO[str]) -> Show:
             is_read = False
             # Whoever read it (`head`) has enough, or the disk is full; Python would complain at the end once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
-            typer.echo(f"metadata: it cannot be written any more, {error.strerror}; the mix goes on.", err=True)
+            then = "that ends" if unread else "goes on"
+            typer.echo(f"metadata: it cannot be written any more, {error.strerror}; the mix {then}.", err=True)
+            if unread:
+                unread()
 
     return show
 

@@ -38,7 +38,10 @@ function onState(state) {
   const text = STATES[state];
   if (text) say(typeof text === 'function' ? text() : text);
   const isOn = state === 'buffering' || state === 'playing';
-  if (state !== 'playing') meters.show({});
+  if (state !== 'playing') {
+    find('.empty').textContent = 'Shown while you listen.';
+    meters.show({});
+  }
   find('#play').textContent = isOn ? 'Stop' : 'Play';
   if (state === 'ended') player = undefined;
 }
@@ -46,6 +49,7 @@ function onState(state) {
 function onMetadata({ metadata }) {
   try {
     const { p } = JSON.parse(metadata);
+    find('.empty').textContent = 'Nobody is in the room.';
     meters.show(Object.fromEntries(Object.entries(p).map(([identity, { v }]) => [identity, v])));
   } catch {
     // A payload of an application's own.
