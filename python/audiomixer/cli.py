@@ -472,7 +472,7 @@ def _print_json(file: IO[str], unread: Callable[[], None] | None = None) -> Show
             is_read = False
             # Whoever read it (`head`) has enough, or the disk is full; Python would complain at the end once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
-            then = "that ends" if unread else "goes on"
+            then = "ends" if unread else "goes on"
             typer.echo(f"metadata: it cannot be written any more, {error.strerror}; the mix {then}.", err=True)
             if unread:
                 unread()

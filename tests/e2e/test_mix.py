@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import httpx
@@ -107,6 +108,7 @@ async def test_a_room_with_a_secret_takes_tokens_made_by_the_command(tmp_path: P
         (["demo", "--host", "192.0.2.1"], "port: cannot listen on 192.0.2.1:8080"),
         (["demo", "--duration", "soon"], "duration"),
         (["demo", "--port", "70000"], "port"),
+        (["demo", "--tls-cert", "/nowhere/a.pem", "--tls-key", "/nowhere/b.pem"], "tls-cert: expected a file"),
         (["serve", "--data", "/dev/null/data"], "data: expected a folder, cannot make /dev/null/data"),
     ],
 )
@@ -117,6 +119,32 @@ async def test_mistakes_are_told_in_words_with_exit_code_2(arguments: list[str],
     assert out == ""
     assert problem in err
     assert "Traceback" not in err
+
+
+async def test_variables_that_are_no_settings_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, hint in [("AUDIOMIXER_ICE_PORT", "AUDIOMIXER_ICE_PORTS?"), ("AUDIOMIXER_PORT", "--port")]:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "8080")
+            code, _, err = await run("demo", "--port", "0")
+        assert (code, err.startswith(f"audiomixer: {name}: expected a setting")) == (2, True), err
+        assert hint in err
+
+
+@pytest.mark.parametrize("records", [False, True])
+async def test_who_only_prints_ends_with_the_reader(tmp_path: Path, *, records: bool) -> None:
+    """As `| head -1` does: the reader goes after the first payload."""
+    output = ["--output", str(tmp_path / "show.wav")] if records else []
+    async with running("mix", "--room", "local:show", "--port", "0", "--metadata", "-", *output) as process:
+        assert process.stdout
+        assert process.stderr
+        await process.stdout.readline()
+        cast("Any", process)._transport.get_pipe_transport(1).close()
+        lines = [(await process.stderr.readline()).decode() for _ in range(2 if records else 3)]
+        assert ("Nothing is recorded" in lines[1]) is not records
+        assert lines[-1].endswith("the mix goes on.\n" if records else "the mix ends.\n")
+        if not records:
+            async with asyncio.timeout(5):
+                assert await process.wait() == 0
 
 
 async def test_a_port_in_use_is_told() -> None:

@@ -261,6 +261,10 @@ async def test_errors_of_the_player(app: App, browser: Browser, token: str, code
 async def test_the_pages_need_an_invitation(app: App, browser: Browser) -> None:
     """The listen page plays with a token at the end of its link, and says so without; the room page alike."""
     streamer, _ = await app.stream("show")
+    account = await browser.new_page(http_credentials={"username": app.account, "password": app.auth_token})
+    await account.goto(app.url)
+    await account.get_by_text("entered by links with a token").wait_for()
+    assert not await account.get_by_role("button", name="Enter").is_visible()
     page = await browser.new_page()
     await page.goto(f"{app.url}/listen/{streamer}")
     await page.get_by_role("button", name="Play").click()
@@ -269,6 +273,7 @@ async def test_the_pages_need_an_invitation(app: App, browser: Browser) -> None:
     await page.reload()
     await page.get_by_role("button", name="Play").click()
     await page.get_by_text("Playing live.").wait_for()
+    await page.get_by_text("Nobody is in the room.").wait_for()
     await page.goto(f"{app.url}/rooms/show")
     await page.get_by_text("needs an invitation").wait_for()
     token = app.access_token(identity="chromium", video={"room": "show"})
