@@ -118,7 +118,8 @@ class Mixer:
     def mix_minus(self, participant: Participant, out: _Samples | None = None) -> NDArray[Any]:
         """The last mix without one participant: what that participant should hear.
 
-        It goes through a limiter of the participant's own. Calling it again before the next mix gives the same.
+        It goes through a limiter of the participant's own, which goes on from the mix's where it has not been asked for
+        the mix before. Calling it again before the next mix gives the same.
 
         Args:
             participant: Of this mixer.
@@ -192,6 +193,9 @@ class Participant:
         """What signalling says: muted, not muted, or None (unknown: it is detected from the audio)."""
     @muted.setter
     def muted(self, muted: bool | None) -> None: ...
+    @property
+    def audible(self) -> bool:
+        """Whether it is in the last mix or in one of the last two seconds; else `Mixer.mix_minus` is the mix."""
     def stats(self) -> Stats:
         """What happened to the participant's packets so far."""
 
@@ -278,14 +282,14 @@ class Report:
 
 @final
 class Inlet:
-    """Decrypts what one connection receives (SRTP_AES128_CM_SHA1_80), and hands it to participants."""
+    """Decrypts what one connection receives (SRTP by AES-CM or AES-GCM), and hands it to participants."""
 
     def __new__(cls) -> Inlet: ...
     def agree(self, key: bytes, payload_types: list[int], level_extension: int | None = None) -> None:
         """Media can be decrypted from now on.
 
         Args:
-            key: The other side's master key and salt, 30 bytes.
+            key: The other side's master key and salt: 30 bytes (AES-CM), 28 or 44 (AES-GCM).
             payload_types: Those that are Opus; all others are ignored.
             level_extension: The id of the audio level among the header extensions (RFC 6464).
 
@@ -366,7 +370,7 @@ class Outlet:
         """Begins to send.
 
         Args:
-            key: Our master key and salt, 30 bytes.
+            key: Our master key and salt: 30 bytes (AES-CM), 28 or 44 (AES-GCM).
             ssrc: Of the stream.
             payload_type: Of Opus.
             sequence_number: Of the first packet.

@@ -6,19 +6,20 @@ import logging
 import re
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterator
+from functools import partial
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomixer._core import Intake, Mixer, Participant, Stats
-from audiomixer.audio.encoding import Encoder, Encoding
+from audiomixer._core import Intake, Participant, Stats
 from audiomixer.auth.tokens import Keyring
 from audiomixer.clock.broadcast import Broadcast
 from audiomixer.clock.bus import process_pacer, room_bus
 from audiomixer.clock.frame import FRAME_SIZE
 from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import RoomError, RoomEvent, What
+from audiomixer.rooms.returns import Return, Returns
 from audiomixer.webrtc.ice import LOOPBACK, Ice
 from audiomixer.webrtc.peer import Peer
 
@@ -27,8 +28,6 @@ _LONGEST_IDENTITY: Final = 256
 _JOINERS: Final = re.compile("(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")
 _INVISIBLE: Final = re.compile("[\u034f\u115f\u1160\u2800\u3164\uffa0]|[\u0300-\u036f\u20d0-\u20ff]{8}")
 """What looks like nothing, and heaps of combining marks."""
-_RETURN: Final = Encoding("opus", 64)
-"""What participants hear."""
 
 _log = logging.getLogger(__name__)
 
@@ -143,8 +142,6 @@ class _Member:
         self.resource = secrets.token_urlsafe(16)
         self.peer = Peer(ice, "sendrecv", intake=intake, on_closed=lambda: on_closed(self))
         self._participant: Participant | None = None
-        self._encoder: Encoder | None = None
-        self._minus = np.zeros((FRAME_SIZE, 2), np.float32)
 
     @property
     def participant(self) -> Participant | None:
@@ -155,20 +152,6 @@ class _Member:
     def participant(self, participant: Participant | None) -> None:
         self._participant = participant
         self.peer.media.inlet.route(None, participant)
-
-    def send_mix(self, mixer: Mixer) -> None:
-        """Sends what the participant hears of the last mix."""
-        participant = self._participant
-        if participant is None:
-            return
-        try:
-            mixer.mix_minus(participant, self._minus)
-        except ValueError:
-            return  # It has left since.
-        if self._encoder is None:
-            self._encoder = Encoder(_RETURN)
-        for packet in self._encoder.encode(self._minus):
-            self.peer.media.send(packet.data, packet.pts)
 
 
 class LocalRoom:
@@ -201,12 +184,11 @@ class LocalRoom:
         self._door = door or OpenDoor()
         self._on_ended = on_ended
         self._members: dict[str, _Member] = {}
-        self._hearing: list[_Member] = []
-        """Those of them who want to hear something."""
         self._users = 0
         self._ended = False
         self._loop = asyncio.get_running_loop()
         self.bus = room_bus(self._failed)
+        self._returns = Returns(self.bus.mixer)
         self.bus.add(self)
         process_pacer().add(self.bus)
 
@@ -264,7 +246,7 @@ class LocalRoom:
                 self._remove(identity)
             member.participant = self.bus.mixer.add_participant(identity)
             self._members[identity] = member
-            self._count_hearing()
+            self._count_listeners()
             self._door.joined(self, member.resource, identity)
             if not previous:
                 self._tell("participant-joined", identity)
@@ -296,7 +278,7 @@ class LocalRoom:
 
     def _remove(self, identity: str) -> None:
         member = self._members.pop(identity)
-        self._count_hearing()
+        self._count_listeners()
         if member.peer.receives:
             self._tell("unpublished", identity, member.resource)
         if member.participant:
@@ -305,8 +287,18 @@ class LocalRoom:
         member.participant = None
         self.bus.mixer.remove_participant(identity)
 
-    def _count_hearing(self) -> None:
-        self._hearing = [member for member in self._members.values() if member.peer.sends]
+    def _count_listeners(self) -> None:
+        """Sees who of the members wants to hear something."""
+        known = {listener.media: listener for listener in self._returns.listeners}
+        self._returns.listeners = tuple(
+            known.get(member.peer.media) or Return(member.participant, member.peer.media, partial(self._expel, member))
+            for member in self._members.values()
+            if member.peer.sends and member.participant
+        )
+
+    def _expel(self, member: _Member) -> None:
+        """Called by the bus."""
+        self._loop.call_soon_threadsafe(lambda: spawn(member.peer.close()))
 
     async def close(self, reason: str = "the room has been closed") -> None:
         """Ends the room: everybody has to leave, and nobody can join any more. Mixers go on, with silence."""
@@ -339,16 +331,11 @@ class LocalRoom:
     @property
     def patient(self) -> bool:
         """Whether nobody hears anything."""
-        return not self._hearing
+        return not self._returns.listeners
 
     def on_frames(self, samples: NDArray[np.float32]) -> None:
         """Sends each participant what it hears of the last frame; called by the bus."""
-        for member in self._hearing:
-            try:
-                member.send_mix(self.bus.mixer)
-            except Exception:
-                _log.exception("room %s: encoding for a participant failed, who has to join again", self.name)
-                self._loop.call_soon_threadsafe(lambda peer: spawn(peer.close()), member.peer)
+        self._returns.send(samples[-FRAME_SIZE:])
 
     def on_volumes(self, volumes: dict[str, int]) -> None:
         """Publishes the volumes; called by the bus."""

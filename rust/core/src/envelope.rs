@@ -77,6 +77,17 @@ impl Envelope {
         self.idle = usize::MAX;
     }
 
+    /// Becomes what `other`, of the same sizes, is.
+    pub fn follow(&mut self, other: &Self) {
+        self.wanted.clone_from(&other.wanted);
+        self.last = other.last;
+        for (filter, other) in self.boxes.iter_mut().zip(&other.boxes) {
+            filter.values.clone_from(&other.values);
+            filter.sum = other.sum;
+        }
+        self.idle = other.idle;
+    }
+
     /// Replaces the `peaks` of a frame by its gains.
     #[inline(always)]
     pub fn advance(&mut self, peaks: &mut [f32]) {

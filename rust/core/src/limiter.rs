@@ -59,11 +59,11 @@ impl Limiter {
         self.waiting
     }
 
-    /// Forgets everything it has seen.
-    pub fn reset(&mut self) {
-        self.line.fill(0.0);
-        self.loudest = 0.0;
-        self.envelope.reset();
+    /// Becomes what `other`, of the same rate and channels, is.
+    pub fn follow(&mut self, other: &Self) {
+        self.line.clone_from(&other.line);
+        self.loudest = other.loudest;
+        self.envelope.follow(&other.envelope);
     }
 
     /// Limits one frame of interleaved samples from `bus` into `out`, both as long as a frame.

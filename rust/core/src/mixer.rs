@@ -56,6 +56,8 @@ struct Roster {
 struct Bus {
     kernel: Kernel,
     limiter: Limiter,
+    /// What the limiter was before the last mix, if anybody wants a mix of their own.
+    before: Option<Limiter>,
     sum: Vec<f32>,
     limited: Vec<f32>,
     tick: u64,
@@ -90,6 +92,7 @@ impl Mixer {
         let bus = Bus {
             kernel: Kernel::detect(),
             limiter: Limiter::new(sample_rate, channels),
+            before: None,
             sum: vec![0.0; (sample_rate / FRAMES_PER_SECOND) as usize * channels],
             limited: vec![0.0; (sample_rate / FRAMES_PER_SECOND) as usize * channels],
             tick: 0,
@@ -233,7 +236,7 @@ impl Mixer {
         let mut bus = self.bus();
         self.check("out", out.len())?;
         assert!(!self.breaks_down.load(Ordering::Relaxed), "the mixer was told to break down");
-        let Bus { kernel, limiter, sum, limited, tick, playing, claims } = &mut *bus;
+        let Bus { kernel, limiter, before, sum, limited, tick, playing, claims } = &mut *bus;
         self.roster().update(playing);
         sum.fill(0.0);
         grant(playing, claims, self.max_speakers.load(Ordering::Relaxed));
@@ -251,20 +254,26 @@ impl Mixer {
             self.roster().forget_gone();
         }
         *tick += 1;
+        if let Some(before) = before {
+            before.follow(limiter);
+        }
         limiter.process(sum, limited);
         write(limited, out);
         Ok(())
     }
 
-    /// Puts the last mix without `participant` into `out`: what that participant should hear.
+    /// Puts the last mix without `participant` into `out`: what that participant should hear. Where that was the mix
+    /// itself until now, it follows without a step.
     pub fn mix_minus<T: Sample>(&self, participant: &Participant, out: &mut [T]) -> Result<()> {
-        let bus = self.bus();
+        let mut bus = self.bus();
         self.check("out", out.len())?;
         if !self.roster().participants.iter().any(|other| other.is(participant)) {
             let problem = format!("{:?} is not in this mixer", participant.identity());
             return Err(Error::new("participant", problem));
         }
-        write(participant.strip().minus(bus.tick, bus.kernel, &bus.sum), out);
+        let Bus { kernel, before, sum, tick, .. } = &mut *bus;
+        let before = before.get_or_insert_with(|| Limiter::new(self.rate, self.channels));
+        write(participant.strip().minus(*tick, *kernel, sum, before), out);
         Ok(())
     }
 

@@ -21,6 +21,8 @@ use crate::{Error, Result, Sample, Stats, lock};
 const MAX_GAIN: f32 = 4.0;
 /// PCM beyond this (36 dB over full scale) is no audio.
 const MAX_SAMPLE: f32 = 64.0;
+/// After so many mixes in which a participant was not, which are two seconds, it is taken for a listener.
+const INAUDIBLE: u32 = 2 * FRAMES_PER_SECOND;
 
 /// A participant of a [`Mixer`](crate::Mixer). Clones are handles of the same participant, usable from any thread:
 /// a packet may be pushed while a mix is under way.
@@ -97,6 +99,11 @@ impl Participant {
         Ok(())
     }
 
+    /// Whether the last mix is anything else without this participant, or one of the last two seconds was.
+    pub fn audible(&self) -> bool {
+        self.strip().inaudible < INAUDIBLE
+    }
+
     /// What happened to the participant's packets so far.
     pub fn stats(&self) -> Stats {
         self.strip().stats()
@@ -149,6 +156,8 @@ pub(crate) struct Strip {
     silent: bool,
     /// The gain at which `frame` is in the mix.
     mixed: f32,
+    /// Mixes since the last one in which it was.
+    inaudible: u32,
     minus: Option<Box<Minus>>,
 }
 
@@ -190,6 +199,7 @@ impl Strip {
             frame_channels: channels,
             silent: false,
             mixed: 0.0,
+            inaudible: INAUDIBLE,
             minus: None,
         }
     }
@@ -265,6 +275,8 @@ impl Strip {
                 _ => measure,
             }
         };
+        let is_in = self.mixed != 0.0 && !self.silent;
+        self.inaudible = if is_in { 0 } else { self.inaudible.saturating_add(1) };
         self.detector.observe(heard, measure.peak, FRAME);
         self.meter.add(measure, self.frame.len());
         // Who is muted claims nothing.
@@ -338,8 +350,8 @@ impl Strip {
             .collect()
     }
 
-    /// Makes what this participant hears of the mix number `tick`, whose sum is `bus`.
-    pub fn minus(&mut self, tick: u64, kernel: Kernel, bus: &[f32]) -> &[f32] {
+    /// Makes what this participant hears of the mix number `tick`, whose sum is `bus` and whose limiter was `before`.
+    pub fn minus(&mut self, tick: u64, kernel: Kernel, bus: &[f32], before: &Limiter) -> &[f32] {
         let (rate, channels) = (self.rate, self.channels);
         let mut minus = self.minus.take().unwrap_or_else(|| {
             let limiter = Limiter::new(rate, channels);
@@ -348,7 +360,7 @@ impl Strip {
         });
         if minus.tick != tick {
             if minus.tick + 1 != tick {
-                minus.limiter.reset();
+                minus.limiter.follow(before);
             }
             minus.tick = tick;
             minus.bus.copy_from_slice(bus);

@@ -289,6 +289,11 @@ impl Participant {
         self.0.set_signalled_mute(muted).map_err(value_error)
     }
 
+    #[getter]
+    fn audible(&self) -> bool {
+        self.0.audible()
+    }
+
     fn stats(&self) -> Stats {
         Stats(self.0.stats())
     }
