@@ -25,7 +25,12 @@ from tests.rooms.client import Microphone
 from tests.webrtc.negotiation import stock_offer
 
 SILENCE = b"\xf8\xff\xfe"
-KEY = bytes(range(30))
+PROFILES = {
+    bytes(range(30)): pylibsrtp.Policy.SRTP_PROFILE_AES128_CM_SHA1_80,
+    bytes(range(28)): pylibsrtp.Policy.SRTP_PROFILE_AEAD_AES_128_GCM,
+    bytes(range(44)): pylibsrtp.Policy.SRTP_PROFILE_AEAD_AES_256_GCM,
+}
+"""By a master key of theirs."""
 
 
 async def test_the_names_are_there() -> None:
@@ -45,15 +50,15 @@ async def test_the_names_are_there() -> None:
         assert hasattr(connection, name), f"aioice's Connection.{name} has moved: see audiomixer/webrtc"
 
 
-def srtp(ssrc_type: int) -> pylibsrtp.Session:
-    profile = pylibsrtp.Policy.SRTP_PROFILE_AES128_CM_SHA1_80
-    return pylibsrtp.Session(pylibsrtp.Policy(key=KEY, ssrc_type=ssrc_type, srtp_profile=profile))
+def srtp(key: bytes, ssrc_type: int) -> pylibsrtp.Session:
+    return pylibsrtp.Session(pylibsrtp.Policy(key=key, ssrc_type=ssrc_type, srtp_profile=PROFILES[key]))
 
 
-def test_what_is_sent_is_what_libsrtp_reads() -> None:
-    outlet, libsrtp = Outlet(), srtp(pylibsrtp.Policy.SSRC_ANY_INBOUND)
+@pytest.mark.parametrize("key", PROFILES)
+def test_what_is_sent_is_what_libsrtp_reads(key: bytes) -> None:
+    outlet, libsrtp = Outlet(), srtp(key, pylibsrtp.Policy.SSRC_ANY_INBOUND)
     assert outlet.send(b"early", 0) is None
-    outlet.open(KEY, 7, 111, 0xFFFE, 0xFFFF_FFFF)
+    outlet.open(key, 7, 111, 0xFFFE, 0xFFFF_FFFF)
     for n in range(4):
         packet = outlet.send(b"opus", 960 * n - 312)
         assert packet
@@ -64,8 +69,9 @@ def test_what_is_sent_is_what_libsrtp_reads() -> None:
     assert (outlet.packets, outlet.octets) == (4, 16)
 
 
-def test_what_libsrtp_sends_is_received_and_mapped_by_ssrc() -> None:
-    mixer, inlet, libsrtp = Mixer(), Inlet(), srtp(pylibsrtp.Policy.SSRC_ANY_OUTBOUND)
+@pytest.mark.parametrize("key", PROFILES)
+def test_what_libsrtp_sends_is_received_and_mapped_by_ssrc(key: bytes) -> None:
+    mixer, inlet, libsrtp = Mixer(), Inlet(), srtp(key, pylibsrtp.Policy.SSRC_ANY_OUTBOUND)
     alice, others = mixer.add_participant("alice"), mixer.add_participant("others")
     inlet.route(9, alice)
     inlet.route(None, others)
@@ -78,7 +84,7 @@ def test_what_libsrtp_sends_is_received_and_mapped_by_ssrc() -> None:
         )
         if n == 0:
             assert not inlet.take(packet, 0.0)
-            inlet.agree(KEY, [111], 1)
+            inlet.agree(key, [111], 1)
         assert inlet.take(packet, n * 0.02)
         assert inlet.take(packet, n * 0.02)
     assert inlet.refused == 0x1_0010

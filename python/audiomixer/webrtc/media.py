@@ -20,7 +20,7 @@ from functools import cache, partial
 from typing import Any, Final
 
 from aiortc import RTCRtpTransceiver
-from aiortc.rtcdtlstransport import SRTP_AES128_CM_SHA1_80
+from aiortc.rtcdtlstransport import SRTP_PROFILES
 
 from audiomixer._core import Inlet, Intake, Outlet, Port
 from audiomixer.clock.pacer import clock
@@ -28,7 +28,6 @@ from audiomixer.clock.tasks import spawn
 from audiomixer.webrtc.rtcp import report_received, report_sent
 
 _AUDIO_LEVEL: Final = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
-_KEYS: Final = 2 * (SRTP_AES128_CM_SHA1_80.key_length + SRTP_AES128_CM_SHA1_80.salt_length)
 
 _ENOUGH: Final = 400_000
 """Bytes of a receive buffer: 0.2 s of fifty streams."""
@@ -57,7 +56,8 @@ class Media:
         """The address that the port is connected to, if there is one."""
         self._transport: Any = None
         self._port: Port | None = None
-        self._keys = b""
+        self._key: Callable[[int], bytes]
+        """Gives the master keys: the client's, and the server's."""
         self._receives = False
         self._reports: list[asyncio.Task[None]] = []
 
@@ -115,7 +115,7 @@ class Media:
         # aiortc takes any number for an id; RFC 8285 has a byte.
         levels = (e.id for e in parameters.headerExtensions if e.uri == _AUDIO_LEVEL and 0 < e.id < 256)
         self.inlet.agree(
-            self._key(sending=False),
+            self._own_key(sending=False),
             [self.opus] if self.opus is not None else [c.payloadType for c in parameters.codecs if c.name == "opus"],
             next(levels, None),
         )
@@ -130,7 +130,7 @@ class Media:
         transport._register_rtp_sender(sender, parameters)
         self._connect(transport)
         self.outlet.open(
-            self._key(sending=True),
+            self._own_key(sending=True),
             sender._ssrc,
             self.opus if self.opus is not None else parameters.codecs[0].payloadType,
             random.randrange(2**15),  # noqa: S311
@@ -139,9 +139,9 @@ class Media:
         self.follow()
         self._reports.append(asyncio.create_task(report_sent(sender, parameters.rtcp.cname, self.outlet)))
 
-    def _key(self, *, sending: bool) -> bytes:
+    def _own_key(self, *, sending: bool) -> bytes:
         is_server = self._transport._role == "server"
-        return bytes(SRTP_AES128_CM_SHA1_80.get_key_and_salt(self._keys, int(sending == is_server)))
+        return self._key(int(sending == is_server))
 
     def _connect(self, transport: Any) -> None:
         """Takes the way through Rust from now on; DTLS has come about."""
@@ -149,7 +149,11 @@ class Media:
             return
         self._loop = asyncio.get_running_loop()
         self._transport = transport
-        self._keys = transport._ssl.export_keying_material(b"EXTRACTOR-dtls_srtp", _KEYS)
+        chosen = transport._ssl.get_selected_srtp_profile()
+        profile = next(profile for profile in SRTP_PROFILES if profile.openssl_profile == chosen)
+        length = 2 * (profile.key_length + profile.salt_length)
+        keys = transport._ssl.export_keying_material(b"EXTRACTOR-dtls_srtp", length)
+        self._key = lambda which: bytes(profile.get_key_and_salt(keys, which))
 
         async def handle_rtp_data(data: bytes, arrival_time_ms: int) -> None:
             """What was queued before, and comes decrypted: a few packets, of which nobody has heard the first."""

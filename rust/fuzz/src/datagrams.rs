@@ -3,7 +3,8 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use audiomixer_core::Mixer;
-use audiomixer_transport::srtp::{KEY, Sender};
+use audiomixer_transport::MasterKey;
+use audiomixer_transport::srtp::Sender;
 use audiomixer_transport::{Inlet, Settings};
 
 #[derive(Debug, Arbitrary)]
@@ -28,7 +29,7 @@ enum Step {
 /// # Panics
 /// If the invariant does not hold.
 pub fn run(data: &[u8]) {
-    let key = [7; KEY];
+    let key = MasterKey::Counter([7; 30]);
     let mixer = Mixer::new(48_000, 2, 0.04, 0.4).expect("the arguments are good");
     let participant = mixer.add_participant("alice").expect("nobody is there yet");
     let inlet = Inlet::default();

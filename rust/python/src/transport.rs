@@ -13,16 +13,18 @@ use numpy::PyReadwriteArray2;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
-use transport::srtp::KEY;
+use transport::MasterKey;
 
 use crate::{Mixer, Participant, value_error, within};
 
 /// Called with a list of datagrams.
 type Handler = Arc<Py<PyAny>>;
 
-fn master_key(key: &[u8]) -> PyResult<[u8; KEY]> {
-    key.try_into()
-        .map_err(|_| PyValueError::new_err(format!("key: expected {KEY} bytes, got {}", key.len())))
+fn master_key(key: &[u8]) -> PyResult<MasterKey> {
+    MasterKey::parse(key).ok_or_else(|| {
+        let expected = "key: expected 30 bytes (AES-CM), 28 or 44 (AES-GCM)";
+        PyValueError::new_err(format!("{expected}, got {}", key.len()))
+    })
 }
 
 fn address(argument: &str, (host, port): (String, u16)) -> PyResult<SocketAddr> {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use audiomixer_core::rtp::Packet;
 use audiomixer_core::{Participant, lock};
 
+use crate::cipher::MasterKey;
 use crate::reception::{Reception, Report};
 use crate::srtp;
 
@@ -15,7 +16,7 @@ const SILENT: f64 = 0.2;
 /// What has been agreed on for a connection.
 pub struct Settings {
     /// The other side's SRTP master key and salt.
-    pub key: [u8; srtp::KEY],
+    pub key: MasterKey,
     /// The payload types that are Opus.
     pub payload_types: Vec<u8>,
     /// The id of the audio level's header extension.
@@ -209,9 +210,10 @@ mod tests {
     use audiomixer_core::Mixer;
 
     use super::*;
-    use crate::srtp::{KEY, Sender};
+    use crate::cipher::MasterKey;
+    use crate::srtp::Sender;
 
-    const KEYS: [u8; KEY] = [7; KEY];
+    const KEYS: MasterKey = MasterKey::Counter([7; 30]);
     const OPUS: u8 = 111;
 
     /// An inlet for one participant, and what its other side sends.

@@ -11,6 +11,7 @@
 
 #[cfg(target_os = "linux")]
 mod batch;
+mod cipher;
 mod inlet;
 #[cfg_attr(not(target_os = "linux"), path = "intake_elsewhere.rs")]
 mod intake;
@@ -19,6 +20,7 @@ mod port;
 mod reception;
 pub mod srtp;
 
+pub use cipher::MasterKey;
 pub use inlet::{Inlet, Settings};
 pub use intake::Intake;
 pub use outlet::{Counts, Fanout, Outlet, Sent};

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use audiomixer_core::lock;
 
+use crate::cipher::MasterKey;
 use crate::port::Port;
 use crate::srtp;
 
@@ -64,7 +65,7 @@ impl Outlet {
     /// Begins to send, through `port` if there is one. `start` is where sequence numbers and timestamps begin.
     pub fn open(
         &self,
-        key: &[u8; srtp::KEY],
+        key: &MasterKey,
         ssrc: u32,
         payload_type: u8,
         start: (u16, u32),
@@ -194,7 +195,7 @@ mod tests {
             assert_eq!(outlet.send(b"early", 0), Sent::Dropped);
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             socket.connect(receiver.local_addr().unwrap()).unwrap();
-            let key = [n as u8; srtp::KEY];
+            let key = MasterKey::Counter([n as u8; 30]);
             outlet.open(&key, 7, 111, (u16::MAX, u32::MAX), Some(Arc::new(Port(socket))));
             fanout.add(Arc::clone(&outlet), n);
             outlets.push(outlet);
@@ -205,7 +206,7 @@ mod tests {
         }
         let mut buffer = [0; LONGEST];
         for n in [0, 2] {
-            let mut srtp = srtp::Receiver::<()>::new(&[n as u8; srtp::KEY]);
+            let mut srtp = srtp::Receiver::<()>::new(&MasterKey::Counter([n as u8; 30]));
             for expected in [(0xFFFF, u32::MAX, 0x80), (0, 959, 0)] {
                 let length = receivers[n].recv(&mut buffer).unwrap();
                 let (plain, ()) = srtp.unprotect(&mut buffer[..length]).unwrap();
@@ -225,7 +226,7 @@ mod tests {
     #[test]
     fn a_report_is_of_the_moment_at_which_it_is_made() {
         let outlet = Outlet::default();
-        outlet.open(&[1; srtp::KEY], 7, 111, (0, 1000), None);
+        outlet.open(&MasterKey::Counter([1; 30]), 7, 111, (0, 1000), None);
         outlet.send(b"opus", 5);
         std::thread::sleep(std::time::Duration::from_millis(30));
         assert!((1005 + 1440..1005 + 9600).contains(&outlet.counts().timestamp));
@@ -234,9 +235,13 @@ mod tests {
     #[test]
     fn without_a_port_the_packet_is_handed_back() {
         let outlet = Outlet::default();
-        outlet.open(&[1; srtp::KEY], 7, 111, (0, 0), None);
+        outlet.open(&MasterKey::Counter([1; 30]), 7, 111, (0, 0), None);
         let Sent::Unsent(mut packet) = outlet.send(b"opus", 5) else { panic!("there is no port") };
-        assert!(srtp::Receiver::<()>::new(&[1; srtp::KEY]).unprotect(&mut packet).is_some());
+        assert!(
+            srtp::Receiver::<()>::new(&MasterKey::Counter([1; 30]))
+                .unprotect(&mut packet)
+                .is_some()
+        );
         let (receiver, socket) =
             (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
         socket.connect(receiver.local_addr().unwrap()).unwrap();

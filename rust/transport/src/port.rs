@@ -82,7 +82,8 @@ mod tests {
     use audiomixer_core::Mixer;
 
     use super::*;
-    use crate::srtp::{KEY, Sender};
+    use crate::cipher::MasterKey;
+    use crate::srtp::Sender;
     use crate::{Inlet, Intake, Settings};
 
     /// A port on loopback, and the socket of its other side.
@@ -103,7 +104,7 @@ mod tests {
         println!("receive buffer: {} bytes", port.receive_buffer().unwrap());
         let mixer = Mixer::new(48_000, 2, 0.04, 0.4).unwrap();
         let (intake, inlet) = (Intake::default(), Arc::new(Inlet::default()));
-        let key = [7; KEY];
+        let key = MasterKey::Counter([7; 30]);
         inlet.agree(Settings { key, payload_types: vec![111], level_extension: None });
         for ssrc in 0..STREAMS {
             let participant = mixer.add_participant(&ssrc.to_string()).unwrap();

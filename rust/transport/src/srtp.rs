@@ -1,81 +1,14 @@
-//! SRTP (RFC 3711) with the one profile that every WebRTC peer has, `SRTP_AES128_CM_SHA1_80` (RFC 8827, section 6.5).
-//!
-//! Only RTP: what little RTCP there is stays in Python. The libraries there are would bring a TLS or URL stack along,
-//! and allocate for each packet; the ciphers are libraries.
+//! SRTP (RFC 3711): which packets are authentic, and no replays.
 
 use std::collections::HashMap;
 
-use aes::Aes128;
-use aes::cipher::{InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper};
-use hmac::{Hmac, Mac};
-use sha1::Sha1;
-use subtle::ConstantTimeEq;
-
-/// Bytes of a master key with its salt.
-pub const KEY: usize = 30;
-/// Bytes that protection adds to a packet.
-pub const TAG: usize = 10;
+use crate::cipher::{Cipher, MasterKey};
 
 const FIXED_HEADER: usize = 12;
 /// Packets that come so much later than the newest are not told from replays.
 const WINDOW: u64 = 128;
 /// So many streams of one sender are kept apart: a large room's. Then the one that was silent longest is forgotten.
 const STREAMS: usize = 1024;
-
-type Counter = ctr::CtrCore<Aes128, ctr::flavors::Ctr128BE>;
-
-/// AES in counter mode.
-fn apply_keystream(cipher: &Aes128, iv: [u8; 16], data: &mut [u8]) {
-    let counter = Counter::inner_iv_init(cipher.clone(), &iv.into());
-    StreamCipherCoreWrapper::from_core(counter).apply_keystream(data);
-}
-
-/// What is derived from a master key (section 4.3).
-struct Keys {
-    cipher: Aes128,
-    salt: [u8; 14],
-    mac: Hmac<Sha1>,
-}
-
-impl Keys {
-    fn derive(master: &[u8; KEY]) -> Self {
-        let (key, salt) = master.split_first_chunk::<16>().expect("a master key has 30 bytes");
-        let prf = Aes128::new(key.into());
-        let generate = |label: u8, out: &mut [u8]| {
-            let mut iv = [0; 16];
-            iv[..14].copy_from_slice(salt);
-            iv[7] ^= label;
-            apply_keystream(&prf, iv, out);
-        };
-        let (mut cipher, mut mac, mut salt) = ([0; 16], [0; 20], [0; 14]);
-        generate(0, &mut cipher);
-        generate(1, &mut mac);
-        generate(2, &mut salt);
-        let mac = Hmac::new_from_slice(&mac).expect("any length will do for HMAC");
-        Self { cipher: Aes128::new(&cipher.into()), salt, mac }
-    }
-
-    /// Encrypts or decrypts a payload (section 4.1.1).
-    fn crypt(&self, ssrc: u32, index: u64, payload: &mut [u8]) {
-        let mut iv = [0; 16];
-        iv[..14].copy_from_slice(&self.salt);
-        xor(&mut iv[4..8], &ssrc.to_be_bytes());
-        xor(&mut iv[8..14], &index.to_be_bytes()[2..]);
-        apply_keystream(&self.cipher, iv, payload);
-    }
-
-    /// The authentication tag (section 4.2).
-    fn tag(&self, packet: &[u8], index: u64) -> [u8; TAG] {
-        let rollover = (index >> 16) as u32;
-        let mac = self.mac.clone().chain_update(packet).chain_update(rollover.to_be_bytes());
-        let mac = mac.finalize().into_bytes();
-        *mac.first_chunk().expect("SHA-1 gives 20 bytes")
-    }
-}
-
-fn xor(place: &mut [u8], with: &[u8]) {
-    place.iter_mut().zip(with).for_each(|(place, with)| *place ^= with);
-}
 
 /// One direction's state for one SSRC, and what the caller knows of it.
 struct Stream<T> {
@@ -113,36 +46,34 @@ impl<T> Stream<T> {
 
 /// Removes protection. For each stream, `T` is what the caller knows of it: all is found by one look for its SSRC.
 pub struct Receiver<T = ()> {
-    keys: Keys,
+    cipher: Cipher,
     streams: HashMap<u32, Stream<T>>,
     packets: u64,
 }
 
 impl<T: Default> Receiver<T> {
     /// For packets protected with this master key and salt.
-    pub fn new(master: &[u8; KEY]) -> Self {
-        Self { keys: Keys::derive(master), streams: HashMap::new(), packets: 0 }
+    pub fn new(master: &MasterKey) -> Self {
+        Self { cipher: Cipher::derive(master), streams: HashMap::new(), packets: 0 }
     }
 
     /// Decrypts `packet` in place and gives it without its tag, with what is known of its stream; `None` if it is not
     /// authentic, no RTP, or a replay.
     pub fn unprotect<'a>(&mut self, packet: &'a mut [u8]) -> Option<(&'a [u8], &mut T)> {
-        let length = packet.len().checked_sub(TAG)?;
-        let (plain, tag) = packet.split_at_mut(length);
-        let begin = payload_begin(plain)?;
-        let (sequence, ssrc) = (sequence_of(plain), ssrc_of(plain));
-        let is_authentic = |index: &u64| bool::from(self.keys.tag(plain, *index)[..].ct_eq(tag));
+        let length = packet.len().checked_sub(self.cipher.tag_length())?;
+        let begin = payload_begin(&packet[..length])?;
+        let (sequence, ssrc) = (sequence_of(packet), ssrc_of(packet));
+        let mut open = |index: &u64| self.cipher.open(packet, begin, *index);
         let index = match self.streams.get(&ssrc) {
             Some(stream) => stream
                 .index_of(sequence)
-                .filter(|index| !stream.is_replay(*index) && is_authentic(index))?,
+                .filter(|index| !stream.is_replay(*index) && open(index))?,
             // Its first packets may have been lost, and the sequence number have wrapped since.
             None => [0, 1]
                 .map(|rollover| rollover << 16 | u64::from(sequence))
                 .into_iter()
-                .find(is_authentic)?,
+                .find(|index| open(index))?,
         };
-        self.keys.crypt(ssrc, index, &mut plain[begin..]);
         self.packets += 1;
         if self.streams.len() == STREAMS && !self.streams.contains_key(&ssrc) {
             self.forget_the_most_silent();
@@ -155,7 +86,7 @@ impl<T: Default> Receiver<T> {
         });
         stream.accept(index);
         stream.heard = self.packets;
-        Some((plain, &mut stream.known))
+        Some((&packet[..length], &mut stream.known))
     }
 
     /// What is known of the stream `ssrc`, if it has been heard.
@@ -178,15 +109,15 @@ impl<T: Default> Receiver<T> {
 
 /// Adds protection, to the packets of one stream in order.
 pub struct Sender {
-    keys: Keys,
+    cipher: Cipher,
     /// Of the packet sent last.
     index: Option<u64>,
 }
 
 impl Sender {
     /// Protects with this master key and salt.
-    pub fn new(master: &[u8; KEY]) -> Self {
-        Self { keys: Keys::derive(master), index: None }
+    pub fn new(master: &MasterKey) -> Self {
+        Self { cipher: Cipher::derive(master), index: None }
     }
 
     /// Encrypts the RTP `packet` in place, and appends its tag.
@@ -198,9 +129,7 @@ impl Sender {
             None => u64::from(sequence),
         };
         self.index = Some(index);
-        self.keys.crypt(ssrc_of(packet), index, &mut packet[begin..]);
-        let tag = self.keys.tag(packet, index);
-        packet.extend_from_slice(&tag);
+        self.cipher.seal(packet, begin, index);
     }
 }
 
@@ -230,7 +159,9 @@ mod tests {
 
     type Receiver = super::Receiver<()>;
 
-    const MASTER: [u8; KEY] = [7; KEY];
+    const MASTER: MasterKey = MasterKey::Counter([7; 30]);
+    const MASTERS: [MasterKey; 3] =
+        [MASTER, MasterKey::Gcm128([7; 28]), MasterKey::Gcm256([7; 44])];
 
     fn packet(sequence: u16, ssrc: u32, payload: &[u8]) -> Vec<u8> {
         let mut packet = vec![0x80, 111];
@@ -247,38 +178,19 @@ mod tests {
         packet
     }
 
-    fn hex<const N: usize>(text: &str) -> [u8; N] {
-        std::array::from_fn(|n| u8::from_str_radix(&text[2 * n..][..2], 16).unwrap())
-    }
-
-    #[test]
-    fn keys_are_derived_as_in_the_rfc() {
-        // RFC 3711, appendix B.3.
-        let keys =
-            Keys::derive(&hex("E1F97A0D3E018BE0D64FA32C06DE41390EC675AD498AFEEBB6960B3AABE6"));
-        assert_eq!(keys.salt, hex("30CBBC08863D8C85D49DB34A9AE1"));
-        let mac: [u8; 20] = hex("CEBE321F6FF7716B6FD4AB49AF256A156D38BAA4");
-        let expected = Hmac::<Sha1>::new_from_slice(&mac).unwrap().chain_update(b"x").finalize();
-        assert_eq!(keys.mac.clone().chain_update(b"x").finalize(), expected);
-        let mut block = [0; 16];
-        apply_keystream(&keys.cipher, [0; 16], &mut block);
-        let mut same = [0; 16];
-        let cipher = Aes128::new(&hex::<16>("C61E7A93744F39EE10734AFE3FF7A087").into());
-        apply_keystream(&cipher, [0; 16], &mut same);
-        assert_eq!(block, same);
-    }
-
     #[test]
     fn what_was_changed_or_comes_twice_is_refused() {
-        let (mut sender, mut receiver) = (Sender::new(&MASTER), Receiver::new(&MASTER));
-        let sent = protected(&mut sender, 1, b"payload");
-        for place in 0..sent.len() {
-            let mut changed = sent.clone();
-            changed[place] ^= 1;
-            assert!(receiver.unprotect(&mut changed).is_none());
+        for master in MASTERS {
+            let (mut sender, mut receiver) = (Sender::new(&master), Receiver::new(&master));
+            let sent = protected(&mut sender, 1, b"payload");
+            for place in 0..sent.len() {
+                let mut changed = sent.clone();
+                changed[place] ^= 1;
+                assert!(receiver.unprotect(&mut changed).is_none());
+            }
+            assert_eq!(receiver.unprotect(&mut sent.clone()).unwrap().0, packet(1, 1, b"payload"));
+            assert!(receiver.unprotect(&mut sent.clone()).is_none());
         }
-        assert_eq!(receiver.unprotect(&mut sent.clone()).unwrap().0, packet(1, 1, b"payload"));
-        assert!(receiver.unprotect(&mut sent.clone()).is_none());
     }
 
     #[test]
@@ -331,16 +243,19 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_refused(mut data in prop::collection::vec(any::<u8>(), 0..100)) {
-            let mut receiver = Receiver::new(&MASTER);
-            prop_assert!(receiver.unprotect(&mut data).is_none());
+            for master in MASTERS {
+                prop_assert!(Receiver::new(&master).unprotect(&mut data).is_none());
+            }
         }
 
         #[test]
         fn what_is_protected_comes_back(payload in prop::collection::vec(any::<u8>(), 0..1300), sequence: u16) {
-            let (mut sender, mut receiver) = (Sender::new(&MASTER), Receiver::new(&MASTER));
-            let mut sent = protected(&mut sender, sequence, &payload);
-            let expected = packet(sequence, 1, &payload);
-            prop_assert_eq!(receiver.unprotect(&mut sent).unwrap().0, &expected[..]);
+            for master in MASTERS {
+                let (mut sender, mut receiver) = (Sender::new(&master), Receiver::new(&master));
+                let mut sent = protected(&mut sender, sequence, &payload);
+                let expected = packet(sequence, 1, &payload);
+                prop_assert_eq!(receiver.unprotect(&mut sent).unwrap().0, &expected[..]);
+            }
         }
     }
 }
