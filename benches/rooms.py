@@ -100,15 +100,15 @@ async def speak_in_janus(stop: Connection, participants: int, url: str) -> None:
 @contextlib.asynccontextmanager
 async def ours(room: str, addresses: list[str]) -> AsyncIterator[Callable[[], int]]:
     """Gives what counts who is heard."""
-    volumes: dict[str, int] = {}
+    heard: set[str] = set()
     async with AudioMixer(room, ice=Ice(addresses)) as mixer:
 
         async def read() -> None:
             async for payload in mixer.timed_metadata():
-                volumes.update({identity: volume.v for identity, volume in payload.p.items()})
+                heard.update(identity for identity, volume in payload.p.items() if volume.v > 0)
 
         reading = asyncio.create_task(read())
-        yield lambda: sum(volume > 0 for volume in volumes.values())
+        yield lambda: len(heard)
         reading.cancel()
 
 
@@ -116,12 +116,13 @@ async def ours(room: str, addresses: list[str]) -> AsyncIterator[Callable[[], in
 async def sdk(url: str, _: list[str]) -> AsyncIterator[Callable[[], int]]:
     """LiveKit's SDK, its mixer, and NumPy for the volumes."""
     room, mixer = rtc.Room(), rtc.AudioMixer(48_000, 2)
-    volumes: dict[str, float] = {}
+    heard: set[str] = set()
 
     async def metered(track: rtc.Track, identity: str) -> AsyncIterator[rtc.AudioFrame]:
         async for event in rtc.AudioStream(track, sample_rate=48_000, num_channels=2, frame_size_ms=20):
             samples = np.frombuffer(event.frame.data, np.int16).astype(np.float32)
-            volumes[identity] = float(np.sqrt(np.dot(samples, samples) / len(samples)))
+            if np.sqrt(np.dot(samples, samples) / len(samples)) > 0:
+                heard.add(identity)
             yield event.frame
 
     def subscribed(track: rtc.Track, publication: object, participant: rtc.RemoteParticipant) -> None:
@@ -134,7 +135,7 @@ async def sdk(url: str, _: list[str]) -> AsyncIterator[Callable[[], int]]:
     room.on("track_subscribed", subscribed)
     reading = asyncio.create_task(read())
     await room.connect(url, token("mixer", _ROOM))
-    yield lambda: sum(volume > 0 for volume in volumes.values())
+    yield lambda: len(heard)
     reading.cancel()
     await mixer.aclose()
     await room.disconnect()

@@ -31,6 +31,9 @@ async def test_one_speaks_another_listens_a_third_does_not_hear_itself(
     stream = await service.streams.start("lounge")
     async with Client(f"{service.url}/whip/lounge?identity=third", Microphone(500)) as third:
         speaker = await browser.new_page()
+        later: list[int] = []
+        for tab in (speaker, page):
+            tab.on("response", lambda answer: answer.request.method == "PATCH" and later.append(answer.status))
         await speaker.goto(f"{service.url}/rooms/lounge")
         await speaker.get_by_label("Your name").fill("chromium")
         await speaker.get_by_role("button", name="Join with microphone").press("Enter")
@@ -51,6 +54,7 @@ async def test_one_speaks_another_listens_a_third_does_not_hear_itself(
         assert own["tone"] < spectrum["tone"] - 25, "the speaker does not hear itself"
         assert third.heard
 
+        assert set(later) == {204}, "candidates follow the offers"
         await speaker.keyboard.press("m")
         await expect(line).to_contain_text("muted", timeout=3000)
         await expect(speaker.get_by_role("button", name="Unmute")).to_have_attribute("aria-pressed", "true")

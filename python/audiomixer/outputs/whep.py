@@ -118,6 +118,11 @@ class WhepOutput:
         await listener.peer.close()
         return True
 
+    def peer(self, resource: str) -> Peer | None:
+        """The connection of the listener that joined as `resource`."""
+        listener = self._listeners.get(resource)
+        return listener.peer if listener else None
+
     def forget(self, resource: str) -> None:
         """A listener's connection has ended."""
         listener = self._listeners.pop(resource, None)

@@ -267,6 +267,10 @@ class LocalRoom:
                 return True
         return False
 
+    def peer(self, resource: str) -> Peer | None:
+        """The connection of the participant that joined as `resource`."""
+        return next((member.peer for member in self._members.values() if member.resource == resource), None)
+
     def _closed(self, member: _Member) -> None:
         for identity, other in self._members.items():
             if other is member:
@@ -394,6 +398,10 @@ class LocalRooms:
             if await room.leave(resource):
                 return True
         return False
+
+    def peer(self, resource: str) -> Peer | None:
+        """The connection of the participant that joined as `resource`, whatever room it is in."""
+        return next((peer for room in self._rooms.values() if (peer := room.peer(resource))), None)
 
     def _forget(self, room: LocalRoom) -> None:
         if self._rooms.get(room.name) is room:

@@ -13,12 +13,12 @@ from audiomixer.webrtc.sections import TRANSPORT, Section, bundled, lines_of, re
 
 _LARGEST: Final = 64 * 1024
 _MOST_SECTIONS: Final = 16
-_MOST_CANDIDATES: Final = 30
+MOST_CANDIDATES: Final = 30
 """Each of them is sent checks: nobody has so many addresses."""
 _MOST_FINGERPRINTS: Final = 8
 _NEEDED: Final = (("a=ice-ufrag:", 4, 256), ("a=ice-pwd:", 22, 256), ("a=fingerprint:", 1, 300))
 """What has to be said, and how long it may be (RFC 8839): each check that is sent repeats the fragment."""
-_CANDIDATE: Final = re.compile(r"a=candidate:\S+ 1 udp \d+ (\S+) \d+ typ ", re.IGNORECASE)
+_CANDIDATE: Final = re.compile(r"a=candidate:\S{1,64} 1 udp \d{1,10} (\S+) (\d{1,5}) typ ", re.IGNORECASE)
 _OPUS: Final = 111
 """The payload type that aiortc is shown: it gives numbers of its own to those below 96."""
 
@@ -71,6 +71,17 @@ class Offer:
             raise OfferError("offer: expected a=rtcp-mux")
         return offer
 
+    @property
+    def credentials(self) -> tuple[str, str]:
+        """The username fragment and password of the audio's transport."""
+        lines = self._transport(self.audio)
+        ufrag, password = (_beginning(lines, kind)[0][len(kind) :] for kind in ("a=ice-ufrag:", "a=ice-pwd:"))
+        return ufrag, password
+
+    def transport_of(self, mid: str) -> str:
+        """The section, of those that are shown, that candidates for another one are for: all have its transport."""
+        return mid if self.channels and mid == self.channels.mid and mid not in self._group() else self.audio.mid
+
     def _group(self) -> list[str]:
         """The sections that take one transport, by their identification tags."""
         found = re.search(r"^a=group:BUNDLE (.*?)\r?$", self.session, re.MULTILINE)
@@ -89,8 +100,8 @@ class Offer:
             lines += found[: _MOST_FINGERPRINTS if kind == "a=fingerprint:" else 1]
         if not _beginning(lines, "a=setup:"):
             lines.append("a=setup:actpass")
-        candidates = [line for place in places[:-1] for line in place if _is_reachable(line)]
-        return [*lines, *dict.fromkeys(candidates[:_MOST_CANDIDATES])]
+        candidates = [line for place in places[:-1] for line in place if is_reachable(line)]
+        return [*lines, *dict.fromkeys(candidates[:MOST_CANDIDATES])]
 
     @property
     def shown(self) -> str:
@@ -163,10 +174,10 @@ def _beginning(lines: list[str], kind: str) -> list[str]:
     return [line for line in lines if line.startswith(kind)]
 
 
-def _is_reachable(line: str) -> bool:
+def is_reachable(line: str) -> bool:
     """Whether it is a candidate with an address: names are not looked up, least of all those of mDNS."""
     found = _CANDIDATE.match(line)
-    if not found:
+    if not found or not 0 < int(found[2]) < 65536:
         return False
     try:
         ipaddress.ip_address(found[1])

@@ -1,6 +1,7 @@
 """A connection with one audio stream each way, and optional data channels: what WHIP and WHEP need."""
 
 import logging
+import secrets
 from collections.abc import Callable
 from typing import Any, Final, Literal, cast
 
@@ -10,7 +11,8 @@ from audiomixer._core import Intake
 from audiomixer.clock.tasks import spawn
 from audiomixer.webrtc.connection import OPUS, Connection
 from audiomixer.webrtc.ice import Ice
-from audiomixer.webrtc.offers import Offer, OfferError
+from audiomixer.webrtc.offers import MOST_CANDIDATES, Offer, OfferError, is_reachable
+from audiomixer.webrtc.trickle import Fragment, FragmentError
 
 _BACKLOG: Final = 64 * 1024
 """Bytes that the other side may have under way by data channels, of which nobody wants any."""
@@ -22,6 +24,10 @@ _STREAMS: Final = 64
 Direction = Literal["sendrecv", "sendonly", "recvonly"]
 
 _log = logging.getLogger(__name__)
+
+
+class RestartError(Exception):
+    """Candidates are of another ICE session: the other side has begun one anew, which this one has not."""
 
 
 class UnreachableError(Exception):
@@ -49,6 +55,10 @@ class Peer(Connection):
         on_closed: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(ice, intake=intake, on_channel=on_channel, on_closed=on_closed)
+        self.session = secrets.token_urlsafe(8)
+        """Names the ICE session."""
+        self._offer: Offer | None = None
+        self._room_for_candidates = MOST_CANDIDATES
         self._transceiver = self._pc.addTransceiver("audio", direction=direction)
         self._transceiver.setCodecPreferences([OPUS])
         self.media.take_over(self._transceiver)
@@ -80,7 +90,8 @@ class Peer(Connection):
             UnreachableError: There is no port for it; likewise.
         """
         try:
-            answer = await self._negotiate(Offer.parse(offer))
+            self._offer = Offer.parse(offer)
+            answer = await self._negotiate(self._offer)
         except (OfferError, UnreachableError):
             await self.close()
             raise
@@ -105,6 +116,24 @@ class Peer(Connection):
         if "a=candidate:" not in answer:
             raise UnreachableError("no address or UDP port is left for a connection")
         return offer.answer(answer)
+
+    async def trickle(self, fragment: Fragment) -> None:
+        """Takes in candidates that come after the offer; what has no address, and what comes by TCP, is passed over.
+
+        Raises:
+            RestartError: They are of another ICE session.
+            FragmentError: One is none.
+        """
+        offer = self._offer
+        if offer is None or (fragment.ufrag, fragment.password) != offer.credentials:
+            raise RestartError("fragment: expected the ICE credentials of the offer: there is no ICE restart yet")
+        for mid, candidate in fragment.candidates:
+            if self._room_for_candidates and is_reachable(f"a=candidate:{candidate}"):
+                self._room_for_candidates -= 1
+                try:
+                    await self.add_candidate(candidate, offer.transport_of(mid), None)
+                except (ValueError, IndexError):
+                    raise FragmentError(f"fragment: expected a candidate, got {candidate!r}") from None
 
     def _limit(self, sctp: Any) -> None:
         """Ends the connection of whoever sends messages without end, which aiortc would put together for ever."""

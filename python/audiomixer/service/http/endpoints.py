@@ -1,4 +1,4 @@
-"""Media over HTTP: WHIP into rooms, WHEP and HLS out of streams, their metadata, and the pages."""
+"""Media over HTTP: HLS, metadata, and the pages; with `negotiation`, all that a server without the REST API has."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -21,20 +20,16 @@ from starlette.staticfiles import StaticFiles
 
 from audiomixer.audio.encoding import BITRATES
 from audiomixer.auth.tokens import TokenError
-from audiomixer.auth.turnstile import SESSION_HEADER, OriginError
-from audiomixer.outputs.base import OutputError
+from audiomixer.auth.turnstile import SESSION_HEADER
 from audiomixer.outputs.hls import PLAYLIST_TYPE, SEGMENT_TYPE, TooFarError
 from audiomixer.outputs.playlist import TARGET, master_playlist
-from audiomixer.rooms.base import FullError, NoRoomError, RoomError
+from audiomixer.service.http import negotiation
 from audiomixer.service.http.errors import HANDLERS, ApiError
+from audiomixer.service.http.lookups import admit, stream_of, streams_of, token_of, unauthorized
 from audiomixer.service.http.sites import Headed, OwnSite
-from audiomixer.service.streams import Stream, Streams
-from audiomixer.webrtc.offers import OfferError
-from audiomixer.webrtc.peer import UnreachableError
+from audiomixer.service.streams import Streams
 
 _WEB: Final = Path(__file__).parent.parent.parent / "web"
-_SDP: Final = "application/sdp"
-_LARGEST_BODY: Final = 64 * 1024
 _LONGEST_NUMBER: Final = 12
 _LINES: Final = re.compile(r"\r\n|\r|\n")
 """What ends a line of a server-sent event, and nothing else does."""
@@ -46,9 +41,9 @@ _LOOK_AGAIN: Final = 1.0
 CORS: Final = Middleware(
     CORSMiddleware,
     allow_origins=["*"],
-    allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
-    allow_headers=["Authorization", "Content-Type"],
-    expose_headers=["Location", "Retry-After", SESSION_HEADER],
+    allow_methods=["GET", "POST", "PATCH", "DELETE", "OPTIONS"],
+    allow_headers=["Authorization", "Content-Type", "If-Match"],
+    expose_headers=["ETag", "Location", "Retry-After", SESSION_HEADER],
 )
 """Pages of other sites may use everything here, with a token where one is needed."""
 
@@ -80,12 +75,7 @@ def media_routes() -> list[BaseRoute]:
         Route("/listen/{sid}", _listen_page),
         Route("/overview.json", _overview),
         Route("/rooms/{name}/volumes", _room_volumes),
-        Route("/whip/{name}", _accepts, methods=["OPTIONS"]),
-        Route("/whip/{name}", _whip, methods=["POST"]),
-        Route("/whip/{name}/{resource}", _whip_leave, methods=["DELETE"]),
-        Route("/whep/{sid}", _accepts, methods=["OPTIONS"]),
-        Route("/whep/{sid}", _whep, methods=["POST"]),
-        Route("/whep/{sid}/{resource}", _whep_leave, methods=["DELETE"]),
+        *negotiation.ROUTES,
         Route("/hls/{sid}/index.m3u8", _hls_master),
         Route("/hls/{sid}/audio.m3u8", _hls_media),
         Route("/hls/{sid}/permit", _hls_permit),
@@ -105,27 +95,12 @@ async def _room_page(request: Request) -> Response:
 
 
 async def _listen_page(request: Request) -> Response:
-    known = _streams(request).get(request.path_params["sid"])
+    known = streams_of(request).get(request.path_params["sid"])
     return _page("listen.html", 200 if known else 404)
 
 
 def _page(name: str, status: int = 200) -> Response:
     return FileResponse(_WEB / name, status, headers={"Cache-Control": "no-cache"})
-
-
-def _streams(request: Request) -> Streams:
-    streams: Streams = request.app.state.streams
-    return streams
-
-
-def _stream(request: Request) -> Stream:
-    sid = request.path_params["sid"]
-    stream = _streams(request).get(sid)
-    if stream is None:
-        if sid in _streams(request).expected:
-            raise ApiError(404, "stream: nothing to play yet", headers={"Retry-After": "2"})
-        raise ApiError(404, f"stream: there is no {sid}")
-    return stream
 
 
 def _guard(request: Request) -> None:
@@ -135,7 +110,7 @@ def _guard(request: Request) -> None:
 
 async def _overview(request: Request) -> Response:
     _guard(request)
-    streams = _streams(request)
+    streams = streams_of(request)
     rooms = [{"name": room.name, "identities": room.identities} for room in streams.rooms]
     playing = [
         {
@@ -151,126 +126,19 @@ async def _overview(request: Request) -> Response:
     return JSONResponse({"needsTokens": needs_tokens, "rooms": rooms, "streams": playing})
 
 
-async def _offer(request: Request) -> str:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != _SDP:
-        raise ApiError(415, f"Content-Type: expected {_SDP}, got {kind or 'none'}")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LARGEST_BODY:
-            raise ApiError(413, f"offer: expected at most {_LARGEST_BODY} bytes")
-    try:
-        return body.decode()
-    except UnicodeDecodeError:
-        raise ApiError(400, "offer: expected SDP in UTF-8") from None
-
-
-def _answered(request: Request, resource: str, answer: str) -> Response:
-    # Quoted: a room's name may hold what no header can.
-    path, prefix = quote(request.url.path), request.app.state.prefix
-    path = path if path.startswith(prefix) else prefix + path
-    return Response(answer, 201, {"Location": f"{path}/{resource}"}, _SDP)
-
-
-def _token(request: Request) -> str | None:
-    """A Bearer token in the Authorization header, as RFC 9725 has it."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
-
-
-async def _accepts(request: Request) -> Response:
-    """What may be posted here, as RFC 9725 has it."""
-    return Response(status_code=204, headers={"Accept-Post": _SDP})
-
-
-async def _whip(request: Request) -> Response:
-    try:
-        await _streams(request).rooms.door.check(request.path_params["name"], _token(request))
-    except TokenError as error:
-        raise _unauthorized(error) from error
-    offer = await _offer(request)
-    try:
-        resource, answer = await _streams(request).rooms.join(
-            request.path_params["name"], offer, _token(request), request.query_params.get("identity")
-        )
-    except TokenError as error:
-        raise _unauthorized(error) from error
-    except ValueError as error:
-        raise ApiError(400, str(error)) from error
-    except RoomError as error:
-        status = 404 if isinstance(error, NoRoomError) else 429 if isinstance(error, FullError) else 409
-        raise ApiError(status, str(error)) from error
-    except UnreachableError as error:
-        raise _unreachable(error) from error
-    return _answered(request, resource, answer)
-
-
-def _unauthorized(error: TokenError) -> ApiError:
-    return ApiError(401, str(error), headers={"WWW-Authenticate": "Bearer"})
-
-
-def _unreachable(error: UnreachableError) -> ApiError:
-    return ApiError(503, str(error), headers={"Retry-After": "2"})
-
-
-async def _whip_leave(request: Request) -> Response:
-    if not await _streams(request).rooms.leave(request.path_params["resource"]):
-        raise ApiError(404, "resource: no such participant")
-    return Response()
-
-
-def _admit(request: Request, token: str | None) -> str | None:
-    """Sees that who asks may play; gives a token to go on with, where tokens are needed."""
-    turnstile = _streams(request).turnstile
-    if turnstile is None:
-        return None
-    try:
-        return turnstile.admit(token, request.path_params["sid"], request.headers.get("origin"))
-    except TokenError as error:
-        raise _unauthorized(error) from error
-    except OriginError as error:
-        raise ApiError(403, str(error)) from error
-
-
-async def _whep(request: Request) -> Response:
-    session = _admit(request, _token(request) or request.query_params.get("token"))
-    stream = _stream(request)
-    if _streams(request).full:
-        raise ApiError(429, f"listeners: expected at most {_streams(request).max_listeners}")
-    try:
-        resource, answer = await stream.whep.join(await _offer(request))
-    except OfferError as error:
-        raise ApiError(400, str(error)) from error
-    except OutputError as error:
-        raise ApiError(404, str(error)) from error
-    except UnreachableError as error:
-        raise _unreachable(error) from error
-    response = _answered(request, resource, answer)
-    if session:
-        response.headers[SESSION_HEADER] = session
-    return response
-
-
-async def _whep_leave(request: Request) -> Response:
-    if not await _stream(request).whep.leave(request.path_params["resource"]):
-        raise ApiError(404, "resource: no such listener")
-    return Response()
-
-
 async def _hls_master(request: Request) -> Response:
-    session = _admit(request, request.query_params.get("token"))
+    session = admit(request, request.query_params.get("token"))
     query = f"?token={session}" if session else ""
-    if request.path_params["sid"] in _streams(request).expected:
+    if request.path_params["sid"] in streams_of(request).expected:
         # Players may come before the stream does; at which bitrate it will is not known yet.
         return _playlist(request, master_playlist(BITRATES[-1], query), "no-cache")
-    return _playlist(request, _stream(request).hls.master_playlist(query), "no-cache")
+    return _playlist(request, stream_of(request).hls.master_playlist(query), "no-cache")
 
 
 async def _hls_media(request: Request) -> Response:
     """The playlist; with `_HLS_msn` and `_HLS_part` not before it has that segment, or that part of it."""
-    _admit(request, request.query_params.get("token"))
-    hls = _stream(request).hls
+    admit(request, request.query_params.get("token"))
+    hls = stream_of(request).hls
     number, part = _number(request, "_HLS_msn"), _number(request, "_HLS_part")
     if number is None and part is not None:
         raise ApiError(400, "_HLS_part: expected _HLS_msn as well")
@@ -292,7 +160,7 @@ async def _hls_media(request: Request) -> Response:
 
 async def _hls_permit(request: Request) -> Response:
     """Whether a playlist may be had: for proxies that keep them."""
-    _admit(request, request.query_params.get("token"))
+    admit(request, request.query_params.get("token"))
     return Response(status_code=204)
 
 
@@ -319,7 +187,7 @@ def _zipped(text: str) -> bytes:
 
 
 async def _hls_segment(request: Request) -> Response:
-    segment = await _stream(request).hls.media(request.path_params["segment"])
+    segment = await stream_of(request).hls.media(request.path_params["segment"])
     if segment is None:
         raise ApiError(404, "segment: not there, or not any more")
     return Response(segment, headers={"Cache-Control": "public, max-age=3600, immutable"}, media_type=SEGMENT_TYPE)
@@ -362,17 +230,17 @@ def events(streams: Streams, items: AsyncIterator[str]) -> Response:
 
 
 async def _timed_metadata(request: Request) -> Response:
-    _admit(request, request.query_params.get("token"))
-    return events(_streams(request), _stream(request).events.read())
+    admit(request, request.query_params.get("token"))
+    return events(streams_of(request), stream_of(request).events.read())
 
 
 async def _room_volumes(request: Request) -> Response:
     """The volumes of a room, whenever there is one of this name."""
-    streams, name = _streams(request), request.path_params["name"]
+    streams, name = streams_of(request), request.path_params["name"]
     try:
-        room_name = await streams.rooms.door.check(name, _token(request))
+        room_name = await streams.rooms.door.check(name, token_of(request))
     except TokenError as error:
-        raise _unauthorized(error) from error
+        raise unauthorized(error) from error
 
     async def volumes() -> AsyncIterator[str]:
         while not streams.closed.is_set():

@@ -1,0 +1,159 @@
+"""WHIP into rooms and WHEP out of streams (RFC 9725, and its draft twin): offers, later candidates, departures."""
+
+from typing import Final
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from audiomixer.auth.tokens import TokenError
+from audiomixer.auth.turnstile import SESSION_HEADER
+from audiomixer.outputs.base import OutputError
+from audiomixer.rooms.base import FullError, NoRoomError, RoomError
+from audiomixer.service.http.errors import ApiError
+from audiomixer.service.http.lookups import admit, stream_of, streams_of, token_of, unauthorized
+from audiomixer.webrtc import trickle
+from audiomixer.webrtc.offers import OfferError
+from audiomixer.webrtc.peer import Peer, RestartError, UnreachableError
+from audiomixer.webrtc.trickle import Fragment, FragmentError
+
+_SDP: Final = "application/sdp"
+_LARGEST_BODY: Final = 64 * 1024
+
+
+async def _text(request: Request, what: str, expected: str) -> str:
+    """The body, of the `expected` type."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != expected:
+        raise ApiError(415, f"Content-Type: expected {expected}, got {kind or 'none'}")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LARGEST_BODY:
+            raise ApiError(413, f"{what}: expected at most {_LARGEST_BODY} bytes")
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise ApiError(400, f"{what}: expected SDP in UTF-8") from None
+
+
+async def _offer(request: Request) -> str:
+    return await _text(request, "offer", _SDP)
+
+
+async def _trickle(request: Request, peer: Peer | None) -> Response:
+    """More candidates for a connection, as RFC 9725 has it."""
+    if peer is None:
+        raise ApiError(404, "resource: no such connection")
+    matches = request.headers.get("if-match")
+    if matches is None:
+        raise ApiError(428, "If-Match: expected the ETag of the answer")
+    if matches == "*":
+        raise ApiError(501, "If-Match: expected the ETag of the answer: there is no ICE restart yet")
+    if matches != _etag(peer):
+        raise ApiError(412, f"If-Match: expected {_etag(peer)}, got {matches}")
+    try:
+        await peer.trickle(Fragment.parse(await _text(request, "fragment", trickle.TYPE)))
+    except RestartError as error:
+        raise ApiError(501, str(error)) from error
+    except FragmentError as error:
+        raise ApiError(400, str(error)) from error
+    return Response(status_code=204)
+
+
+def _etag(peer: Peer) -> str:
+    return f'"{peer.session}"'
+
+
+def _answered(request: Request, resource: str, answer: str, peer: Peer | None) -> Response:
+    # Quoted: a room's name may hold what no header can.
+    path, prefix = quote(request.url.path), request.app.state.prefix
+    path = path if path.startswith(prefix) else prefix + path
+    headers = {"Location": f"{path}/{resource}", "Accept-Patch": trickle.TYPE}
+    if peer:  # It may have gone already.
+        headers["ETag"] = _etag(peer)
+    return Response(answer, 201, headers, _SDP)
+
+
+async def _accepts(request: Request) -> Response:
+    """What may be posted here, as RFC 9725 has it."""
+    return Response(status_code=204, headers={"Accept-Post": _SDP})
+
+
+async def _whip(request: Request) -> Response:
+    try:
+        await streams_of(request).rooms.door.check(request.path_params["name"], token_of(request))
+    except TokenError as error:
+        raise unauthorized(error) from error
+    offer = await _offer(request)
+    try:
+        resource, answer = await streams_of(request).rooms.join(
+            request.path_params["name"], offer, token_of(request), request.query_params.get("identity")
+        )
+    except TokenError as error:
+        raise unauthorized(error) from error
+    except ValueError as error:
+        raise ApiError(400, str(error)) from error
+    except RoomError as error:
+        status = 404 if isinstance(error, NoRoomError) else 429 if isinstance(error, FullError) else 409
+        raise ApiError(status, str(error)) from error
+    except UnreachableError as error:
+        raise _unreachable(error) from error
+    return _answered(request, resource, answer, streams_of(request).rooms.peer(resource))
+
+
+def _unreachable(error: UnreachableError) -> ApiError:
+    return ApiError(503, str(error), headers={"Retry-After": "2"})
+
+
+async def _whip_trickle(request: Request) -> Response:
+    return await _trickle(request, streams_of(request).rooms.peer(request.path_params["resource"]))
+
+
+async def _whip_leave(request: Request) -> Response:
+    if not await streams_of(request).rooms.leave(request.path_params["resource"]):
+        raise ApiError(404, "resource: no such participant")
+    return Response()
+
+
+async def _whep(request: Request) -> Response:
+    session = admit(request, token_of(request) or request.query_params.get("token"))
+    stream = stream_of(request)
+    if streams_of(request).full:
+        raise ApiError(429, f"listeners: expected at most {streams_of(request).max_listeners}")
+    try:
+        resource, answer = await stream.whep.join(await _offer(request))
+    except OfferError as error:
+        raise ApiError(400, str(error)) from error
+    except OutputError as error:
+        raise ApiError(404, str(error)) from error
+    except UnreachableError as error:
+        raise _unreachable(error) from error
+    response = _answered(request, resource, answer, stream.whep.peer(resource))
+    if session:
+        response.headers[SESSION_HEADER] = session
+    return response
+
+
+async def _whep_trickle(request: Request) -> Response:
+    return await _trickle(request, stream_of(request).whep.peer(request.path_params["resource"]))
+
+
+async def _whep_leave(request: Request) -> Response:
+    if not await stream_of(request).whep.leave(request.path_params["resource"]):
+        raise ApiError(404, "resource: no such listener")
+    return Response()
+
+
+ROUTES: Final = (
+    Route("/whip/{name}", _accepts, methods=["OPTIONS"]),
+    Route("/whip/{name}", _whip, methods=["POST"]),
+    Route("/whip/{name}/{resource}", _whip_trickle, methods=["PATCH"]),
+    Route("/whip/{name}/{resource}", _whip_leave, methods=["DELETE"]),
+    Route("/whep/{sid}", _accepts, methods=["OPTIONS"]),
+    Route("/whep/{sid}", _whep, methods=["POST"]),
+    Route("/whep/{sid}/{resource}", _whep_trickle, methods=["PATCH"]),
+    Route("/whep/{sid}/{resource}", _whep_leave, methods=["DELETE"]),
+)
+"""Paths of rooms and of streams."""
