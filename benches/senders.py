@@ -13,7 +13,7 @@ from audiomixer._core import Intake
 from audiomixer.clock.frame import FRAME_SIZE
 from audiomixer.clock.pacer import clock
 from audiomixer.webrtc.ice import Ice
-from audiomixer.webrtc.peer import Peer
+from audiomixer.webrtc.peer import Direction, Peer
 from tests.opus import opus
 from tests.signals import speech, stereo
 
@@ -26,11 +26,19 @@ STREAMS: dict[str, Callable[[str], list[bytes]]] = {
 }
 
 
-async def send(offers: Connection, participants: int, kind: str, address: str = "127.0.0.1") -> None:
-    """Offers so many connections, and sends until told to stop."""
+async def send(
+    offers: Connection,
+    participants: int,
+    kind: str,
+    address: str = "127.0.0.1",
+    direction: Direction = "sendonly",
+    speaking: int | None = None,
+) -> None:
+    """Offers so many connections, and sends until told to stop; if only some are speaking, the others are muted."""
     streams = [STREAMS[kind](speaker) for speaker in _SPEAKERS]
+    muted = STREAMS["muted, DTX"](_SPEAKERS[0])
     intake = Intake()
-    peers = [Peer(Ice([address]), "sendonly", intake=intake) for _ in range(participants)]
+    peers = [Peer(Ice([address]), direction, intake=intake) for _ in range(participants)]
     for peer in peers:
         offers.send(await peer.offer())
         await peer.accept(await asyncio.to_thread(offers.recv))
@@ -38,7 +46,7 @@ async def send(offers: Connection, participants: int, kind: str, address: str = 
     number = 0
     while not offers.poll():
         for n, peer in enumerate(peers):
-            stream = streams[n % len(streams)]
+            stream = streams[n % len(streams)] if speaking is None or n < speaking else muted
             payload = stream[(number + 50 * n) % len(stream)]
             before = stream[(number + 50 * n - 1) % len(stream)]
             if len(payload) > 2 or len(before) > 2:  # Of a pause, only the beginning is sent.
