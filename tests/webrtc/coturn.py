@@ -12,13 +12,14 @@ ADDRESS = "127.0.0.2"
 
 
 @contextlib.asynccontextmanager
-async def coturn(folder: Path) -> AsyncIterator[int]:
-    """A TURN server on loopback; gives its port."""
+async def coturn(folder: Path, secret: str | None = None) -> AsyncIterator[int]:
+    """A TURN server on loopback, with a user or a shared secret; gives its port."""
     port = free_port()
     arguments = (
         f"-n --listening-ip={ADDRESS} --listening-port={port} --relay-ip={ADDRESS} --allow-loopback-peers"
-        " --no-tls --no-dtls --no-cli --lt-cred-mech"
-        f" --user=audio:mixer --realm=test --log-file=stdout --pidfile={folder / 'pid'}"
+        " --no-tls --no-dtls --no-cli"
+        f" {f'--use-auth-secret --static-auth-secret={secret}' if secret else '--lt-cred-mech --user=audio:mixer'}"
+        f" --realm=test --log-file=stdout --pidfile={folder / 'pid'}"
         f" --userdb={folder / 'db'}"
     ).split()
     server = await asyncio.create_subprocess_exec("turnserver", *arguments, stdout=asyncio.subprocess.DEVNULL)

@@ -109,9 +109,14 @@ class Settings(BaseSettings):
     ice_announced: Address | None = Field(None, description="public address that a router translates (1:1 NAT)")
     ice_ports: Ports = Field(None, description="UDP ports for media, FIRST-LAST; default: any")
     stun_url: str = Field("", description="stun:HOST[:PORT]")
-    turn_url: str = Field("", description="turn(s):HOST[:PORT][?transport=udp|tcp]")
+    turn_url: Words = Field(
+        default_factory=list, description="turn(s):HOST[:PORT][?transport=udp|tcp], one for each way to reach it"
+    )
     turn_username: str = Field("", description="for the TURN server")
     turn_password: str = Field("", repr=False, description="for the TURN server")
+    turn_secret: str = Field(
+        "", repr=False, description="what the TURN server shares (use-auth-secret): it is for the clients then"
+    )
 
     allowed_networks: Networks = Field(
         default_factory=list, description="private networks that callbacks and outputs may go to: 10.0.0.0/8,…"
@@ -154,12 +159,16 @@ class Settings(BaseSettings):
         self.public_url = self.public_url.rstrip("/")
         if self.public_url and not re.match(r"https?://[^/]", self.public_url):
             raise ValueError("public_url: expected http(s)://…")
-        for name in ("stun_url", "turn_url"):
-            if url := getattr(self, name):
+        for name, urls in (("stun_url", [self.stun_url] if self.stun_url else []), ("turn_url", self.turn_url)):
+            for url in urls:
                 try:
-                    IceServer.parse(url)
+                    given_kind = IceServer.parse(url).kind
                 except ValueError as error:
                     raise ValueError(f"{name}: {error}") from None
+                if not name.startswith(given_kind):
+                    raise ValueError(f"{name}: expected no {given_kind.upper()} server, got {url!r}")
+        if self.turn_secret and self.turn_username:
+            raise ValueError("turn_secret: expected no turn_username beside it")
         return self
 
     def complete(self) -> list[str]:
@@ -242,15 +251,15 @@ class Settings(BaseSettings):
 
     def ice(self, host: str) -> Ice:
         """Where connections are offered, by a server that listens on `host`."""
-        servers = [
-            *([IceServer.parse(self.stun_url)] if self.stun_url else []),
-            *([IceServer.parse(self.turn_url, self.turn_username, self.turn_password)] if self.turn_url else []),
-        ]
+        stun = [IceServer.parse(self.stun_url)] if self.stun_url else []
+        own = [IceServer.parse(url, self.turn_username, self.turn_password) for url in self.turn_url]
+        theirs = [IceServer.parse(url, secret=self.turn_secret) for url in self.turn_url]
         return Ice(
             [str(address) for address in self.ice_addresses] or addresses_of(host),
             announced=str(self.ice_announced) if self.ice_announced else None,
             ports=self.ice_ports,
-            servers=servers,
+            servers=[*stun, *([] if self.turn_secret else own)],
+            offered=[*stun, *(theirs if self.turn_secret else [])],
         )
 
 

@@ -1,17 +1,20 @@
 // WHIP and WHEP (RFC 9725 and its draft twin): one POST with an offer, one answer back; candidates that come later follow.
 
 const ANSWERING = 8000; // ms for a server to answer
+const ASKING = 2000; // ms to be told of TURN servers; most connections need none
 const COLLECTING = 50; // ms for candidates that go together
 
 /** Connects `pc` to a WHIP or WHEP endpoint. @returns {Promise<() => Promise<void>>} what disconnects it again */
 export async function connect(pc, endpoint, token) {
+  const authorization = token ? { Authorization: `Bearer ${token}` } : {};
+  const servers = await iceServers(endpoint, authorization);
+  if (servers.length) pc.setConfiguration({ ...pc.getConfiguration(), iceServers: servers });
   const offer = await pc.createOffer();
   // A browser decodes stereo only if its own offer says so.
   offer.sdp = offer.sdp.replace(/(a=fmtp:\d+ [^\r\n]*useinbandfec=1)/g, '$1;stereo=1');
   const late = collect(pc);
   await pc.setLocalDescription(offer);
-  const headers = { 'Content-Type': 'application/sdp' };
-  if (token) headers.Authorization = `Bearer ${token}`;
+  const headers = { 'Content-Type': 'application/sdp', ...authorization };
   const signal = AbortSignal.timeout(ANSWERING);
   const response = await fetch(endpoint, { method: 'POST', headers, body: pc.localDescription.sdp, signal });
   if (!response.ok) {
@@ -20,7 +23,7 @@ export async function connect(pc, endpoint, token) {
   }
   await pc.setRemoteDescription({ type: 'answer', sdp: await response.text() });
   const resource = new URL(response.headers.get('Location'), response.url);
-  trickle(pc, late, resource, response.headers.get('ETag'), headers.Authorization);
+  trickle(pc, late, resource, response.headers.get('ETag'), authorization);
   return async () => {
     pc.onconnectionstatechange = null;
     const deleted = fetch(resource, { method: 'DELETE', keepalive: true }).catch(() => {});
@@ -32,6 +35,17 @@ export async function connect(pc, endpoint, token) {
 async function problem(response) {
   const body = await response.json().catch(() => ({}));
   return body.message ?? `The server answered ${response.status}`;
+}
+
+/** The STUN and TURN servers that an endpoint has to offer (RFC 9725, section 4.6). */
+async function iceServers(endpoint, headers) {
+  const signal = AbortSignal.timeout(ASKING);
+  const response = await fetch(endpoint, { method: 'OPTIONS', headers, signal }).catch(() => undefined);
+  const links = response?.headers.get('Link') ?? '';
+  return [...links.matchAll(/<([^>]+)>((?: *; *[\w-]+="[^"]*")*)/g)].flatMap(([, urls, text]) => {
+    const { rel, username, credential } = Object.fromEntries([...text.matchAll(/([\w-]+)="([^"]*)"/g)].map(([, name, value]) => [name, value]));
+    return rel === 'ice-server' ? [username ? { urls, username, credential } : { urls }] : [];
+  });
 }
 
 /** The candidates that `pc` finds from now on; `onCandidate` of the list is called with each that is added. */
@@ -48,8 +62,7 @@ function collect(pc) {
 /** Sends candidates, those of a moment together (RFC 8840). That some do not arrive costs a way to be reached, no more. */
 function trickle(pc, late, resource, session, authorization) {
   if (!session) return;
-  const headers = { 'Content-Type': 'application/trickle-ice-sdpfrag', 'If-Match': session };
-  if (authorization) headers.Authorization = authorization;
+  const headers = { 'Content-Type': 'application/trickle-ice-sdpfrag', 'If-Match': session, ...authorization };
   let timer;
   const send = () => {
     timer = undefined;

@@ -4,11 +4,15 @@ aioice gathers on every interface, at any port, and waits five seconds for serve
 """
 
 import asyncio
+import base64
 import contextlib
+import hashlib
+import hmac
 import ipaddress
 import logging
 import random
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
@@ -25,6 +29,8 @@ _PATIENCE_ELSEWHERE: Final = 1.5
 """The same for a connection to a server elsewhere, which lasts: TURN over TLS takes several round trips."""
 _PROBE_INTERVAL: Final = 10.0
 _PROBE_TIMEOUT: Final = 2.0
+_LASTS: Final = 86_400
+"""Seconds for which credentials that are made with a secret are good."""
 _AVOIDED: Final = 60.0
 """Seconds for which a server is left out that refuses, or is too slow, though it answers probes."""
 _URL: Final = re.compile(
@@ -45,6 +51,24 @@ class IceServer:
     tls: bool = False
     username: str | None = None
     password: str | None = None
+    secret: str | None = None
+    """What it shares with us, to make passwords that are good for a while."""
+
+    @property
+    def url(self) -> str:
+        """As browsers want it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        transport = f"?transport={self.transport}" if self.kind == "turn" else ""
+        return f"{self.kind}{'s' if self.tls else ''}:{host}:{self.port}{transport}"
+
+    def credentials(self) -> tuple[str, str]:
+        """A username and a password that are good for a day, made with the secret: coturn's `use-auth-secret`.
+
+        That is draft-uberti-behave-turn-rest-00.
+        """
+        username = f"{int(time.time()) + _LASTS}:audiomixer"
+        password = hmac.digest((self.secret or "").encode(), username.encode(), hashlib.sha1)
+        return username, base64.b64encode(password).decode()
 
     @property
     def way(self) -> tuple[str, str, bool]:
@@ -52,7 +76,9 @@ class IceServer:
         return self.kind, self.transport, self.tls
 
     @classmethod
-    def parse(cls, url: str, username: str | None = None, password: str | None = None) -> "IceServer":
+    def parse(
+        cls, url: str, username: str | None = None, password: str | None = None, secret: str | None = None
+    ) -> "IceServer":
         """The server that a URL names: `stun:HOST[:PORT]`, `turn:HOST[:PORT][?transport=udp|tcp]`, `turns:…`.
 
         Raises:
@@ -70,6 +96,7 @@ class IceServer:
             tls,
             username,
             password,
+            secret,
         )
 
 
@@ -83,6 +110,7 @@ class Ice:
         servers: STUN and TURN servers, of each kind at most one, or one for each way to reach it. Only those that
             answer are asked.
         patience: Seconds for which they are waited for.
+        offered: What the other side may use: STUN servers, and TURN servers with a secret.
 
     Raises:
         ValueError: An address, the ports or the servers are none.
@@ -96,6 +124,7 @@ class Ice:
         ports: range | None = None,
         servers: Sequence[IceServer] = (),
         patience: float = _PATIENCE,
+        offered: Sequence[IceServer] = (),
     ) -> None:
         for address in [*addresses, *([announced] if announced else [])]:
             ipaddress.ip_address(address)
@@ -106,6 +135,7 @@ class Ice:
         self.ports = ports
         self.servers = list(servers)
         self.patience = patience
+        self.offered = list(offered)
         self._down: set[IceServer] = set()
         self._failed: dict[IceServer, float] = {}
         """When a server that answers has refused a connection, or was too slow for it."""

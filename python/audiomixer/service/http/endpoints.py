@@ -43,7 +43,7 @@ CORS: Final = Middleware(
     allow_origins=["*"],
     allow_methods=["GET", "POST", "PATCH", "DELETE", "OPTIONS"],
     allow_headers=["Authorization", "Content-Type", "If-Match"],
-    expose_headers=["ETag", "Location", "Retry-After", SESSION_HEADER],
+    expose_headers=["ETag", "Link", "Location", "Retry-After", SESSION_HEADER],
 )
 """Pages of other sites may use everything here, with a token where one is needed."""
 

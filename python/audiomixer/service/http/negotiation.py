@@ -14,6 +14,7 @@ from audiomixer.rooms.base import FullError, NoRoomError, RoomError
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.http.lookups import admit, stream_of, streams_of, token_of, unauthorized
 from audiomixer.webrtc import trickle
+from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.offers import OfferError
 from audiomixer.webrtc.peer import Peer, RestartError, UnreachableError
 from audiomixer.webrtc.trickle import Fragment, FragmentError
@@ -73,12 +74,43 @@ def _answered(request: Request, resource: str, answer: str, peer: Peer | None) -
     headers = {"Location": f"{path}/{resource}", "Accept-Patch": trickle.TYPE}
     if peer:  # It may have gone already.
         headers["ETag"] = _etag(peer)
-    return Response(answer, 201, headers, _SDP)
+    return _with_servers(Response(answer, 201, headers, _SDP), streams_of(request).rooms.ice)
 
 
-async def _accepts(request: Request) -> Response:
-    """What may be posted here, as RFC 9725 has it."""
+async def _whip_accepts(request: Request) -> Response:
+    """What may be posted here, and with which ICE servers, as RFC 9725 has it."""
+    rooms = streams_of(request).rooms
+    token = token_of(request)
+    try:
+        await rooms.door.check(request.path_params["name"], token)
+    except TokenError as error:
+        if token:
+            raise unauthorized(error) from error
+        return _accepting()
+    return _with_servers(_accepting(), rooms.ice)
+
+
+async def _whep_accepts(request: Request) -> Response:
+    token = token_of(request) or request.query_params.get("token")
+    if token or streams_of(request).turnstile is None:
+        admit(request, token)
+        return _with_servers(_accepting(), streams_of(request).rooms.ice)
+    return _accepting()
+
+
+def _accepting() -> Response:
     return Response(status_code=204, headers={"Accept-Post": _SDP})
+
+
+def _with_servers(response: Response, ice: Ice) -> Response:
+    """The same, with the ICE servers that a client may use."""
+    for server in ice.offered:
+        link = f'<{server.url}>; rel="ice-server"'
+        if server.kind == "turn":
+            username, credential = server.credentials()
+            link += f'; username="{username}"; credential="{credential}"; credential-type="password"'
+        response.headers.append("Link", link)
+    return response
 
 
 async def _whip(request: Request) -> Response:
@@ -147,11 +179,11 @@ async def _whep_leave(request: Request) -> Response:
 
 
 ROUTES: Final = (
-    Route("/whip/{name}", _accepts, methods=["OPTIONS"]),
+    Route("/whip/{name}", _whip_accepts, methods=["OPTIONS"]),
     Route("/whip/{name}", _whip, methods=["POST"]),
     Route("/whip/{name}/{resource}", _whip_trickle, methods=["PATCH"]),
     Route("/whip/{name}/{resource}", _whip_leave, methods=["DELETE"]),
-    Route("/whep/{sid}", _accepts, methods=["OPTIONS"]),
+    Route("/whep/{sid}", _whep_accepts, methods=["OPTIONS"]),
     Route("/whep/{sid}", _whep, methods=["POST"]),
     Route("/whep/{sid}/{resource}", _whep_trickle, methods=["PATCH"]),
     Route("/whep/{sid}/{resource}", _whep_leave, methods=["DELETE"]),
