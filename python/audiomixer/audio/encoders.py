@@ -59,8 +59,12 @@ class Encoders:
         self._in_blocks: dict[Encoding, _AnyEncoder] = {}
         self._line = Line()
         self._ending = threading.Lock()
-        self._pieces: list[NDArray[np.float32]] = []
-        """Of the block that is not complete yet."""
+        self._block = np.zeros((2 * BLOCK * FRAME_SIZE, 2), np.float32)
+        """What is not encoded yet: up to four frames, and what is just added."""
+        self._blocked = 0
+        """Frames in it."""
+        self._asked: set[Encoding] = set()
+        """What the last block is to be encoded to."""
         self._phase = next(_phases) % BLOCK
         self._frames = 0
 
@@ -77,7 +81,8 @@ class Encoders:
         """
         now = {encoding for encoding in self._wanted() if encoding.codec in _AT_ONCE}
         self._at_once = self._encode(self._at_once, now, samples, self._frames)
-        self._pieces.append(samples.copy())
+        self._block[self._blocked * FRAME_SIZE :][: len(samples)] = samples
+        self._blocked += len(samples) // FRAME_SIZE
         blocks = (self._frames + self._phase) // BLOCK
         self._frames += len(samples) // FRAME_SIZE
         if (self._frames + self._phase) // BLOCK > blocks:
@@ -108,16 +113,16 @@ class Encoders:
 
     def _end_block(self) -> None:
         with self._ending:
-            pieces, self._pieces = self._pieces, []
-            frames = sum(map(len, pieces)) // FRAME_SIZE
+            frames, self._blocked = self._blocked, 0
             wanted = {encoding for encoding in self._wanted() if encoding.codec not in _AT_ONCE}
-            if not frames or not (wanted or self._in_blocks):
+            if not frames or not (wanted or self._asked):
                 return
             self._leaving_out = self._line.waiting >= (_FEW_WAITING + 1 if self._leaving_out else _MOST_WAITING)
             if self._leaving_out:
                 self.left_out += frames
                 return
-            block, first = pieces[0] if len(pieces) == 1 else np.concatenate(pieces), self._frames - frames
+            self._asked = wanted
+            block, first = self._block[: frames * FRAME_SIZE].copy(), self._frames - frames
 
             def encode() -> None:
                 self._in_blocks = self._encode(self._in_blocks, wanted, block, first)

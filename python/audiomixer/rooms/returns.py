@@ -57,8 +57,10 @@ class Returns:
         """Who is in the fan-out."""
         self._shared: Encoder | None = None
         self._minus = np.zeros((FRAME_SIZE, 2), np.float32)
-        self._recent: deque[NDArray[np.float32]] = deque(maxlen=_WARMING)
-        """The last frames of the mix."""
+        self._recent = deque(np.zeros((_WARMING, FRAME_SIZE, 2), np.float32))
+        """The last frames of the mix, the oldest first."""
+        self._known: tuple[Return, ...] = ()
+        """Those of the last mix."""
         self._time = 0
         """Of the next sample, in 1/48000 s."""
 
@@ -69,8 +71,10 @@ class Returns:
             samples: That mix, float32 of shape `(960, 2)`.
         """
         listeners = self.listeners
-        for gone in self._sharing.difference(listeners):
-            self._part(gone)
+        if listeners is not self._known:
+            self._known = listeners
+            for gone in self._sharing.difference(listeners):
+                self._part(gone)
         for listener in listeners:
             try:
                 if listener.participant.audible:
@@ -80,8 +84,13 @@ class Returns:
             except Exception:
                 _log.exception("encoding for a participant failed, who has to join again")
                 listener.on_failure()
-        self._send_shared(samples)
-        self._recent.append(samples.copy())
+        try:
+            self._send_shared(samples)
+        except Exception:
+            _log.exception("encoding for who is silent failed, and begins anew")
+            self._shared = None
+        self._recent.rotate(-1)
+        self._recent[-1][:] = samples
         self._time += FRAME_SIZE
 
     def _send_shared(self, samples: NDArray[np.float32]) -> None:
