@@ -4,9 +4,12 @@ import asyncio
 import json
 import re
 import socket
+import subprocess
+from pathlib import Path
 
 import httpx
 import pytest
+from starlette.responses import JSONResponse
 
 from audiomixer.service.http.server import PortError, serving
 from audiomixer.service.streams import Streams
@@ -192,6 +195,19 @@ async def test_a_port_in_use_is_said(service: Service) -> None:
         with pytest.raises(PortError, match=f"^port: cannot listen on 127.0.0.1:{port}: Address already in use"):
             async with serving(lambda *_: None, "127.0.0.1", port):  # type: ignore[arg-type, return-value]
                 raise AssertionError
+
+
+async def test_who_says_nothing_in_a_tls_handshake_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audiomixer.service.http.server._HANDSHAKE", 1.0)
+    files = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    subprocess.run([*command, "-keyout", files[1], "-out", files[0]], check=True, capture_output=True)
+    async with serving(JSONResponse({"is": "there"}), "127.0.0.1", 0, tls=files) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
+        async with httpx.AsyncClient(verify=False) as client:
+            assert (await client.get(url)).json() == {"is": "there"}
+        assert await asyncio.wait_for(reader.read(), 3) == b""
+        writer.close()
 
 
 async def test_streams_are_limited(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, update
+from sqlalchemy import create_engine, select, update
+from sqlalchemy.orm import Session
 
+from audiomixer.service import Settings
 from audiomixer.service.resources.checkpoints import CHECKPOINT
-from audiomixer.service.resources.store import MediaProcessor, Store, migrate, now
+from audiomixer.service.resources.lifecycles import Office
+from audiomixer.service.resources.retention import forget
+from audiomixer.service.resources.store import (
+    MediaProcessor,
+    Participant,
+    PlayerStreamer,
+    Room,
+    Store,
+    migrate,
+    now,
+)
 from tests.rooms.client import Client, Microphone
 from tests.service.api import Api, running
 from tests.service.receiver import receiving
@@ -91,6 +103,37 @@ async def test_the_time_of_day_may_be_set(tmp_path: Path, monkeypatch: pytest.Mo
         after = [int(str(payload["s"])) for payload in await payloads(api, streamer, 2)]
         assert numbers[-1] < after[0] < numbers[-1] + 30
         assert (await api.get(f"PlayerStreamers/{streamer}"))["status"] == "started"
+
+
+async def test_what_has_ended_long_ago_is_forgotten(tmp_path: Path) -> None:
+    """After 90 days: two rooms and a stream have ended, one room yesterday; another stream has gone on all the time."""
+    async with running(tmp_path) as api:
+        old, recent = [(await api.post("Rooms", UniqueName=name))["sid"] for name in ("old", "recent")]
+        async with Client(api.whip("old"), Microphone(500), token=api.token("alice")):
+            await api.settle()
+        ended, goes_on = await api.streamer(), await api.streamer()
+        for room in (old, recent):
+            await api.post(f"Rooms/{room}", 200, Status="completed")
+        await api.post(f"PlayerStreamers/{ended}", 200, Status="ended")
+
+        def backdate(session: Session) -> None:
+            for kind, sid, days in ((Room, old, 91), (Room, recent, 1), (PlayerStreamer, ended, 91)):
+                session.get_one(kind, sid).ended = now() - days * 86_400
+            session.get_one(PlayerStreamer, goes_on).created -= 91 * 86_400
+
+        await api.service.store.run(backdate)
+        office = Office(api.settings, api.service.store, api.service.callbacks)
+        assert not await forget(
+            Office(Settings(**vars(api.settings) | {"retention_days": 0}), office.store, office.callbacks)
+        )
+        await api.get(f"Rooms/{old}")
+        await forget(office)
+        await api.get(f"Rooms/{old}", 404)
+        await api.get(f"PlayerStreamers/{ended}", 404)
+        assert (await api.get(f"Rooms/{recent}"))["status"] == "completed"
+        assert (await api.get(f"PlayerStreamers/{goes_on}"))["status"] == "created"
+        left = await office.store.run(lambda session: session.scalars(select(Participant)).all())
+        assert left == []
 
 
 async def test_who_was_unconnected_stays_so(tmp_path: Path) -> None:

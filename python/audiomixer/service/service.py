@@ -16,6 +16,7 @@ from audiomixer.service.outbound import Outbound
 from audiomixer.service.resources.callbacks import Callbacks
 from audiomixer.service.resources.lifecycles import Office
 from audiomixer.service.resources.processor_lifecycle import ProcessorLifecycle
+from audiomixer.service.resources.retention import keep_small
 from audiomixer.service.resources.room_lifecycle import RoomLifecycle
 from audiomixer.service.resources.store import Store, StoreClosedError, TakenError
 from audiomixer.service.resources.streamer_lifecycle import StreamerLifecycle
@@ -106,6 +107,7 @@ class Service:
         self.processors.on_taken = self._lose
         self._opened.push_async_callback(self.processors.close)
         await self.processors.start()
+        self._opened.push_async_callback(_cancel, asyncio.create_task(keep_small(office)))
         if self.ice.servers:
             self._opened.push_async_callback(_cancel, asyncio.create_task(self.ice.watch()))
         self._opened.callback(self.streams.closed.set)

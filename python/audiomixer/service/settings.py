@@ -130,6 +130,7 @@ class Settings(BaseSettings):
         50, gt=0, description="from one address, over time; bursts may be ten times that"
     )
     proxies: Words = Field(default_factory=list, description="addresses of proxies whose X-Forwarded-For is believed")
+    retention_days: float = Field(90, ge=0, description="for which what has ended is kept; 0: for ever")
     log_format: Literal["json", "text"] = Field("json", description="of the log, on stderr")
 
     @classmethod

@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -26,11 +26,36 @@ _KEEP_ALIVE: Final = 65
 just being closed."""
 
 
+_HANDSHAKE: Final = 10.0
+"""Seconds that a TLS handshake may take; a minute, if nobody says so."""
+
+
 class PortError(Exception):
     """The address cannot be listened on."""
 
 
 class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but a TLS handshake has to get on as well."""
+        await super().startup(sockets=[])
+        loop, config = asyncio.get_running_loop(), self.config
+        for listener in sockets or ():
+            server = await loop.create_server(
+                self._protocol,
+                sock=listener,
+                ssl=config.ssl,
+                ssl_handshake_timeout=_HANDSHAKE if config.ssl else None,
+                backlog=config.backlog,
+            )
+            self.servers.append(server)
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: Any = self.config.http_protocol_class
+        return cast(
+            "asyncio.Protocol",
+            made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state),
+        )
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         """Signals are the program's business, not the server's."""
