@@ -45,11 +45,11 @@ async def test_a_page_that_has_nothing_but_a_relay_by_tcp_is_heard(tmp_path: Pat
             await api.processor("lounge", streamer)
             await page.goto(f"{api.url}/web/style.css")
             await page.evaluate(PUBLISH, [f"{api.url}/web/webrtc.js", api.whip("lounge"), api.token("alice")])
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 while await page.evaluate(RELAY) != ["relay", "tcp"]:
                     await asyncio.sleep(0.1)
             query = (await api.playback_url(streamer)).partition("?")[2]
-            async with Client(f"{api.url}/whep/{streamer}?{query}") as listener, asyncio.timeout(10):
+            async with Client(f"{api.url}/whep/{streamer}?{query}") as listener, asyncio.timeout(20):
                 while not any(payload["p"].get("alice", {"v": 0})["v"] > 100 for payload in listener.payloads):
                     await asyncio.sleep(0.1)
             await page.evaluate("leave()")
