@@ -11,7 +11,19 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Fanout", "Inlet", "Intake", "Mixer", "Outlet", "Participant", "Port", "Report", "Stats", "mix_rooms"]
+__all__ = [
+    "Distributor",
+    "Fanout",
+    "Inlet",
+    "Intake",
+    "Mixer",
+    "Outlet",
+    "Participant",
+    "Port",
+    "Report",
+    "Stats",
+    "mix_rooms",
+]
 
 _Samples = NDArray[np.float32] | NDArray[np.int16]
 
@@ -402,7 +414,22 @@ class Outlet:
         """Timestamp of the last packet."""
     @property
     def dropped(self) -> int:
-        """Packets that the port did not take."""
+        """Packets that the port did not take, or that were dropped before."""
+
+@final
+class Distributor:
+    """Sends the same packets to many outlets, in threads of its own, one for each processor.
+
+    Half a second of packets may wait for each thread; then the newest are dropped, and counted: `Outlet.dropped`.
+    """
+
+    def __new__(cls) -> Distributor: ...
+    def add(self, outlet: Outlet, on_unsent: Callable[[list[bytes]], object]) -> None:
+        """Begins to send to an outlet; `on_unsent` is called, in any thread, with packets for which it has no port."""
+    def remove(self, outlet: Outlet) -> None:
+        """Ceases to; what waits is not sent to it any more."""
+    def send(self, payload: bytes, timestamp: int) -> None:
+        """Has a payload sent to all, as `Outlet.send` does."""
 
 @final
 class Fanout:

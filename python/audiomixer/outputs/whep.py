@@ -9,7 +9,7 @@ from typing import Final
 
 from aiortc import RTCDataChannel
 
-from audiomixer._core import Fanout, Intake
+from audiomixer._core import Distributor, Intake
 from audiomixer.audio.encoding import EncodedPacket, Encoding
 from audiomixer.clock.pacer import clock
 from audiomixer.outputs.base import OutputError
@@ -54,7 +54,7 @@ class WhepOutput:
         self._ice = ice
         self.intake = Intake()
         """What listeners send: reports, and signs of life."""
-        self._fanout = Fanout()
+        self._distributor = Distributor()
         self._listeners: dict[str, _Listener] = {}
         self._joining = 0
         self._lost = 0
@@ -107,7 +107,7 @@ class WhepOutput:
             await listener.peer.close()
             raise OutputError("stream: it has ended")
         self._listeners[listener.resource] = listener
-        self._fanout.add(listener.peer.media.outlet, listener.peer.media.send_unsent)
+        self._distributor.add(listener.peer.media.outlet, listener.peer.media.send_unsent)
         return listener.resource, answer
 
     async def leave(self, resource: str) -> bool:
@@ -128,13 +128,13 @@ class WhepOutput:
         listener = self._listeners.pop(resource, None)
         if listener:
             self._lost += listener.peer.media.outlet.dropped
-            self._fanout.remove(listener.peer.media.outlet)
+            self._distributor.remove(listener.peer.media.outlet)
 
     def write(self, packets: Sequence[EncodedPacket]) -> None:
-        """Sends Opus packets, to all who are connected."""
+        """Has Opus packets sent to all who are connected."""
         self.intake.poll(clock())
         for packet in packets:
-            self._fanout.send(packet.data, packet.pts)
+            self._distributor.send(packet.data, packet.pts)
 
     def write_metadata(self, text: str, time: float) -> None:
         """Takes a payload."""

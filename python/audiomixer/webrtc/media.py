@@ -48,7 +48,7 @@ class Media:
         self.inlet = Inlet()
         """What is received, to be routed to participants."""
         self.outlet = Outlet()
-        """What is sent; by `send`, or through a `Fanout` with `send_unsent` for what it could not send."""
+        """What is sent; by `send`, or through a `Distributor` with `send_unsent` for what it could not send."""
         self.opus: int | None = None
         """The payload type of Opus, where it is not what aiortc was told."""
         self._intake = intake

@@ -352,6 +352,43 @@ impl Fanout {
     }
 }
 
+/// Called with what an outlet has no port to be sent by.
+struct Unsent(Py<PyAny>);
+
+#[pyclass(frozen, module = "audiomixer._core")]
+pub struct Distributor(transport::Distributor<Unsent>);
+
+#[pymethods]
+impl Distributor {
+    #[new]
+    fn new() -> Self {
+        Self(transport::Distributor::new(|handler: &Unsent, packet: Vec<u8>| {
+            // At the end of the interpreter it is for nobody.
+            Python::try_attach(|py| {
+                let called = PyList::new(py, [PyBytes::new(py, &packet)])
+                    .and_then(|packets| handler.0.call1(py, (packets,)));
+                if let Err(error) = called {
+                    error.write_unraisable(py, None);
+                }
+            });
+        }))
+    }
+
+    fn add(&self, py: Python<'_>, outlet: &Outlet, on_unsent: Py<PyAny>) {
+        let outlet = Arc::clone(&outlet.0);
+        py.detach(|| self.0.add(outlet, Unsent(on_unsent)));
+    }
+
+    fn remove(&self, py: Python<'_>, outlet: &Outlet) {
+        // Whoever drops the handler has to have the GIL.
+        let _handler = py.detach(|| self.0.remove(&outlet.0));
+    }
+
+    fn send(&self, py: Python<'_>, payload: &[u8], timestamp: i64) {
+        py.detach(|| self.0.send(payload, timestamp as u32));
+    }
+}
+
 pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Port>()?;
     module.add_class::<Report>()?;
@@ -359,5 +396,6 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Intake>()?;
     module.add_class::<Outlet>()?;
     module.add_class::<Fanout>()?;
+    module.add_class::<Distributor>()?;
     module.add_function(wrap_pyfunction!(mix_rooms, module)?)
 }

@@ -3,7 +3,7 @@
 //! Connections come about in Python (ICE, DTLS). From then on an [`Inlet`] reads a connection's [`Port`], decrypts
 //! ([`srtp`]) and hands packets to [`Participant`](audiomixer_core::Participant)s; an [`Intake`] does so for all
 //! connections of a room, once per tick, just before it is mixed. An [`Outlet`] encrypts and sends packets, a [`Fanout`]
-//! the same packet to many.
+//! the same packet to many, and a [`Distributor`] does that by threads of its own.
 //!
 //! Ports never block. Nothing waits here but for a lock that somebody else holds for a packet's time, and no memory is
 //! taken per packet, unless one has to be handed to Python.
@@ -12,6 +12,7 @@
 #[cfg(target_os = "linux")]
 mod batch;
 mod cipher;
+mod distributor;
 mod inlet;
 #[cfg_attr(not(target_os = "linux"), path = "intake_elsewhere.rs")]
 mod intake;
@@ -21,6 +22,7 @@ mod reception;
 pub mod srtp;
 
 pub use cipher::MasterKey;
+pub use distributor::Distributor;
 pub use inlet::{Inlet, Settings};
 pub use intake::Intake;
 pub use outlet::{Counts, Fanout, Outlet, Sent};

@@ -57,7 +57,7 @@ pub struct Counts {
     pub octets: u32,
     /// The timestamp as of now: that of the last one, and as much as has passed since.
     pub timestamp: u32,
-    /// Packets that the port did not take.
+    /// Packets that the port did not take, or that were dropped before.
     pub dropped: u64,
 }
 
@@ -99,6 +99,11 @@ impl Outlet {
         let State { open, counts, sent } = &mut *self.state();
         *sent = Some(Instant::now());
         open.as_mut().map_or(Sent::Dropped, |open| open.send(payload, timestamp, counts))
+    }
+
+    /// So many packets were dropped before they got here.
+    pub fn miss(&self, packets: u64) {
+        self.state().counts.dropped += packets;
     }
 
     /// What was sent so far.
@@ -163,6 +168,11 @@ impl<T> Fanout<T> {
         let mut outlets = self.outlets();
         let place = outlets.iter().position(|(other, _)| Arc::ptr_eq(other, outlet))?;
         Some(outlets.swap_remove(place).1)
+    }
+
+    /// So many packets could not even be tried: they are counted for all.
+    pub fn miss(&self, packets: u64) {
+        self.outlets().iter().for_each(|(outlet, _)| outlet.miss(packets));
     }
 
     /// Sends `payload` to all; calls `unsent` with what has no port to be sent by.
