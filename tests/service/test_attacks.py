@@ -16,8 +16,11 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.rtcsctptransport import SCTP_DATA_FIRST_FRAG, SCTP_DATA_LAST_FRAG, DataChunk, tsn_plus_one
 
 from audiomixer.auth.tokens import mint
-from audiomixer.service.http import connections
+from audiomixer.service.http import connections, negotiation
 from audiomixer.service.resources.callbacks import signature
+from audiomixer.webrtc import connection
+from audiomixer.webrtc.ice import LOOPBACK
+from audiomixer.webrtc.peer import Peer
 from tests.rooms.client import Client, Microphone
 from tests.service.api import Api, running
 from tests.service.receiver import receiving
@@ -144,6 +147,26 @@ async def test_forged_alerts_from_elsewhere_prevent_no_join(api: Api) -> None:
             await asyncio.sleep(0.02)
     spraying.cancel()
     await pc.close()
+
+
+async def test_who_only_asks_to_listen_takes_few_places_and_not_for_long(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one token, from one address, five at a time here, who are given up after 2 s; the others are served."""
+    monkeypatch.setattr(negotiation, "_MOST_CONNECTING", 5)
+    monkeypatch.setattr(connection, "_CONNECT_TIMEOUT", 2.0)
+    streamer = await api.streamer()
+    await api.processor("lounge", streamer)
+    url = f"{api.url}/whep/{streamer}?{(await api.playback_url(streamer)).partition('?')[2]}"
+    peer = Peer(LOOPBACK, "recvonly")
+    asked = await peer.offer()
+    await peer.close()
+    async with httpx.AsyncClient() as http, Client(url), undisturbed():
+        await asyncio.sleep(1)  # Until that one has come about.
+        answers = [await http.post(url, content=asked, headers=SDP) for _ in range(7)]
+        assert [answer.status_code for answer in answers] == [201] * 5 + [429] * 2
+        await asyncio.sleep(4)
+        assert (await http.post(url, content=asked, headers=SDP)).status_code == 201
 
 
 async def test_connections_that_say_nothing_are_closed_and_the_service_is_reachable(

@@ -25,7 +25,8 @@ _log = logging.getLogger(__name__)
 
 
 class _Listener:
-    def __init__(self, output: "WhepOutput", ice: Ice) -> None:
+    def __init__(self, output: "WhepOutput", ice: Ice, network: str) -> None:
+        self.network = network
         self.resource = secrets.token_urlsafe(16)
         self.channel: RTCDataChannel | None = None
         self.peer = Peer(
@@ -87,8 +88,17 @@ class WhepOutput:
     def begin(self, began: datetime) -> None:
         """Listeners are told no dates."""
 
-    async def join(self, offer: str) -> tuple[str, str]:
+    def connecting(self, network: str) -> int:
+        """How many listeners of a network have not come about yet."""
+        listeners = self._listeners.values()
+        return sum(listener.network == network and not listener.peer.connected for listener in listeners)
+
+    async def join(self, offer: str, network: str = "") -> tuple[str, str]:
         """A listener joins.
+
+        Args:
+            offer: SDP.
+            network: Where it comes from, by any name.
 
         Returns:
             The resource by which it can `leave`, and the SDP answer.
@@ -97,7 +107,7 @@ class WhepOutput:
             OfferError: The offer cannot be answered.
             OutputError: The stream has ended.
         """
-        listener = _Listener(self, self._ice)
+        listener = _Listener(self, self._ice, network)
         self._joining += 1
         try:
             answer = await listener.peer.answer(offer)

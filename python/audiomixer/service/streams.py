@@ -114,6 +114,10 @@ class Streams:
         """Whether there are as many listeners as there may be."""
         return sum(stream.whep.taken for stream in self._streams.values()) >= self.max_listeners
 
+    def connecting(self, network: str) -> int:
+        """How many listeners of a network have not come about yet."""
+        return sum(stream.whep.connecting(network) for stream in self._streams.values())
+
     async def until_changed(self, seconds: float) -> None:
         """Waits until a stream comes or goes, or everything ends; not for longer than so many seconds."""
         changed = asyncio.ensure_future(self._changed.wait())

@@ -25,7 +25,9 @@ _FREE: Final = ("/hls/", "/web/", "/healthz")
 
 
 class RequestLimits:
-    """Refuses requests that are too long (413), or too many (429, with Retry-After).
+    """Refuses requests that are too long (413), or too many (429, with Retry-After), and tells whose the others are.
+
+    That is the `network` of the request's state: an address, or a network of IPv6.
 
     Args:
         app: What is protected.
@@ -45,7 +47,9 @@ class RequestLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        wait = self._wait(scope)
+        address = self._address(scope)
+        scope.setdefault("state", {})["network"] = address
+        wait = self._wait(scope, address)
         if wait > 0:
             headers = {"Retry-After": str(math.ceil(wait))}
             await error_response(429, "Too many requests", 20429, headers)(scope, receive, send)
@@ -56,12 +60,12 @@ class RequestLimits:
             return
         await self._app(scope, _Bounded(receive).receive, send)
 
-    def _wait(self, scope: Scope) -> float:
+    def _wait(self, scope: Scope, address: str) -> float:
         """Seconds until the next request is welcome; 0 if this one is."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path.startswith(_FREE):
             return 0.0
-        address, now = self._address(scope), time.monotonic()
+        now = time.monotonic()
         level, then = self._buckets.pop(address, (0.0, now))
         level = max(0.0, level - (now - then) * self._rate)
         refused = level + 1 > max(1.0, self._rate * _BURST)

@@ -21,6 +21,8 @@ from audiomixer.webrtc.trickle import Fragment, FragmentError
 
 _SDP: Final = "application/sdp"
 _LARGEST_BODY: Final = 64 * 1024
+_MOST_CONNECTING: Final = 250
+"""Listeners of one network that have not connected yet: who only asks takes others' places for ten seconds each."""
 
 
 async def _text(request: Request, what: str, expected: str) -> str:
@@ -154,8 +156,11 @@ async def _whep(request: Request) -> Response:
     stream = stream_of(request)
     if streams_of(request).full:
         raise ApiError(429, f"listeners: expected at most {streams_of(request).max_listeners}")
+    network = getattr(request.state, "network", "")
+    if network and streams_of(request).connecting(network) >= _MOST_CONNECTING:
+        raise ApiError(429, f"listeners: expected at most {_MOST_CONNECTING} at a time to connect")
     try:
-        resource, answer = await stream.whep.join(await _offer(request))
+        resource, answer = await stream.whep.join(await _offer(request), network)
     except OfferError as error:
         raise ApiError(400, str(error)) from error
     except OutputError as error:
