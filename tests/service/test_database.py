@@ -72,12 +72,39 @@ async def test_who_has_lost_the_database_to_another_stops_and_writes_nothing(
             await asyncio.sleep(0.5)
             killer.execute("SELECT pg_terminate_backend(%s)", [pid])
             await waiting
+            refused = await api.client.post(f"{api.url}/v1/Rooms", data={"UniqueName": "show"})
+            assert refused.status_code == 503
+            assert killer.execute("SELECT unique_name FROM rooms").fetchall() == [("lounge",)]
             async with asyncio.timeout(15):
                 await api.service.taken.wait()
                 while (await api.client.get(f"{api.url}/v1/Rooms")).status_code != 503:
                     await asyncio.sleep(0.1)
             there = killer.execute("SELECT status FROM participants").fetchall()
             assert there == [("connected",)], "who was there is the other's business"
+
+
+async def test_a_claim_that_the_server_still_has_of_a_lost_connection_is_no_others(
+    tmp_path: Path, server: PostgreSql
+) -> None:
+    """As after a partition: the server has not noticed yet that the connection is dead, and the lock is with it."""
+    async with running(tmp_path, database_url=server.url) as api:
+        await api.post("Rooms", UniqueName="one")
+        find = (
+            "SELECT a.pid, application_name, objid, classid FROM pg_locks JOIN pg_stat_activity a USING (pid)"
+            " WHERE locktype = 'advisory'"
+        )
+        with psycopg.connect(server.url, autocommit=True) as killer:
+            ((pid, name, low, high),) = killer.execute(find).fetchall()
+            with psycopg.connect(server.url, application_name=name) as former:
+                take = asyncio.to_thread(former.execute, "SELECT pg_advisory_lock(%s)", [high << 32 | low])
+                waiting = asyncio.create_task(take)
+                await asyncio.sleep(0.5)
+                killer.execute("SELECT pg_terminate_backend(%s)", [pid])
+                await waiting
+                await api.post("Rooms", UniqueName="two")
+                with pytest.raises(psycopg.OperationalError):
+                    former.execute("SELECT 1")
+        assert not api.service.taken.is_set()
 
 
 async def test_a_first_start_that_was_killed_leaves_a_database_that_can_be_used(

@@ -88,6 +88,7 @@ class Service:
     async def _start(self) -> None:
         settings = self.settings
         self._opened.callback(_lock(settings.data).close)
+        self.store.on_taken = self._lose
         await self.store.migrate()
         self.callbacks = Callbacks(self.store, settings.account_sid, settings.auth_token, self.outbound)
         office = Office(settings, self.store, self.callbacks)
@@ -104,7 +105,6 @@ class Service:
         await self.rooms.start()
         self._opened.callback(self.streamers.close)
         await self.streamers.start()
-        self.processors.on_taken = self._lose
         self._opened.push_async_callback(self.processors.close)
         await self.processors.start()
         self._opened.push_async_callback(_cancel, asyncio.create_task(keep_small(office)))

@@ -60,7 +60,6 @@ async def checkpoint(office: Office, engine: Engine, before: Mapping[str, float]
                 if output.startswith(PLAYER_STREAMER):
                     session.get_one(PlayerStreamer, output).streamed = processor.streamed
 
-    await office.store.keep_claim()
     await office.store.run(note)
     for sid, progress in all_progress.items():
         engine.reserve(sid, progress.next_sequence + reserve)

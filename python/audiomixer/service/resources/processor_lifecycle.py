@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,7 +18,14 @@ from audiomixer.service.resources import lives
 from audiomixer.service.resources.checkpoints import CHECKPOINT, LAST_RESERVE, RESERVE, checkpoint, segments_after
 from audiomixer.service.resources.lifecycles import Alarms, Office, check_room_for_more, make_sid
 from audiomixer.service.resources.room_lifecycle import RoomLifecycle
-from audiomixer.service.resources.store import Heartbeat, MediaProcessor, PlayerStreamer, Room, TakenError, now
+from audiomixer.service.resources.store import (
+    Heartbeat,
+    MediaProcessor,
+    PlayerStreamer,
+    Room,
+    StoreClosedError,
+    now,
+)
 from audiomixer.service.resources.streamer_lifecycle import StreamerLifecycle
 
 _FIRST_FRAME: Final = 0.01
@@ -86,8 +92,6 @@ class ProcessorLifecycle:
         self._ending: set[asyncio.Task[None]] = set()
         self._runs: dict[str, _Run] = {}
         self._checking: asyncio.Task[None] | None = None
-        self.on_taken: Callable[[TakenError], None] = lambda error: None
-        """Told when another service has the database: what runs here is its business."""
         streamers.on_ended = self._lose_output
         engine.on_room_event = self._told
         rooms.on_completed = self._room_completed
@@ -124,8 +128,8 @@ class ProcessorLifecycle:
             await asyncio.gather(self._checking, return_exceptions=True)
             try:
                 await self._checkpoint(LAST_RESERVE)
-            except TakenError:
-                pass  # Which has been told.
+            except StoreClosedError:
+                pass  # It is another's now.
             except Exception:
                 _log.exception("the last checkpoint failed")
         await asyncio.gather(*(self._engine.stop(sid, to_resume=True) for sid in list(self._runs)))
@@ -388,8 +392,7 @@ class ProcessorLifecycle:
             try:
                 for sid, progress in (await self._checkpoint(RESERVE)).items():
                     self._check(sid, progress)
-            except TakenError as error:
-                self.on_taken(error)
+            except StoreClosedError:
                 return
             except Exception:
                 _log.exception("a checkpoint failed")

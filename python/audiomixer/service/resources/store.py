@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,6 @@ import alembic.config
 from sqlalchemy import (
     JSON,
     BigInteger,
-    Connection,
     Engine,
     Float,
     ForeignKey,
@@ -26,14 +26,24 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
-from sqlalchemy.pool import NullPool
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _SID: Final = String(34)
 _CLAIM: Final = 0x617564696F6D6978
 """The advisory lock's number: `audiomix`."""
-_KEEP_ALIVE: Final = {"tcp_keepalives_idle": 5, "tcp_keepalives_interval": 5, "tcp_keepalives_count": 3}
-"""Seconds, and tries, after which PostgreSQL takes a client for gone; two hours, if it is not told."""
+_CLAIM_IT: Final = f"SELECT pg_try_advisory_lock({_CLAIM})"
+_END_FORMER: Final = (
+    "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity"
+    " WHERE application_name = current_setting('application_name') AND pid <> pg_backend_pid()"
+)
+_ON_SERVER: Final = {
+    "statement_timeout": 10_000,
+    "tcp_keepalives_idle": 5,
+    "tcp_keepalives_interval": 5,
+    "tcp_keepalives_count": 3,
+}
+"""Milliseconds for a statement; seconds, and tries, after which PostgreSQL takes a client for gone: two hours, if it is
+not told."""
 
 T = TypeVar("T")
 
@@ -175,7 +185,7 @@ class TakenError(ValueError):
 
 
 class StoreClosedError(Exception):
-    """The service is stopping."""
+    """The service is stopping, or another has its database."""
 
 
 class Store:
@@ -189,6 +199,8 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
+        self.on_taken: Callable[[TakenError], None] = lambda error: None
+        """Called once when another service has taken the database while this one could not reach it."""
         try:
             self._engine = create_engine(
                 url, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args=_limits(url)
@@ -196,8 +208,9 @@ class Store:
         except (ArgumentError, ImportError) as error:
             hint = " (which needs the extra `postgresql`)" if url.startswith("postgresql") else ""
             raise ValueError(f"database_url: expected sqlite:///FILE or postgresql://…{hint}: {error}") from None
-        self._claim: Connection | None = None
-        """Holds what keeps other services from a database of PostgreSQL."""
+        if self._engine.dialect.name == "postgresql":
+            event.listen(self._engine, "do_connect", _connect_and_claim)
+        # Of SQLite's, the data folder has a lock.
         if self._engine.dialect.name == "sqlite":
             _keep_to_oneself(self._engine.url.database)
             event.listen(self._engine, "connect", _set_up_sqlite)
@@ -215,7 +228,6 @@ class Store:
         """
 
         def work() -> None:
-            self._claim_it()
             try:
                 migrate(self._engine)
             except DatabaseError as error:
@@ -225,43 +237,12 @@ class Store:
 
         await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    async def keep_claim(self) -> None:
-        """Sees that the database is still this service's, and claims it again if the connection to it was lost.
+    async def run(self, work: Callable[[Session], T]) -> T:
+        """Does `work` in a transaction, which is committed unless it raises; objects it returns may be read after.
 
         Raises:
-            TakenError: Another service has taken it; nothing is written any more.
+            StoreClosedError: Nothing is written any more.
         """
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._claim_it)
-        except TakenError:
-            self._closed = True
-            raise
-
-    def _claim_it(self) -> None:
-        """An advisory lock, which ends with its connection, whatever becomes of this process."""
-        if self._engine.dialect.name != "postgresql":
-            return  # The data folder, with its lock, is where the file is.
-        if self._claim is not None:
-            try:
-                self._claim.exec_driver_sql("SELECT 1")
-                self._claim.commit()
-                return
-            except OperationalError:
-                self._claim.invalidate()
-                self._claim.close()
-                self._claim = None
-        claim = create_engine(self._engine.url, poolclass=NullPool, connect_args=_limits("postgresql")).connect()
-        # A server that cannot reach this process any more gives the lock back in time for the next try.
-        for setting, value in _KEEP_ALIVE.items():
-            claim.exec_driver_sql(f"SET {setting} = {value}")
-        if not claim.exec_driver_sql(f"SELECT pg_try_advisory_lock({_CLAIM})").scalar():
-            claim.close()
-            raise TakenError("database_url: another audiomixer uses this database")
-        claim.commit()
-        self._claim = claim
-
-    async def run(self, work: Callable[[Session], T]) -> T:
-        """Does `work` in a transaction, which is committed unless it raises; objects it returns may be read after."""
 
         def transaction() -> T:
             with self._sessions.begin() as session:
@@ -269,15 +250,18 @@ class Store:
 
         if self._closed:
             raise StoreClosedError
-        return await asyncio.get_running_loop().run_in_executor(self._thread, transaction)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, transaction)
+        except TakenError as error:
+            if not self._closed:
+                self._closed = True
+                self.on_taken(error)
+            raise StoreClosedError from error
 
     async def close(self) -> None:
         """Finishes what is under way."""
         self._closed = True
         await asyncio.to_thread(self._thread.shutdown)
-        if self._claim is not None:
-            self._claim.close()
-            self._claim = None
         self._engine.dispose()
 
 
@@ -294,7 +278,30 @@ def _limits(url: str) -> dict[str, Any]:
     """A server that hangs is an error within seconds."""
     if not url.startswith("postgresql"):
         return {}
-    return {"connect_timeout": 5, "tcp_user_timeout": 10_000, "options": "-c statement_timeout=10000"}
+    options = " ".join(f"-c {setting}={value}" for setting, value in _ON_SERVER.items())
+    name = f"audiomixer {secrets.token_hex(8)}"
+    return {"connect_timeout": 5, "tcp_user_timeout": 10_000, "options": options, "application_name": name}
+
+
+def _connect_and_claim(dialect: Any, record: Any, arguments: Any, parameters: Any) -> Any:
+    """Connects, with an advisory lock, which ends with the connection: what writes is what has the claim.
+
+    The server may still have the connection that was lost: that is ended first, which has no effect on others'.
+
+    Raises:
+        TakenError: Another service has it.
+    """
+    connection = dialect.connect(*arguments, **parameters)
+    try:
+        connection.execute(_END_FORMER)
+        (claimed,) = connection.execute(_CLAIM_IT).fetchone()
+        connection.commit()
+        if not claimed:
+            raise TakenError("database_url: another audiomixer uses this database")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _set_up_sqlite(connection: Any, record: Any) -> None:
