@@ -83,11 +83,11 @@ def test_the_patient_get_five_frames_at_once_until_one_of_them_is_not() -> None:
         alice.push_pcm(np.full((FRAME_SIZE, 2), tick / 100, np.float32))
         recorders[0].patient = not 15 <= tick < 20
         advance([bus], (tick + 1) * 0.02 + 1e-6)
-    # The first frame of all, before anybody was asked, and a block is waited for when somebody ceases to be patient.
-    assert recorders[0].handed == [1, 2, 5, 5, 5, 1, 1, 1, 2, 5]
+    # What waits when somebody ceases to be patient comes with the next frame.
+    assert recorders[0].handed == [3, 5, 5, 3, 1, 1, 1, 1, 3, 5]
     for recorder in recorders:
         assert recorder.handed == recorders[0].handed
-        assert np.diff([frame[600, 0] for frame in recorder.frames[1:]]) == pytest.approx(0.01, abs=1e-3)
+        assert np.diff([frame[600, 0] for frame in recorder.frames]) == pytest.approx(0.01, abs=1e-3)
 
 
 def test_who_comes_or_goes_within_a_block_gets_what_is_mixed_meanwhile() -> None:

@@ -2,6 +2,9 @@
 
 import asyncio
 import itertools
+import os
+import subprocess
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +15,7 @@ import pytest
 
 from audiomixer import AudioMixer, Mixer, Participant
 from audiomixer.audio.taps import Solos, participant_frames
+from audiomixer.outputs.hls import HlsOutput
 from audiomixer.outputs.tracks import TrackRecorder, file_stem
 from tests.signals import Signal, frames, level_at, sine, stereo
 
@@ -89,6 +93,38 @@ async def first(items: AsyncIterator[T], count: int) -> AsyncIterator[T]:
         yield item
 
 
+class Ramp:
+    """A participant whose every frame is a little louder than the last: which one it is can be heard."""
+
+    def __init__(self, live: AudioMixer) -> None:
+        self.alice = live.room.bus.mixer.add_participant("alice")
+
+    async def play(self) -> None:
+        """From now on."""
+        for n in range(200):
+            self.alice.push_pcm(np.full((960, 1), n / 400, np.float32))
+            await asyncio.sleep(0.02 if n > 25 else 0)
+
+    @staticmethod
+    def number(samples: Signal) -> float:
+        return float(samples[480] * 400)
+
+
+async def test_participants_frames_begin_at_once_where_all_others_wait_for_blocks() -> None:
+    """An HLS stream alone is handed five frames at once; who asks for each does not lose what was about to come."""
+    for phase in range(5):
+        async with AudioMixer("local:show", outputs=[HlsOutput(128)]) as live:
+            ramp = Ramp(live)
+            playing = asyncio.create_task(ramp.play())
+            await asyncio.sleep(0.3 + phase * 0.02)
+            taken = [frame async for frame in first(live.participant_frames(), 20)]
+            playing.cancel()
+        times = np.array([frame.time for frame in taken])
+        numbers = np.array([ramp.number(frame.samples) for frame in taken])
+        assert np.diff(times) == pytest.approx(np.full(19, 0.02), abs=1e-6)
+        assert np.diff(numbers) == pytest.approx(np.ones(19), abs=0.05)
+
+
 async def test_resampled_frames_of_everybody_keep_apart() -> None:
     async def solos() -> AsyncIterator[Solos]:
         for n, (one, two) in enumerate(zip(frames(sine(500, 0.3, 1)), frames(sine(900, 0.3, 1)), strict=True)):
@@ -159,3 +195,29 @@ async def test_a_mixer_records_tracks(tmp_path: Path) -> None:
     signal = decoded(tmp_path / "alice.mka")
     onset = int(np.argmax(np.abs(signal) > 0.05)) / 48_000
     assert onset == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a file system of its own needs root")
+def test_a_disk_that_is_full_is_not_strewn_with_empty_tracks(tmp_path: Path) -> None:
+    """For half a minute nothing can be written; then there is room, and the track goes on in its first file."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], check=True)
+    try:
+        (small / "full").write_bytes(bytes(64 * 1024))
+        recorder = TrackRecorder(str(small))
+        recorder.start()
+        tone = sine(1000, 0.3, 0.02)
+        for n in range(1500):
+            recorder.write(n, {"alice": tone})
+            time.sleep(0.0005)
+        assert {path.name for path in small.iterdir()} == {"full", "alice.mka"}
+        (small / "full").unlink()
+        for n in range(1500, 1800):
+            recorder.write(n, {"alice": tone})
+            time.sleep(0.0005)
+        recorder.stop()
+        assert {path.name for path in small.iterdir()} == {"alice.mka"}
+        assert level_at(decoded(small / "alice.mka")[-4800:], 1000) == pytest.approx(0.3, rel=0.05)
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

@@ -403,14 +403,15 @@ class AudioMixer:
                 frame.samples.flags.writeable = False
                 self._loop.call_soon_threadsafe(self._taps.mix.publish, frame)
         if (self._tracks or self._taps.solos.wanted) and self._fade is None:
+            last = len(samples) // FRAME_SIZE - 1
             solos = self.room.bus.mixer.solos()
             for solo in solos.values():
                 # All who read share it.
                 solo.flags.writeable = False
             if self._tracks:
-                self._tracks.write(self._frames, solos)
+                self._tracks.write(self._frames + last, solos)
             if self._taps.solos.wanted:
-                self._loop.call_soon_threadsafe(self._taps.solos.publish, (self.time, solos))
+                self._loop.call_soon_threadsafe(self._taps.solos.publish, (self.time + last * FRAME, solos))
 
     def _wanted(self) -> list[Encoding]:
         return [output.encoding for output in self._working if output.active]

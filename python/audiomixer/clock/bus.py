@@ -28,7 +28,7 @@ class Listener(Protocol):
 
     @property
     def patient(self) -> bool:
-        """Whether it may get its frames up to 80 ms late, for the time being; no listener is, if one is not."""
+        """Whether it may get its frames up to 80 ms late, for the time being; no listener may, if one may not."""
 
     def on_frames(self, samples: NDArray[np.float32]) -> None:
         """The next frames, at most `BLOCK`: float32 of shape `(n * 960, 2)`; the array is used again for others."""
@@ -60,7 +60,6 @@ class Bus:
         self._next = self._untold = phase % BLOCK
         """Where in the block the next frame goes, and where the first one is that nobody has been told of."""
         self._phase = self._next
-        self._patient = False
         self.due = now + FRAME
         """When the next frame ends."""
         self._start = now
@@ -103,7 +102,7 @@ class Bus:
             self.frames += 1
             self._next += 1
             self.due = self._start + (self.frames + 1) * FRAME
-            if self._patient and self._next < BLOCK:
+            if self._next < BLOCK and all(listener.patient for listener in self._listeners):
                 return
             self._hand_out()
             if self._next == BLOCK:
@@ -111,7 +110,6 @@ class Bus:
             if (self.frames + self._phase) % _FRAMES_PER_INTERVAL == 0:
                 volumes = self.mixer.volumes()
                 self._each(lambda listener: listener.on_volumes(volumes))
-            self._patient = all(listener.patient for listener in self._listeners)
 
     def _hand_out(self) -> None:
         if self._untold < self._next:

@@ -137,12 +137,16 @@ class TrackRecorder:
             track = self._tracks.pop(identity)
         else:
             self._close_the_most_silent(frame)
-            self._numbers[identity] += 1
-            # No identity has a plus in its file's name.
-            number = "" if self._numbers[identity] == 1 else f"+{self._numbers[identity]}"
-            track = _Track(self.folder / f"{file_stem(identity)}{number}{_SUFFIX}")
+            number = self._numbers[identity]
+            if not number or not _is_empty(self._path(identity, number)):
+                self._numbers[identity] = number = number + 1
+            track = _Track(self._path(identity, number))
         self._tracks[identity] = track
         return track
+
+    def _path(self, identity: str, number: int) -> Path:
+        # No identity has a plus in its file's name.
+        return self.folder / f"{file_stem(identity)}{'' if number == 1 else f'+{number}'}{_SUFFIX}"
 
     def _close_the_most_silent(self, frame: int) -> None:
         """Keeps files few; whoever was there a moment ago keeps theirs, or all would take turns."""
@@ -151,6 +155,14 @@ class TrackRecorder:
             if track.frames >= frame - _MOMENT:
                 return
             self._tracks.pop(identity).close()
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether nothing has come into a file, since the disk was full."""
+    try:
+        return path.stat().st_size == 0
+    except FileNotFoundError:
+        return True
 
 
 def file_stem(identity: str) -> str:
