@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from playwright.async_api import Browser
 
-from tests.e2e.players import PLAYERS, clicking, pairs, script, scripts
+from tests.e2e.players import PLAYERS, Clicker, clicking, pairs, script, scripts
 
 SILENT = {"Chromium itself"}
 """Lets WebAudio hear nothing."""
@@ -19,7 +19,9 @@ MOST_LATE = {"player.js, WHEP": 0.5, "hls.js, low latency": 12.0, "hls.js": 12.0
 """On a busy machine."""
 
 
-async def play(browser: Browser, player: str, loaded: dict[str, str], url: str, sid: str) -> dict[str, Any]:
+async def play(
+    browser: Browser, player: str, loaded: dict[str, str], url: str, sid: str, clicker: Clicker
+) -> dict[str, Any]:
     """What a player hears and tells; of one that lets nobody listen, nothing."""
     page = await browser.new_page()
     await page.goto(f"{url}/web/style.css")
@@ -29,10 +31,14 @@ async def play(browser: Browser, player: str, loaded: dict[str, str], url: str, 
     if player in SILENT:
         await page.wait_for_function("audio.currentTime > 4")
         return {}
-    await page.wait_for_function("heard.clicks.length >= 5 && heard.payloads.length >= 8", timeout=50_000)
-    heard: dict[str, Any] = await page.evaluate("heard")
-    await page.close()
-    return heard
+    async with asyncio.timeout(50):
+        while True:
+            await asyncio.sleep(0.5)
+            heard: dict[str, Any] = await page.evaluate("heard")
+            # Which clicks and payloads come first is up to the player: a pair of each is what is asked for.
+            if len(heard["clicks"]) >= 5 and len(pairs(clicker, heard)[0]) >= 3:
+                await page.close()
+                return heard
 
 
 async def test_players_in_chromium(browser: Browser, tmp_path: Path, npm: Callable[[str], Path]) -> None:
@@ -41,15 +47,15 @@ async def test_players_in_chromium(browser: Browser, tmp_path: Path, npm: Callab
     async with clicking(tmp_path) as (url, stream, clicker), asyncio.timeout(80):
         await asyncio.sleep(3)
         first, *others = PLAYERS
-        results = [await play(browser, first, loaded, url, stream.sid)]
-        results += await asyncio.gather(*(play(browser, player, loaded, url, stream.sid) for player in others))
+        results = [await play(browser, first, loaded, url, stream.sid, clicker)]
+        playing = (play(browser, player, loaded, url, stream.sid, clicker) for player in others)
+        results += await asyncio.gather(*playing)
     for player, heard in zip(PLAYERS, results, strict=True):
         if player in SILENT:
             continue
         assert heard["errors"] == [], player
         latencies, errors = pairs(clicker, heard)
         assert np.median(latencies) < MOST_LATE[player], player
-        assert len(errors) >= 2, player
         # IVS looks for cues now and then only.
         assert np.median(np.abs(errors)) < (0.5 if player == "Amazon IVS" else 0.3), player
 

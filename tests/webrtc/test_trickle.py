@@ -66,7 +66,8 @@ async def test_what_is_told_later_is_checked(service: Service, http: httpx.Async
         other.bind(("127.0.0.1", 0))
         other.setblocking(False)
     named = candidate("a1b2c3d4-0000-4000-8000-000000000000.local", 9)
-    addresses = [candidate("127.0.0.1", other.getsockname()[1]) for other in sockets]
+    # Some stacks write it in capitals.
+    addresses = [candidate("127.0.0.1", other.getsockname()[1], "UDP") for other in sockets]
     by_tcp = candidate("127.0.0.1", 9, "tcp") + " tcptype passive"
     response = await http.patch(resource, content=fragment(offer, named, by_tcp, addresses[0]), headers=headers)
     assert (response.status_code, response.text) == (204, "")
@@ -101,6 +102,7 @@ async def test_what_cannot_be_taken_is_told(http: httpx.AsyncClient) -> None:
         (400, "nonsense", {}),
         (400, fragment(offer, "a=candidate:1 1 udp 1 127.0.0.1 9 typ host rport x"), {}),
         (204, fragment(offer, "a=candidate:1 1 udp 1 127.0.0.1 99999 typ host"), {}),
+        (204, fragment(offer, "a=candidate:1 1 udp 1 127.0.0.1 9 typ "), {}),
         (400, good + "a=x\r\n" * 4000, {}),
     ]:
         path = changed.pop("path", resource)  # type: ignore[attr-defined]

@@ -121,7 +121,7 @@ class Connection:
     async def _add_candidates(self) -> None:
         candidates, self._candidates = self._candidates, []
         for candidate in candidates:
-            if candidate.protocol == "udp":
+            if candidate.protocol.lower() == "udp":
                 await self._pc.addIceCandidate(candidate)
 
     def _expect(self) -> None:

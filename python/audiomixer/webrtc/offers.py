@@ -18,7 +18,7 @@ MOST_CANDIDATES: Final = 30
 _MOST_FINGERPRINTS: Final = 8
 _NEEDED: Final = (("a=ice-ufrag:", 4, 256), ("a=ice-pwd:", 22, 256), ("a=fingerprint:", 1, 300))
 """What has to be said, and how long it may be (RFC 8839): each check that is sent repeats the fragment."""
-_CANDIDATE: Final = re.compile(r"a=candidate:\S{1,64} 1 udp \d{1,10} (\S+) (\d{1,5}) typ ", re.IGNORECASE)
+_CANDIDATE: Final = re.compile(r"a=candidate:\S{1,64} 1 udp \d{1,10} (\S+) (\d{1,5}) typ \S", re.IGNORECASE)
 _OPUS: Final = 111
 """The payload type that aiortc is shown: it gives numbers of its own to those below 96."""
 
@@ -77,6 +77,11 @@ class Offer:
         lines = self._transport(self.audio)
         ufrag, password = (_beginning(lines, kind)[0][len(kind) :] for kind in ("a=ice-ufrag:", "a=ice-pwd:"))
         return ufrag, password
+
+    @property
+    def candidates(self) -> int:
+        """How many addresses the audio's transport is offered at."""
+        return sum(line.startswith("a=candidate:") for line in self._transport(self.audio))
 
     def transport_of(self, mid: str) -> str:
         """The section, of those that are shown, that candidates for another one are for: all have its transport."""
@@ -175,7 +180,7 @@ def _beginning(lines: list[str], kind: str) -> list[str]:
 
 
 def is_reachable(line: str) -> bool:
-    """Whether it is a candidate with an address: names are not looked up, least of all those of mDNS."""
+    """Whether it is a candidate of UDP with an address: names are not looked up, least of all those of mDNS."""
     found = _CANDIDATE.match(line)
     if not found or not 0 < int(found[2]) < 65536:
         return False

@@ -91,6 +91,7 @@ class Peer(Connection):
         """
         try:
             self._offer = Offer.parse(offer)
+            self._room_for_candidates -= self._offer.candidates
             answer = await self._negotiate(self._offer)
         except (OfferError, UnreachableError):
             await self.close()
