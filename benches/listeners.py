@@ -22,10 +22,8 @@ import httpx
 import numpy as np
 
 from audiomixer import AudioMixer
-from audiomixer._core import Intake
 from audiomixer.clock.bus import process_pacer
 from audiomixer.clock.frame import FRAME_SIZE
-from audiomixer.clock.pacer import clock
 from audiomixer.outputs.whep import WhepOutput
 from audiomixer.rooms.local import LocalRooms
 from audiomixer.service.http.endpoints import media_app
@@ -72,15 +70,7 @@ async def serve(answers: Connection, listeners: int, seconds: float) -> None:
 
 async def listen(offers: Connection, listeners: int) -> None:
     """Offers as many connections, and receives until told to stop; sends packets lost and the largest jitter in ms."""
-    intake = Intake()
-    peers = [Peer(LOOPBACK, "recvonly", intake=intake) for _ in range(listeners)]
-
-    async def poll() -> None:
-        while True:
-            intake.poll(clock())
-            await asyncio.sleep(0.02)
-
-    polling = asyncio.create_task(poll())
+    peers = [Peer(LOOPBACK, "recvonly") for _ in range(listeners)]
     for peer in peers:
         offers.send(await peer.offer())
         await peer.accept(await asyncio.to_thread(offers.recv))
@@ -90,7 +80,6 @@ async def listen(offers: Connection, listeners: int) -> None:
     await asyncio.to_thread(offers.recv)
     reports = [report for peer in peers for report in peer.media.inlet.reports()]
     offers.send((len(reports), sum(report.lost for report in reports), max(report.jitter for report in reports) / 48))
-    polling.cancel()
     for peer in peers:
         await peer.close()
 

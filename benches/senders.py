@@ -9,9 +9,7 @@ from multiprocessing.connection import Connection
 
 import uvloop
 
-from audiomixer._core import Intake
 from audiomixer.clock.frame import FRAME_SIZE
-from audiomixer.clock.pacer import clock
 from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.peer import Direction, Peer
 from tests.opus import opus
@@ -37,8 +35,7 @@ async def send(
     """Offers so many connections, and sends until told to stop; if only some are speaking, the others are muted."""
     streams = [STREAMS[kind](speaker) for speaker in _SPEAKERS]
     muted = STREAMS["muted, DTX"](_SPEAKERS[0])
-    intake = Intake()
-    peers = [Peer(Ice([address]), direction, intake=intake) for _ in range(participants)]
+    peers = [Peer(Ice([address]), direction) for _ in range(participants)]
     for peer in peers:
         offers.send(await peer.offer())
         await peer.accept(await asyncio.to_thread(offers.recv))
@@ -52,7 +49,6 @@ async def send(
             if len(payload) > 2 or len(before) > 2:  # Of a pause, only the beginning is sent.
                 peer.media.send(payload, number * FRAME_SIZE)
         number += 1
-        intake.poll(clock())
         await asyncio.sleep(began + number * 0.02 - time.monotonic())
     for peer in peers:
         await peer.close()

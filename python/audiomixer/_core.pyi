@@ -1,6 +1,6 @@
 """The Rust core: receives, mixes, limits and meters audio, 20 ms at a time. No clock, no threads.
 
-`Mixer` and what belongs to it know no network; `Intake` and `Fanout` read and send datagrams.
+`Mixer` and what belongs to it know no network; `Hub`, `Outlet` and what belongs to them read and send datagrams.
 
 Times are seconds on any monotonic scale, the same for arrivals and mixes.
 """
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Distributor",
+    "Endpoint",
     "Fanout",
+    "Hub",
     "Inlet",
-    "Intake",
     "Mixer",
     "Outlet",
     "Participant",
-    "Port",
+    "Path",
     "Report",
     "Stats",
     "mix_rooms",
@@ -256,22 +257,78 @@ class Stats:
         """Interarrival jitter in seconds (RFC 3550)."""
 
 @final
-class Port:
-    """The UDP socket of one connection: between two addresses."""
+class Hub:
+    """A port, UDP and TCP, that many connections share; read by a thread of its own, and before rooms are mixed.
 
-    @staticmethod
-    def beside(local: tuple[str, int], remote: tuple[str, int]) -> Port:
-        """A socket beside one that is bound to `local` already and allows it for the moment (`SO_REUSEADDR`).
+    What comes is a connection's if it is a check for it (STUN), the response to one of its own, from an address from
+    which either has come, or authentic media. All else is a stranger's, and dropped.
+    """
 
-        What comes from `remote` goes to the new one from then on.
+    def __new__(cls, addresses: list[str], port: int = 0, *, tcp: bool = False) -> Hub:
+        """Binds it: to an address if it is the only one of its family, otherwise to every one of this machine.
+
+        Args:
+            addresses: IPv4 and IPv6.
+            port: 0 for any that is free.
+            tcp: Whether to take TCP connections as well (RFC 4571, RFC 6544).
 
         Raises:
-            OSError: There can be none, as nowhere but on Linux.
+            OSError: It is taken.
             ValueError: An address is none.
         """
+    def open(
+        self,
+        ufrag: str,
+        password: str,
+        inlet: Inlet,
+        on_datagrams: Callable[[list[tuple[bool, str, str, int, bytes]]], object],
+    ) -> Endpoint:
+        """Begins a connection.
+
+        Args:
+            ufrag: The username fragment of ours, by which checks for it are known.
+            password: Ours, by which they are known to be the other side's.
+            inlet: Takes in media.
+            on_datagrams: Called, in the hub's thread, with all else: for each datagram, whether it came by TCP, the
+                address of ours, address and port of theirs, and what it is. At most eight in 20 ms; what there is
+                beyond that is dropped and counted (`Inlet.flooded`).
+
+        Raises:
+            ValueError: There is one with this fragment.
+        """
     @property
-    def receive_buffer(self) -> int:
-        """Bytes that the kernel keeps for it at most, about 800 for each packet of audio."""
+    def port(self) -> int:
+        """Its number."""
+    @property
+    def strangers(self) -> int:
+        """Datagrams that were nobody's."""
+    @property
+    def buffers(self) -> tuple[int, int]:
+        """Bytes that the kernel keeps at most of what comes, and of what is sent: 800 or so for a packet of audio."""
+
+@final
+class Endpoint:
+    """One of a hub's connections."""
+
+    def send(self, tcp: bool, local: str, remote: tuple[str, int], datagram: bytes) -> None:
+        """Sends a datagram; if it is a request of STUN, the response will be handed on.
+
+        Raises:
+            OSError: The kernel does not take it, or the TCP connection has ended.
+            ValueError: An address is none.
+        """
+    def path(self, tcp: bool, local: str, remote: tuple[str, int]) -> Path | None:
+        """The way from an address of ours to one of theirs; None if that was a TCP connection, which has ended.
+
+        Raises:
+            ValueError: An address is none.
+        """
+    def close(self) -> None:
+        """Ends the connection: nothing is handed on any more."""
+
+@final
+class Path:
+    """The way that an `Outlet` sends by."""
 
 @final
 class Report:
@@ -316,45 +373,26 @@ class Inlet:
         """A block for each stream, for a receiver report that is made now."""
     @property
     def authentic(self) -> int:
-        """RTP packets that were authentic: whether there are more proves that the other side is there."""
+        """RTP packets and checks that were authentic: whether there are more proves that the other side is there."""
     @property
     def noticed(self) -> int:
-        """What else came from the other side's address, by the port: whether there is more suggests so."""
+        """What else came from the other side's address: whether there is more suggests so."""
     @property
     def flooded(self) -> int:
-        """What else came by the port, and was dropped, as there was too much of it."""
+        """What came, and was dropped, as there was too much of it."""
     @property
     def refused(self) -> int:
         """Packets that were not authentic, or replays."""
 
-@final
-class Intake:
-    """Reads many ports at once, without the GIL."""
-
-    def __new__(cls) -> Intake: ...
-    def add(self, port: Port, inlet: Inlet, on_others: Callable[[list[bytes]], object]) -> None:
-        """Begins to read a port for an inlet; `on_others` is called, by who polls, with the datagrams that are no RTP.
-
-        These are at most eight in a poll; what else there is, is dropped and counted (`Inlet.flooded`).
-
-        Raises:
-            OSError: As many files are open as may be.
-        """
-    def remove(self, inlet: Inlet) -> None:
-        """Ceases to read an inlet's port."""
-    def poll(self, now: float) -> None:
-        """Takes in what has come until now, in seconds; packets count as having come when the kernel got them."""
-
-def mix_rooms(
-    rooms: Sequence[tuple[Intake, Mixer, NDArray[np.float32], float]], now: float | None
-) -> list[tuple[int, str]]:
-    """Does `Intake.poll` and `Mixer.mix_into` for each of several rooms, all of it without the GIL.
+def mix_rooms(rooms: Sequence[tuple[Mixer, NDArray[np.float32], float]], read: bool) -> list[tuple[int, str]]:
+    """Does `Mixer.mix_into` for each of several rooms, all of it without the GIL.
 
     What they share, the time for costly concealment, is spent by another room first each time.
 
     Args:
-        rooms: What each takes in, its mixer, an array for the mix as `Mixer.mix_into` wants it, and when that mix ends.
-        now: In seconds, when the call begins; None if nothing is to be taken in.
+        rooms: For each its mixer, an array for the mix as `Mixer.mix_into` wants it, and when that ends, in seconds.
+        read: Whether the ports of all hubs are read first: what has come by now is in the mix. Packets count as having
+            come when the kernel got them.
 
     Returns:
         The places of rooms whose mixing panicked, with what was said of it: they must not be mixed again.
@@ -362,7 +400,6 @@ def mix_rooms(
     Raises:
         TypeError: An array is no contiguous float32 of two dimensions. Nothing has been done then.
         ValueError: An array is of another length, or a time is none; the other rooms have been mixed.
-        Exception: What the `on_others` of a port raised; every room has been mixed by then.
     """
 
 @final
@@ -377,7 +414,7 @@ class Outlet:
         payload_type: int,
         sequence_number: int,
         timestamp: int,
-        port: Port | None = None,
+        path: Path | None = None,
     ) -> None:
         """Begins to send.
 
@@ -387,17 +424,17 @@ class Outlet:
             payload_type: Of Opus.
             sequence_number: Of the first packet.
             timestamp: Where timestamps begin.
-            port: Where to send; without one, `send` gives back what is to be sent.
+            path: Where to send; without one, `send` gives back what is to be sent.
 
         Raises:
             ValueError: The key is of another length, or a number out of range.
         """
-    def redirect(self, port: Port | None) -> None:
-        """Sends through another port from now on, or gives packets back."""
+    def redirect(self, path: Path | None) -> None:
+        """Sends by another path from now on, or gives packets back."""
     def close(self) -> None:
         """Sends nothing any more."""
     def send(self, payload: bytes, timestamp: int) -> bytes | None:
-        """Sends a payload, or gives the encrypted packet where there is no port; while it is not open, it is dropped.
+        """Sends a payload, or gives the encrypted packet where there is no path; while it is not open, it is dropped.
 
         Args:
             payload: Opus.
@@ -414,7 +451,7 @@ class Outlet:
         """Timestamp of the last packet."""
     @property
     def dropped(self) -> int:
-        """Packets that the port did not take, or that were dropped before."""
+        """Packets that the kernel did not take, or that were dropped before."""
 
 @final
 class Distributor:
@@ -425,7 +462,7 @@ class Distributor:
 
     def __new__(cls) -> Distributor: ...
     def add(self, outlet: Outlet, on_unsent: Callable[[list[bytes]], object]) -> None:
-        """Begins to send to an outlet; `on_unsent` is called, in any thread, with packets for which it has no port."""
+        """Begins to send to an outlet; `on_unsent` is called, in any thread, with packets for which it has no path."""
     def remove(self, outlet: Outlet) -> None:
         """Ceases to; what waits is not sent to it any more."""
     def send(self, payload: bytes, timestamp: int) -> None:
@@ -437,7 +474,7 @@ class Fanout:
 
     def __new__(cls) -> Fanout: ...
     def add(self, outlet: Outlet, on_unsent: Callable[[list[bytes]], object]) -> None:
-        """Begins to send to an outlet; `on_unsent` is called, by who sends, with packets for which it has no port."""
+        """Begins to send to an outlet; `on_unsent` is called, by who sends, with packets for which it has no path."""
     def remove(self, outlet: Outlet) -> None:
         """Ceases to."""
     def send(self, payload: bytes, timestamp: int) -> None:

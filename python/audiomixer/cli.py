@@ -57,6 +57,8 @@ _METER_WIDTH: Final = 30
 
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any.")]
+_MEDIA_PORT: Final = "Port for media, UDP and TCP; 0 for any."
+MediaPort = Annotated[int, typer.Option(min=0, max=65535, envvar="AUDIOMIXER_MEDIA_PORT", help=_MEDIA_PORT)]
 TlsCert = Annotated[
     Path | None,
     typer.Option(help="Certificate, PEM, to serve HTTPS: browsers on other machines give their microphone only then."),
@@ -113,12 +115,15 @@ async def demo_command(
     duration: Duration = None,
     audio_bitrate: Bitrate = "128",
     json: Annotated[bool, typer.Option("--json", help="Print the timed metadata, a payload a line.")] = False,
+    media_port: MediaPort = 0,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
 ) -> None:
     """A room of three speakers, mixed and playable at once."""
     settings.check_environment()
-    streams = Streams(LocalRooms(Ice(addresses_of(host))))
+    ice = Ice(addresses_of(host), media_port=media_port)
+    ice.open()
+    streams = Streams(LocalRooms(ice))
     async with serving(media_app(streams), host, port, tls=_tls(tls_cert, tls_key)) as url:
         try:
             with stop_signals() as stop:
@@ -182,6 +187,7 @@ async def mix_command(
     ] = None,
     port: Port = 8080,
     host: Host = "127.0.0.1",
+    media_port: MediaPort = 0,
     secret: Secret = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
@@ -191,7 +197,8 @@ async def mix_command(
         raise ValueError(f"room: expected one, got {len(room)}")
     if not overwrite:
         _check_absent(output or [], metadata, rotate, tracks)
-    rooms = LocalRooms(Ice(addresses_of(host)), OpenDoor(Keyring({"": secret}) if secret else None))
+    ice = Ice(addresses_of(host), media_port=media_port)
+    rooms = LocalRooms(ice, OpenDoor(Keyring({"": secret}) if secret else None))
     chosen = _load(None, None)
     place = chosen.with_credentials(Place.parse(room[0]))
     mixer = AudioMixer(
@@ -209,6 +216,8 @@ async def mix_command(
         ice=None if place.kind == "local" else chosen.ice("0.0.0.0"),  # noqa: S104
     )
     _check_metadata(metadata)
+    if place.kind == "local":
+        ice.open()
     hosted = (
         _hosting(rooms, host, port, _tls(tls_cert, tls_key)) if place.kind == "local" else contextlib.nullcontext("")
     )
@@ -280,6 +289,9 @@ async def serve_command(
     config: Annotated[
         Path | None, typer.Option(envvar="AUDIOMIXER_CONFIG", help="TOML file with settings, by their names below.")
     ] = None,
+    media_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help=_MEDIA_PORT, show_default="the one after --port")
+    ] = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
 ) -> None:
@@ -289,7 +301,10 @@ async def serve_command(
     """
     from audiomixer.service.http.app import create_app
 
-    chosen = _load(data, config)
+    chosen = _load(data, config, media_port)
+    if chosen.media_port is None:
+        # The last has none after it.
+        chosen.media_port = port + 1 if 0 < port < 65535 else 0
     logs.set_up(chosen.log_format)
     held = _Held()
     with stop_signals() as stop:
@@ -306,6 +321,7 @@ async def serve_command(
                 for name in made:
                     typer.echo(f"  {name:<12} {getattr(chosen, name)}")
             public = f" as {chosen.public_url}" if chosen.public_url else ""
+            typer.echo(f"Media comes by port {service.ice.port}, UDP and TCP.")
             typer.echo(f"Serving {url}{public}; stop with Ctrl-C.")
             _warn_of_loopback(chosen, service.ice, host, tls=tls_cert is not None)
             sys.stdout.flush()
@@ -380,8 +396,9 @@ def _is_full(path: str) -> bool:
     return Path(path).is_file() and Path(path).stat().st_size > 0
 
 
-def _load(data: Path | None, config: Path | None) -> settings.Settings:
-    return settings.load(config, **({"data": data} if data else {}))
+def _load(data: Path | None, config: Path | None, media_port: int | None = None) -> settings.Settings:
+    given = {"data": data, "media_port": media_port}
+    return settings.load(config, **{name: value for name, value in given.items() if value is not None})
 
 
 @app.command("token")

@@ -14,7 +14,6 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from audiomixer._core import Intake
 from audiomixer.audio.encoding import Encoder, Encoding
 from audiomixer.clock.frame import FRAME, FRAME_SIZE, SAMPLE_RATE
 from audiomixer.clock.pacer import Pacer, clock
@@ -184,8 +183,7 @@ class Clicker:
         self._period = round(period / FRAME)
         self._pacer: Pacer[Clicker] = Pacer(lambda those, now: [one.advance(now) for one in those])
         """Not the mixer's: a participant's clock is its own."""
-        self._intake = Intake()
-        self._peer = Peer(LOOPBACK, "sendonly", intake=self._intake)
+        self._peer = Peer(LOOPBACK, "sendonly")
         self._encoder = Encoder(Encoding("opus", 64, channels=1))
         ramp = np.arange(480) / SAMPLE_RATE
         self._burst = (0.9 * np.sin(2 * np.pi * 2000 * ramp)).astype(np.float32)
@@ -210,7 +208,6 @@ class Clicker:
 
     def advance(self, now: float) -> None:
         """Says what was to be said until now; called by the pacer."""
-        self._intake.poll(now)
         while self._began + (self._frames + 1) * FRAME <= now:
             samples = np.zeros(FRAME_SIZE, np.float32)
             self._frames += 1

@@ -122,7 +122,11 @@ async def test_mistakes_are_told_in_words_with_exit_code_2(arguments: list[str],
 
 
 async def test_variables_that_are_no_settings_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, hint in [("AUDIOMIXER_ICE_PORT", "AUDIOMIXER_ICE_PORTS?"), ("AUDIOMIXER_PORT", "--port")]:
+    for name, hint in [
+        ("AUDIOMIXER_MEDIAPORT", "AUDIOMIXER_MEDIA_PORT?"),
+        ("AUDIOMIXER_ICE_PORTS", "AUDIOMIXER_MEDIA_PORT"),
+        ("AUDIOMIXER_PORT", "--port"),
+    ]:
         with monkeypatch.context() as patch:
             patch.setenv(name, "8080")
             code, _, err = await run("demo", "--port", "0")

@@ -5,10 +5,8 @@ import time
 
 import numpy as np
 
-from audiomixer._core import Intake
 from audiomixer.audio.encoding import Encoder, Encoding
 from audiomixer.clock.frame import FRAME_SIZE
-from audiomixer.clock.pacer import clock
 from audiomixer.clock.tasks import spawn
 from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.peer import Peer
@@ -28,15 +26,13 @@ class Voice:
         tone = np.repeat(sine(frequency, 0.2, 2)[:, None], 2, axis=1)
         packets = [packet.data for frame in np.split(tone, 100) for packet in encoder.encode(frame)]
         self._second = packets[-50:]
-        self._intake = Intake()
-        self.peer = Peer(ice, "sendonly", intake=self._intake)
+        self.peer = Peer(ice, "sendonly")
         self._sending = spawn(self._send())
 
     async def _send(self) -> None:
         began, number = time.monotonic(), 0
         while True:
             self.peer.media.send(self._second[number % 50], number * FRAME_SIZE)
-            self._intake.poll(clock())
             number += 1
             await asyncio.sleep(began + number * 0.02 - time.monotonic())
 

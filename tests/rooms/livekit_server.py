@@ -23,7 +23,6 @@ from livekit.protocol import models
 from livekit.protocol import rtc as signal_rtc
 from websockets.asyncio.client import connect
 
-from audiomixer._core import Intake
 from audiomixer.webrtc.ice import LOOPBACK
 from audiomixer.webrtc.subscriber import Subscriber
 from tests.e2e.command import free_port
@@ -195,7 +194,7 @@ class LightParticipant:
     async def join(self) -> None:
         self._socket = await connect(self._url)
         self._voice = Voice(LOOPBACK, self.frequency)
-        self._subscriber = Subscriber(LOOPBACK, Intake(), lambda: None)
+        self._subscriber = Subscriber(LOOPBACK, lambda: None)
         self._published = asyncio.Event()
         self._answered = asyncio.Event()
         self._listening = asyncio.create_task(self._listen())

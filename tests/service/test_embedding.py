@@ -75,7 +75,7 @@ async def test_the_example(tmp_path: Path) -> None:
         ({"auth_token": "short"}, "auth_token: "),
         ({"rooms": "zoom:"}, "rooms: expected local:"),
         ({"public_url": "example.org"}, "public_url: expected http"),
-        ({"ice_ports": "9-1"}, "ice_ports: expected FIRST-LAST"),
+        ({"media_port": "65536"}, "media_port: "),
         ({"ice_addresses": "here"}, "ice_addresses: "),
         ({"turn_url": "turn:"}, "turn_url: expected"),
         ({"allowed_networks": "10.0.0.0/33"}, "allowed_networks: "),
@@ -92,14 +92,12 @@ def test_settings_that_are_none(setting: dict[str, object], problem: str) -> Non
 def test_settings_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Arguments come before the environment, that before the file, that before what is made up."""
     file = tmp_path / "audiomixer.toml"
-    file.write_text(
-        'max_rooms = 5\nmax_participants = 6\nice_ports = "40000-40100"\nallowed_networks = ["10.0.0.0/8"]\n'
-    )
+    file.write_text('max_rooms = 5\nmax_participants = 6\nmedia_port = 40000\nallowed_networks = ["10.0.0.0/8"]\n')
     monkeypatch.setenv("AUDIOMIXER_MAX_ROOMS", "7")
     monkeypatch.setenv("AUDIOMIXER_ICE_ADDRESSES", "127.0.0.1, ::1")
     settings = load(file, data=tmp_path / "data")
     assert (settings.max_rooms, settings.max_participants) == (7, 6)
-    assert settings.ice_ports == range(40_000, 40_101)
+    assert settings.ice("0.0.0.0").media_port == 40_000
     assert settings.ice("0.0.0.0").addresses == ["127.0.0.1", "::1"]
     made = settings.complete()
     assert made == ["account_sid", "auth_token", "api_key", "api_secret"]

@@ -55,20 +55,21 @@ async def test_only_the_addresses_that_were_chosen() -> None:
         assert {address for _, address, _ in candidates(answer)} == {ADDRESS}
 
 
-async def test_only_ports_of_the_range() -> None:
-    ice = Ice(["127.0.0.1"], ports=range(41_000, 41_004))
+async def test_all_connections_take_one_port_and_offer_it_by_udp_and_tcp() -> None:
+    ice = Ice(["127.0.0.1"], media_port=0)
     async with connected(ice, LOOPBACK) as (first, _), connected(ice, LOOPBACK) as (second, _):
-        ports = [port for _, _, port in candidates(first + second)]
-        assert len(set(ports)) == 2
-        assert all(port in range(41_000, 41_004) for port in ports)
+        assert {port for _, _, port in candidates(first + second)} == {ice.port}
+        assert f" 127.0.0.1 {ice.port} typ host tcptype passive" in first
+        with pytest.raises(ValueError, match=f"^media_port: cannot listen on {ice.port}, UDP and TCP: Address already"):
+            Ice(["127.0.0.1"], media_port=ice.port).open()
 
 
-async def test_a_range_that_is_used_up_is_an_error_not_another_port() -> None:
-    ice = Ice(["127.0.0.1"], ports=range(41_010, 41_011))
+async def test_a_port_that_is_taken_is_an_error_not_another_port() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 41_010))
+        taken.bind(("127.0.0.1", 0))
+        ice = Ice(["127.0.0.1"], media_port=taken.getsockname()[1])
         sender = Peer(LOOPBACK, "sendonly")
-        with pytest.raises(UnreachableError, match="no address or UDP port is left"):
+        with pytest.raises(UnreachableError, match="no address or port is left"):
             await Peer(ice, "recvonly").answer(await sender.offer())
         await sender.close()
 

@@ -16,7 +16,7 @@ from aioice.ice import CandidatePair
 from aiortc import RTCDtlsTransport, RTCIceTransport, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender
 from aiortc.rtp import RtcpReceiverInfo, RtcpSrPacket
 
-from audiomixer._core import Inlet, Intake, Mixer, Outlet, Participant
+from audiomixer._core import Inlet, Mixer, Outlet, Participant
 from audiomixer.clock.pacer import clock
 from audiomixer.webrtc import rtcp
 from audiomixer.webrtc.ice import LOOPBACK
@@ -95,31 +95,8 @@ def test_what_libsrtp_sends_is_received_and_mapped_by_ssrc(key: bytes) -> None:
 
 
 @contextlib.asynccontextmanager
-async def heard(*, polled: bool, sender: Peer) -> AsyncIterator[tuple[Peer, Participant]]:
-    """A peer that receives what `sender` sends, and its participant."""
-    intake = Intake()
-    receiver = Peer(LOOPBACK, "recvonly", intake=intake if polled else None)
-    participant = Mixer().add_participant("alice")
-    receiver.media.inlet.route(None, participant)
-
-    async def poll() -> None:
-        while True:
-            intake.poll(clock())
-            await asyncio.sleep(0.02)
-
-    polling = asyncio.create_task(poll())
-    try:
-        await sender.accept(await receiver.answer(await sender.offer()))
-        await until(lambda: send(sender, 1), lambda: participant.stats().received > 0)
-        yield receiver, participant
-    finally:
-        polling.cancel()
-        await sender.close()
-        await receiver.close()
-
-
-@contextlib.asynccontextmanager
-async def heard_by(receiver: Peer, *, sender: Peer) -> AsyncIterator[Participant]:
+async def heard(receiver: Peer, sender: Peer) -> AsyncIterator[Participant]:
+    """Who receives what `sender` sends."""
     participant = Mixer().add_participant("alice")
     receiver.media.inlet.route(None, participant)
     try:
@@ -143,10 +120,9 @@ async def until(attempt: Callable[[], Awaitable[None]], holds: Callable[[], bool
             await attempt()
 
 
-@pytest.mark.parametrize("polled", [True, False])
-async def test_every_packet_arrives_and_nothing_is_decoded_on_the_way(polled: bool) -> None:
+async def test_every_packet_arrives_and_nothing_is_decoded_on_the_way() -> None:
     sender = Peer(LOOPBACK, "sendonly")
-    async with heard(polled=polled, sender=sender) as (_, participant):
+    async with heard(Peer(LOOPBACK, "recvonly"), sender) as participant:
         before = participant.stats().received
         await send(sender, 50)
         await asyncio.sleep(0.1)
@@ -163,8 +139,8 @@ async def test_a_closed_connection_keeps_no_socket() -> None:
     try:
         before = sockets()
         for _ in range(3):
-            async with heard(polled=True, sender=Peer(LOOPBACK, "sendonly", intake=Intake())):
-                assert sockets() >= before + 4
+            async with heard(Peer(LOOPBACK, "recvonly"), Peer(LOOPBACK, "sendonly")):
+                assert sockets() >= before + 2
         await asyncio.sleep(0.1)
         assert sockets() == before
     finally:
@@ -174,8 +150,8 @@ async def test_a_closed_connection_keeps_no_socket() -> None:
 async def test_media_follows_where_ice_goes() -> None:
     """The listener moves to another address of its own: packets come there, and consent is asked for there."""
     listener = Peer(LOOPBACK, "recvonly")
-    sender = Peer(LOOPBACK, "sendonly", intake=Intake())
-    async with heard_by(listener, sender=sender) as participant:
+    sender = Peer(LOOPBACK, "sendonly")
+    async with heard(listener, sender) as participant:
         connection = sender._transceiver.sender.transport.transport._connection
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as moved:
             moved.bind(("127.0.0.1", 0))
@@ -194,7 +170,8 @@ async def test_media_follows_where_ice_goes() -> None:
 
 async def test_datagrams_that_are_nothing_disturb_nothing() -> None:
     sender = Peer(LOOPBACK, "sendonly")
-    async with heard(polled=True, sender=sender) as (receiver, participant):
+    receiver = Peer(LOOPBACK, "recvonly")
+    async with heard(receiver, sender) as participant:
         connection = receiver._transceiver.receiver.transport.transport._connection
         port = sender._transceiver.sender.transport.transport._connection._protocols[0].transport
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
@@ -211,8 +188,7 @@ async def test_datagrams_that_are_nothing_disturb_nothing() -> None:
 
 async def test_reports_go_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rtcp, "_INTERVAL", 0.2)
-    intake = Intake()
-    here, there = Peer(LOOPBACK, "sendrecv", intake=intake), RTCPeerConnection()
+    here, there = Peer(LOOPBACK, "sendrecv"), RTCPeerConnection()
     heard: list[RtcpReceiverInfo | RtcpSrPacket] = []
     there.addTransceiver(Microphone(440), direction="sendrecv")
     stock = there.getTransceivers()[0]
@@ -226,7 +202,6 @@ async def test_reports_go_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
         await stock_offer(there, here.answer)
         for n in range(100):
             here.media.send(SILENCE, 960 * n)
-            intake.poll(clock())
             await asyncio.sleep(0.02)
     finally:
         await there.close()

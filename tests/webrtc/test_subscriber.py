@@ -27,7 +27,7 @@ class Server:
 
     def __init__(self, bus: Bus) -> None:
         self.closed = asyncio.Event()
-        self.subscriber = Subscriber(LOOPBACK, bus.intake, self.closed.set)
+        self.subscriber = Subscriber(LOOPBACK, self.closed.set)
         self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
 
     async def offer(self, participants: dict[str, Participant], *, more: int = 0) -> None:

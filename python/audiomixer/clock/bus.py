@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomixer._core import Intake, Mixer, mix_rooms
+from audiomixer._core import Mixer, mix_rooms
 from audiomixer.clock.frame import BLOCK, FRAME, FRAME_SIZE, INTERVAL, SAMPLE_RATE
 from audiomixer.clock.pacer import Pacer, clock
 
@@ -38,7 +38,7 @@ class Listener(Protocol):
 
 
 class Bus:
-    """One room's `Mixer`, what it takes in, and its listeners.
+    """One room's `Mixer` and its listeners.
 
     Args:
         now: When it begins, in seconds of the pacer's clock.
@@ -51,8 +51,6 @@ class Bus:
         self.failure = ""
         """Why it is not mixed any more, if it is not."""
         self.mixer = Mixer(SAMPLE_RATE, 2)
-        self.intake = Intake()
-        """Connections whose packets are taken in just before each mix."""
         self.frames = 0
         """Frames mixed so far."""
         self._block = np.zeros((BLOCK * FRAME_SIZE, 2), np.float32)
@@ -132,20 +130,18 @@ def advance(buses: Sequence[Bus], now: float) -> None:
     The core does so for all rooms in one go: it lets go of the GIL once, not once for each. What has come is taken in
     once, before the first frame.
     """
-    poll: float | None = now
-    for _ in range(_CATCH_UP):
+    for n in range(_CATCH_UP):
         due = [bus for bus in buses if bus.due <= now and not bus.failure]
         if not due:
             return
         try:
-            for place, reason in mix_rooms([(bus.intake, bus.mixer, bus.slot, bus.due) for bus in due], poll):
+            for place, reason in mix_rooms([(bus.mixer, bus.slot, bus.due) for bus in due], read=n == 0):
                 due[place].fail(reason)
         except Exception:
-            _log.exception("mixing, or taking in what came beside audio, failed")
+            _log.exception("mixing failed")
         for bus in due:
             if not bus.failure:
                 bus.tell()
-        poll = None
 
 
 _phases = itertools.count()

@@ -9,9 +9,8 @@ from typing import Final
 
 from aiortc import RTCDataChannel
 
-from audiomixer._core import Distributor, Intake
+from audiomixer._core import Distributor
 from audiomixer.audio.encoding import EncodedPacket, Encoding
-from audiomixer.clock.pacer import clock
 from audiomixer.outputs.base import OutputError
 from audiomixer.webrtc.ice import LOOPBACK, Ice
 from audiomixer.webrtc.peer import Peer
@@ -32,7 +31,6 @@ class _Listener:
         self.peer = Peer(
             ice,
             "sendonly",
-            intake=output.intake,
             on_channel=self._on_channel,
             on_closed=lambda: output.forget(self.resource),
         )
@@ -53,8 +51,6 @@ class WhepOutput:
     def __init__(self, bitrate: int, ice: Ice = LOOPBACK) -> None:
         self.encoding = Encoding("opus", bitrate)
         self._ice = ice
-        self.intake = Intake()
-        """What listeners send: reports, and signs of life."""
         self._distributor = Distributor()
         self._listeners: dict[str, _Listener] = {}
         self._joining = 0
@@ -142,7 +138,6 @@ class WhepOutput:
 
     def write(self, packets: Sequence[EncodedPacket]) -> None:
         """Has Opus packets sent to all who are connected."""
-        self.intake.poll(clock())
         for packet in packets:
             self._distributor.send(packet.data, packet.pts)
 

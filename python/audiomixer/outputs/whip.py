@@ -11,10 +11,8 @@ from urllib.parse import parse_qsl, urlencode, urlunsplit
 
 import httpx
 
-from audiomixer._core import Intake
 from audiomixer.audio.encoding import EncodedPacket, Encoding
 from audiomixer.clock.frame import FRAME
-from audiomixer.clock.pacer import clock
 from audiomixer.outputs.base import OnEvent, OutputError, OutputEvent, State, explain, host_of, redacted
 from audiomixer.webrtc.ice import LOOPBACK, Ice, addresses_of
 from audiomixer.webrtc.peer import Peer
@@ -59,7 +57,6 @@ class WhipOutput:
         self.written = 0
         self.dropped = 0
         self.reconnects = 0
-        self._intake = Intake()
         self._peer: Peer | None = None
         self._resource: str | None = None
         self._lost = asyncio.Event()
@@ -127,14 +124,12 @@ class WhipOutput:
             self._tell("connected")
 
     async def _until(self, holds: Callable[[], bool]) -> None:
-        """Reads what the server sends, until something holds."""
         while not holds():
-            self._intake.poll(clock())
             await asyncio.sleep(FRAME)
 
     async def _connect(self) -> None:
         lost = asyncio.Event()
-        peer = Peer(self._ice, "sendonly", intake=self._intake, on_closed=lost.set)
+        peer = Peer(self._ice, "sendonly", on_closed=lost.set)
         try:
             async with asyncio.timeout(_TIMEOUT):
                 async with httpx.AsyncClient(timeout=_TIMEOUT) as client:

@@ -9,7 +9,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from audiomixer._core import Intake, Participant
+from audiomixer._core import Participant
 from audiomixer.rooms.base import FullError, NoRoomError, RoomError
 from audiomixer.rooms.janus_client import Event, JanusClient, JanusError
 from audiomixer.rooms.place import Place
@@ -61,13 +61,10 @@ class JanusSession:
         identity: The mixer's display name.
         ice: Where media is received.
         roster: Whom to tell of participants.
-        intake: Who polls it reads media.
         create: Whether a room that is not there is made.
     """
 
-    def __init__(
-        self, place: Place, identity: str, ice: Ice, roster: Roster, intake: Intake, *, create: bool = True
-    ) -> None:
+    def __init__(self, place: Place, identity: str, ice: Ice, roster: Roster, *, create: bool = True) -> None:
         self._place = place
         self._identity = identity
         self._create = create
@@ -89,7 +86,7 @@ class JanusSession:
         self._private_id = 0
         self._joined: dict[str, Any] = {}
         """Who was there when the room was joined."""
-        self._subscriber = Subscriber(ice.with_servers(()), intake, lambda: self._lose("the media connection is lost"))
+        self._subscriber = Subscriber(ice.with_servers(()), lambda: self._lose("the media connection is lost"))
         self._feeds: dict[str, _Feed] = {}
         self._subscribed: set[str] = set()
         """Tracks that are received, or asked for."""

@@ -14,7 +14,7 @@ from aiortc import RTCDataChannel
 from livekit.protocol import models, rtc
 from websockets.asyncio.client import ClientConnection, connect
 
-from audiomixer._core import Intake, Participant
+from audiomixer._core import Participant
 from audiomixer.clock.pacer import clock
 from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import NoRoomError, RoomError
@@ -64,7 +64,6 @@ class LiveKitSession:
         credentials: What to join it by.
         ice: Where media is received, beside the servers that LiveKit names.
         roster: Whom to tell of participants.
-        intake: Who polls it reads media.
         create: Whether a room that is not there is made.
         publication: What is published in the room, if anything.
     """
@@ -75,7 +74,6 @@ class LiveKitSession:
         credentials: LiveKitCredentials,
         ice: Ice,
         roster: Roster,
-        intake: Intake,
         *,
         create: bool = True,
         publication: Publication | None = None,
@@ -84,7 +82,6 @@ class LiveKitSession:
         self._credentials = credentials
         self._ice = ice
         self._roster = roster
-        self._intake = intake
         self._create = create
         self._publication = publication
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -155,7 +152,7 @@ class LiveKitSession:
         others = [other for other in join.other_participants if other.sid != self._sid]
         servers = list(_turn_servers(join.ice_servers))
         ice = self._ice.with_servers(servers)
-        self._subscriber = Subscriber(ice, self._intake, lambda: self._lose("the media connection is lost"))
+        self._subscriber = Subscriber(ice, lambda: self._lose("the media connection is lost"))
         self._answered = clock()
         self._tasks = [
             asyncio.create_task(self._listen(others)),

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomixer._core import Intake, Participant, Stats
+from audiomixer._core import Participant, Stats
 from audiomixer.auth.tokens import Keyring
 from audiomixer.clock.broadcast import Broadcast
 from audiomixer.clock.bus import process_pacer, room_bus
@@ -138,9 +138,9 @@ class OpenDoor:
 class _Member:
     """A participant and its connection."""
 
-    def __init__(self, ice: Ice, intake: Intake, on_closed: Callable[["_Member"], None]) -> None:
+    def __init__(self, ice: Ice, on_closed: Callable[["_Member"], None]) -> None:
         self.resource = secrets.token_urlsafe(16)
-        self.peer = Peer(ice, "sendrecv", intake=intake, on_closed=lambda: on_closed(self))
+        self.peer = Peer(ice, "sendrecv", on_closed=lambda: on_closed(self))
         self._participant: Participant | None = None
 
     @property
@@ -235,7 +235,7 @@ class LocalRoom:
         """
         self._enter()
         try:
-            member = _Member(self._ice, self.bus.intake, self._closed)
+            member = _Member(self._ice, self._closed)
             answer = await member.peer.answer(offer)
             if self._ended:
                 await member.peer.close()

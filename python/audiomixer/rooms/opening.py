@@ -51,12 +51,10 @@ def _livekit(place: Place, identity: str, ice: Ice, create: bool, publication: P
     from audiomixer.rooms.livekit_credentials import LiveKitCredentials
 
     credentials = LiveKitCredentials(place, identity, visible=publication is not None)
-    return lambda roster, bus: LiveKitSession(
-        place, credentials, ice, roster, bus.intake, create=create, publication=publication
-    )
+    return lambda roster, bus: LiveKitSession(place, credentials, ice, roster, create=create, publication=publication)
 
 
 def _janus(place: Place, identity: str, ice: Ice, create: bool, _: Publication | None) -> MakeSession:
     from audiomixer.rooms.janus import JanusSession
 
-    return lambda roster, bus: JanusSession(place, identity, ice, roster, bus.intake, create=create)
+    return lambda roster, bus: JanusSession(place, identity, ice, roster, create=create)

@@ -11,7 +11,6 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomixer._core import Intake
 from audiomixer.audio.encoding import Encoder, Encoding
 from audiomixer.clock.frame import FRAME, FRAME_SIZE, SAMPLE_RATE
 from audiomixer.clock.pacer import Pacer, clock
@@ -62,8 +61,7 @@ class Speaker:
         self._frames = 0
         self._said = 0
         self._resource = ""
-        self._intake = Intake()
-        self._peer = Peer(LOOPBACK, "sendonly", intake=self._intake)
+        self._peer = Peer(LOOPBACK, "sendonly")
 
     async def join(self, client: httpx.AsyncClient) -> None:
         """Joins, and begins to speak."""
@@ -89,7 +87,6 @@ class Speaker:
 
     def advance(self, now: float) -> None:
         """Sends what was said until `now`."""
-        self._intake.poll(now)
         while self._began + (self._frames + 1) * FRAME <= now:
             for packet in self._encoder.encode(self._say(self._frames * FRAME)[:, None]):
                 self._peer.media.send(packet.data, packet.pts)

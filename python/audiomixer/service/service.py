@@ -88,6 +88,8 @@ class Service:
     async def _start(self) -> None:
         settings = self.settings
         self._opened.callback(_lock(settings.data).close)
+        self._opened.callback(self.ice.close)
+        self.ice.open()
         self.store.on_taken = self._lose
         await self.store.migrate()
         self.callbacks = Callbacks(self.store, settings.account_sid, settings.auth_token, self.outbound)

@@ -31,6 +31,7 @@ _OTHERS: Final = {"AUDIOMIXER_CONFIG", "AUDIOMIXER_ROOM", "AUDIOMIXER_SECRET"}
 _ARGUMENTS: Final = {
     "AUDIOMIXER_PORT": ", this is one of the command only: --port",
     "AUDIOMIXER_HOST": ", this is one of the command only: --host",
+    "AUDIOMIXER_ICE_PORTS": ": all media takes one port now, AUDIOMIXER_MEDIA_PORT",
 }
 """What is taken for one."""
 _LINKS: Final = re.compile(r"_SERVICE_(HOST|PORT\w*)=|=(tcp|udp)://|_PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?=")
@@ -52,20 +53,10 @@ def _sid(prefix: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _ports(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    first, _, last = value.partition("-")
-    if not first.isdecimal() or not last.isdecimal() or not 1024 <= int(first) <= int(last) <= 65535:
-        raise ValueError("expected FIRST-LAST, within 1024-65535")
-    return range(int(first), int(last) + 1)
-
-
 Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[list[ipaddress.IPv4Network | ipaddress.IPv6Network], NoDecode, BeforeValidator(_split)]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Addresses = Annotated[list[Address], NoDecode, BeforeValidator(_split)]
-Ports = Annotated[Any, BeforeValidator(_ports)]
 
 
 class Settings(BaseSettings):
@@ -107,7 +98,9 @@ class Settings(BaseSettings):
         default_factory=list, description="addresses to offer for media; default: those of --host"
     )
     ice_announced: Address | None = Field(None, description="public address that a router translates (1:1 NAT)")
-    ice_ports: Ports = Field(None, description="UDP ports for media, FIRST-LAST; default: any")
+    media_port: int | None = Field(
+        None, ge=0, le=65535, description="port for media, UDP and TCP, 0 for any; default: the one after --port"
+    )
     stun_url: str = Field("", description="stun:HOST[:PORT]")
     turn_url: Words = Field(
         default_factory=list, description="turn(s):HOST[:PORT][?transport=udp|tcp], one for each way to reach it"
@@ -258,7 +251,7 @@ class Settings(BaseSettings):
         return Ice(
             [str(address) for address in self.ice_addresses] or addresses_of(host),
             announced=str(self.ice_announced) if self.ice_announced else None,
-            ports=self.ice_ports,
+            media_port=self.media_port or 0,
             servers=[*stun, *([] if self.turn_secret else own)],
             offered=[*stun, *(theirs if self.turn_secret else [])],
         )

@@ -24,7 +24,6 @@ from aiortc.rtcdtlstransport import SRTP_PROFILES
 from aiortc.sdp import candidate_from_sdp
 from OpenSSL import SSL
 
-from audiomixer._core import Intake
 from audiomixer.clock.tasks import doze, spawn
 from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.media import Media
@@ -67,7 +66,6 @@ class Connection:
 
     Args:
         ice: Where it is offered.
-        intake: Who polls it reads what the connection receives; without one, the event loop does, at a higher cost.
         bundled: Whether everything takes one transport from the beginning.
         on_channel: Called with each data channel that the other side opens.
         on_closed: Called once, when the connection has ended from either side or never came about.
@@ -77,12 +75,11 @@ class Connection:
         self,
         ice: Ice,
         *,
-        intake: Intake | None = None,
         bundled: bool = False,
         on_channel: Callable[[RTCDataChannel], None] | None = None,
         on_closed: Callable[[], None] | None = None,
     ) -> None:
-        self.media = Media(intake)
+        self.media = Media()
         self._ice = ice
         self._on_closed = on_closed
         policy = RTCBundlePolicy.MAX_BUNDLE if bundled else RTCBundlePolicy.BALANCED
@@ -167,7 +164,7 @@ class Connection:
         for transport in self._transports():
             cast("Any", transport)._srtp_profiles = _PROFILES
             connection = cast("Any", transport.transport.iceGatherer)._connection
-            self._ice.restrict(connection)
+            self._ice.restrict(connection, self.media.inlet, self.media.follow)
             connection.query_consent = partial(_query_consent, connection, self.media)
 
     async def close(self) -> None:

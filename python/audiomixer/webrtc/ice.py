@@ -1,4 +1,4 @@
-"""How connections come about: addresses, ports, a public address, STUN and TURN servers.
+"""How connections come about: addresses, the port, a public address, STUN and TURN servers.
 
 aioice gathers on every interface, at any port, and waits five seconds for servers; here each of these is a choice.
 """
@@ -10,18 +10,21 @@ import hashlib
 import hmac
 import ipaddress
 import logging
-import random
+import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, cast
+from functools import cache
+from typing import Any, Final, Literal
 
 import aioice.ice
 import aioice.stun
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 
+from audiomixer._core import Hub, Inlet
 from audiomixer.clock.pacer import clock
+from audiomixer.webrtc.agent import Agent, Relayed, name
 
 _PATIENCE: Final = 0.5
 """Seconds that a connection waits for STUN and TURN servers."""
@@ -31,6 +34,8 @@ _PROBE_INTERVAL: Final = 10.0
 _PROBE_TIMEOUT: Final = 2.0
 _LASTS: Final = 86_400
 """Seconds for which credentials that are made with a secret are good."""
+_ENOUGH: Final = 4 << 20
+"""Bytes of a buffer: what comes of 200 streams in half a second, or a packet for each of 3,000 listeners."""
 _AVOIDED: Final = 60.0
 """Seconds for which a server is left out that refuses, or is too slow, though it answers probes."""
 _URL: Final = re.compile(
@@ -106,7 +111,8 @@ class Ice:
     Args:
         addresses: The addresses of this machine to be reached on.
         announced: A public address that a router translates to them, port by port (1:1 NAT).
-        ports: The UDP ports to use; any if None.
+        media_port: The port, UDP and TCP, of all connections; 0 for any that is free. If None, each has a UDP port of
+            its own, as is right for those that are made to servers: these may have but one port themselves.
         servers: STUN and TURN servers, of each kind at most one, or one for each way to reach it. Only those that
             answer are asked.
         patience: Seconds for which they are waited for.
@@ -121,7 +127,7 @@ class Ice:
         addresses: Sequence[str],
         *,
         announced: str | None = None,
-        ports: range | None = None,
+        media_port: int | None = None,
         servers: Sequence[IceServer] = (),
         patience: float = _PATIENCE,
         offered: Sequence[IceServer] = (),
@@ -132,7 +138,8 @@ class Ice:
             raise ValueError("servers: expected at most one STUN server, and one TURN server by UDP, TCP and TLS each")
         self.addresses = list(addresses)
         self.announced = announced
-        self.ports = ports
+        self.media_port = media_port
+        self._hub: Hub | None = None
         self.servers = list(servers)
         self.patience = patience
         self.offered = list(offered)
@@ -149,17 +156,59 @@ class Ice:
         return Ice(
             self.addresses,
             announced=self.announced,
-            ports=self.ports,
             servers=list(chosen.values()),
             patience=_PATIENCE_ELSEWHERE,
         )
 
-    def restrict(self, connection: aioice.Connection) -> None:
-        """Has a connection gather here, instead of everywhere."""
+    def open(self) -> None:
+        """Binds to the port, if it is one for all connections; otherwise the first connection does.
+
+        Raises:
+            ValueError: It is taken.
+        """
+        if self.media_port is None or not self.addresses or self._hub:
+            return
+        try:
+            self._hub = Hub(self.addresses, self.media_port, tcp=True)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else error
+            raise ValueError(f"media_port: cannot listen on {self.media_port}, UDP and TCP: {reason}") from error
+        _log.info("media comes by port %d, UDP and TCP", self._hub.port)
+        _check_buffers(*self._hub.buffers)
+
+    def close(self) -> None:
+        """Gives the port back, once all connections have ended."""
+        self._hub = None
+
+    @property
+    def port(self) -> int | None:
+        """That of all connections, once it is bound, if it is one."""
+        return self._hub.port if self._hub else None
+
+    def _port_for_one(self) -> Hub | None:
+        """The port for a connection, if there is one."""
+        if not self.addresses:
+            return None
+        try:
+            self.open()
+            return self._hub or Hub(self.addresses)
+        except (OSError, ValueError) as error:
+            _log.warning("no port is free for a connection: %s", error)
+            return None
+
+    def restrict(self, connection: aioice.Connection, inlet: Inlet, on_check: Callable[[], None]) -> None:
+        """Has an agent gather here, instead of everywhere; to be called before anything is offered.
+
+        Args:
+            connection: The agent.
+            inlet: Takes in its media.
+            on_check: Called after checks, which may have moved the connection.
+        """
 
         async def gather(component: int, addresses: list[str], timeout: int = 5) -> list[Candidate]:
-            return await self._gather(connection, component)
+            return await self._gather(connection, component, inlet, on_check)
 
+        name(connection)
         connection.get_component_candidates = gather  # type: ignore[method-assign]
 
     async def watch(self) -> None:
@@ -190,22 +239,20 @@ class Ice:
         self._failed[server] = clock()
         self._mark_down(server, error)
 
-    async def _gather(self, connection: Any, component: int) -> list[Candidate]:
+    async def _gather(
+        self, connection: Any, component: int, inlet: Inlet, on_check: Callable[[], None]
+    ) -> list[Candidate]:
         protocols: list[aioice.ice.StunProtocol] = []
-        try:
-            for address in self.addresses:
-                protocols += await self._bind(connection, component, address)
-        finally:
-            # Whoever closes it closes these, unless that has happened already.
-            connection._protocols += protocols
-            if connection._closing:
-                for protocol in protocols:
-                    protocol.transport.close()
+        if hub := self._port_for_one():
+            agent = Agent(connection, hub, inlet, on_check)
+            protocols = agent.bind(self.addresses, component, tcp=self.media_port is not None)
+        # Whoever closes the connection closes these.
+        connection._protocols += protocols
         candidates = [protocol.local_candidate for protocol in protocols]
         if self.announced:
             candidates += [_translated(host, self.announced) for host in candidates if _can_be(host, self.announced)]
         asked = {
-            asyncio.create_task(self._candidate(server, connection, component, protocols)): server
+            asyncio.create_task(self._candidate(server, connection, component, protocols, inlet)): server
             for server in self.servers
             if server not in self._down and (protocols or server.kind == "turn")
         }
@@ -225,33 +272,13 @@ class Ice:
                 connection._protocols.append(relay)
         return candidates
 
-    async def _bind(self, connection: Any, component: int, address: str) -> list[aioice.ice.StunProtocol]:
-        """A socket at `address`, at a port of the range; none, if all are taken."""
-        loop = asyncio.get_running_loop()
-        ports, first = self.ports or range(1), random.randrange(len(self.ports or range(1)))  # noqa: S311
-        for port in [*ports[first:], *ports[:first]]:
-            try:
-                transport, protocol = await loop.create_datagram_endpoint(
-                    lambda: _Protocol(connection), local_addr=(address, port)
-                )
-            except OSError:
-                continue
-            host, bound = transport.get_extra_info("sockname")[:2]
-            protocol.local_candidate = Candidate(
-                foundation=candidate_foundation("host", "udp", host),
-                component=component,
-                transport="udp",
-                priority=candidate_priority(component, "host"),
-                host=host,
-                port=bound,
-                type="host",
-            )
-            return [protocol]
-        _log.warning("no UDP port at %s is free for a connection", address)
-        return []
-
     async def _candidate(
-        self, server: IceServer, connection: Any, component: int, protocols: list[aioice.ice.StunProtocol]
+        self,
+        server: IceServer,
+        connection: Any,
+        component: int,
+        protocols: list[aioice.ice.StunProtocol],
+        inlet: Inlet,
     ) -> tuple[Candidate, aioice.ice.StunProtocol | None]:
         """What a server says of the first address that can reach it, or relays."""
         if server.kind == "stun":
@@ -260,12 +287,26 @@ class Ice:
         return await aioice.ice.relayed_candidate(
             component=component,
             hide_related_address=False,
-            protocol_factory=lambda: _Protocol(connection),
+            protocol_factory=lambda: Relayed(connection, inlet),
             turn_server=(server.host, server.port),
             turn_username=server.username,
             turn_password=server.password,
             turn_ssl=server.tls,
             turn_transport=server.transport,
+        )
+
+
+@cache
+def _check_buffers(receive: int, send: int) -> None:
+    """Tells once how much the kernel keeps while nobody reads, and while nothing can be sent."""
+    _log.info("the kernel keeps up to %d bytes of what comes, %d of what is sent", receive, send)
+    if receive < _ENOUGH or send < _ENOUGH:
+        _log.warning(
+            "the kernel keeps only %d bytes of what comes and %d of what is sent: for large rooms and many listeners,"
+            " set net.core.rmem_max and net.core.wmem_max to %d",
+            receive,
+            send,
+            _ENOUGH,
         )
 
 
@@ -293,10 +334,11 @@ def _can_be(host: Candidate, announced: str) -> bool:
 
 def _translated(host: Candidate, announced: str) -> Candidate:
     return Candidate(
-        foundation=candidate_foundation("srflx", "udp", host.host),
+        foundation=candidate_foundation("srflx", host.transport, host.host),
         component=host.component,
-        transport="udp",
-        priority=candidate_priority(host.component, "srflx"),
+        transport=host.transport,
+        priority=candidate_priority(host.component, "srflx") - (host.transport == "tcp"),
+        tcptype=host.tcptype,
         host=announced,
         port=host.port,
         type="srflx",
@@ -308,27 +350,6 @@ def _translated(host: Candidate, announced: str) -> Candidate:
 def _is_global_v4(host: str) -> bool:
     address = ipaddress.ip_address(host)
     return address.version == 4 and not address.is_loopback
-
-
-class _Protocol(aioice.ice.StunProtocol):
-    """One that hands on nothing but STUN of whoever has not passed a check of theirs (RFC 8445, section 12.1).
-
-    Otherwise anybody could disturb a DTLS handshake, by an alert say.
-    """
-
-    def datagram_received(self, data: bytes | str, addr: Any) -> None:
-        if _is_stun(data) or self._is_known(addr[:2]):
-            super().datagram_received(data, addr)
-
-    def _is_known(self, address: Any) -> bool:
-        pairs = cast("Any", self.receiver)._check_list
-        succeeded = aioice.ice.CandidatePair.State.SUCCEEDED
-        return any(p.protocol is self and p.state is succeeded and p.remote_addr == address for p in pairs)
-
-
-def _is_stun(data: bytes | str) -> bool:
-    """By the first byte (RFC 7983), and the magic cookie."""
-    return len(data) >= 20 and data[0] in range(4) and data[4:8] == b"\x21\x12\xa4\x42"
 
 
 class _Answer(asyncio.DatagramProtocol):

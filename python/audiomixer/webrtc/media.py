@@ -1,61 +1,44 @@
-"""Takes a connection's media out of aiortc's hands, once ICE and DTLS are done.
+"""Takes a connection's media out of aiortc's hands, once DTLS is done.
 
-What comes from the other side is read from a socket of its own, once per tick, decrypted and handed to participants;
-what is sent is encrypted and sent. Both happen in Rust (`Inlet`, `Outlet`), and cost a tenth of what aiortc's queues,
-parsers and decoder threads do. Everything that is no RTP goes back to aiortc. Where there is no such socket (behind a
-TURN server, or from an address that has changed) datagrams take the way through aiortc's sockets.
+What comes from the other side is decrypted and handed to participants where the port is read; what is sent is
+encrypted and sent. Both happen in Rust (`Inlet`, `Outlet`), and cost a tenth of what aiortc's queues, parsers and
+decoder threads do. Where a TURN server is in between, datagrams take the way through aioice's sockets.
 
-Only this module, `connection`, `peer`, `rtcp` and `ice` know private names of aiortc and aioice, which are pinned to a
-minor version; `tests/webrtc/test_media.py` fails when the names move.
+Only this module, `connection`, `peer`, `rtcp`, `agent` and `ice` know private names of aiortc and aioice, which are
+pinned to a minor version; `tests/webrtc/test_media.py` fails when the names move.
 """
 
 import asyncio
 import contextlib
-import logging
-import os
 import random
-import socket
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any, Final
 
 from aiortc import RTCRtpTransceiver
 from aiortc.rtcdtlstransport import SRTP_PROFILES
 
-from audiomixer._core import Inlet, Intake, Outlet, Port
-from audiomixer.clock.pacer import clock
+from audiomixer._core import Inlet, Outlet
 from audiomixer.clock.tasks import spawn
+from audiomixer.webrtc.agent import Transport
 from audiomixer.webrtc.rtcp import report_received, report_sent
 
 _AUDIO_LEVEL: Final = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
 
-_ENOUGH: Final = 400_000
-"""Bytes of a receive buffer: 0.2 s of fifty streams."""
-
-_log = logging.getLogger(__name__)
-
-Receive = Callable[[bytes, Any], None]
-
 
 class Media:
-    """The media of one connection.
+    """The media of one connection."""
 
-    Args:
-        intake: Who polls it reads the connection's socket; without one, the event loop does.
-    """
-
-    def __init__(self, intake: Intake | None = None) -> None:
+    def __init__(self) -> None:
         self.inlet = Inlet()
         """What is received, to be routed to participants."""
         self.outlet = Outlet()
         """What is sent; by `send`, or through a `Distributor` with `send_unsent` for what it could not send."""
         self.opus: int | None = None
         """The payload type of Opus, where it is not what aiortc was told."""
-        self._intake = intake
-        self._remote: Any = None
-        """The address that the port is connected to, if there is one."""
+        self._pair: Any = None
+        """What was nominated when the outlet was directed."""
         self._transport: Any = None
-        self._port: Port | None = None
         self._key: Callable[[int], bytes]
         """Gives the master keys: the client's, and the server's."""
         self._receives = False
@@ -81,7 +64,7 @@ class Media:
             self.send_unsent([packet])
 
     def send_unsent(self, packets: list[bytes]) -> None:
-        """Sends encrypted packets for which there is no port. In any thread."""
+        """Sends encrypted packets for which there is no path. In any thread."""
         with contextlib.suppress(RuntimeError):  # The event loop has ended.
             self._loop.call_soon_threadsafe(lambda: spawn(self._send_through_ice(packets)))
 
@@ -93,8 +76,7 @@ class Media:
 
     async def stop(self) -> None:
         """Ends both directions; once is enough."""
-        self._close_port()
-        self._transport = None
+        self._transport = self._pair = None
         self.outlet.close()
         reports, self._reports = self._reports, []
         for report in reports:
@@ -159,71 +141,14 @@ class Media:
             """What was queued before, and comes decrypted: a few packets, of which nobody has heard the first."""
 
         transport._handle_rtp_data = handle_rtp_data
-        self.follow()
-        for protocol in transport.transport._connection._protocols:
-            protocol.datagram_received = partial(self._datagram_received, protocol.datagram_received)
 
     def follow(self) -> None:
-        """Reads and sends where ICE has come to now: the other side may have moved."""
+        """Sends where ICE has come to now: the other side may have moved."""
         if self._transport is None:
             return
         pair: Any = next(iter(self._transport.transport._connection._nominated.values()), None)
-        is_direct = pair is not None and pair.protocol.local_candidate.type == "host"
-        if self._intake and is_direct and self._remote == pair.remote_addr:
-            self.outlet.redirect(self._port)
+        if pair is self._pair:
             return
-        # The outlet must not keep the old port open: it would be in the way of the new one.
-        self.outlet.redirect(None)
-        self._close_port()
-        if self._intake and is_direct:
-            self._open_port(self._intake, pair)
-        self.outlet.redirect(self._port)
-
-    def _close_port(self) -> None:
-        if self._intake:
-            self._intake.remove(self.inlet)
-        self._port = self._remote = None
-
-    def _datagram_received(self, others: Receive, data: bytes, address: Any) -> None:
-        if len(data) > 1 and not self.inlet.take(data, clock()):  # aiortc would trip over an empty datagram.
-            others(data, address)
-
-    def _open_port(self, intake: Intake, pair: Any) -> None:
-        transport, remote = pair.protocol.transport, pair.remote_addr
-        try:
-            # asyncio's sockets are not to be changed; this is another handle of the same one.
-            with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as shared:
-                shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    port = Port.beside(transport.get_extra_info("sockname")[:2], remote[:2])
-                finally:
-                    shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-            intake.add(port, self.inlet, partial(self._hand_back, pair.protocol.datagram_received, remote))
-        except (OSError, ValueError) as error:
-            # As many files are open as may be, say. The way through asyncio is slower, and goes on.
-            _log.debug("no port of its own for a connection with %s: %s", remote, error)
-            return
-        self._port, self._remote = port, remote
-        _log_receive_buffer(port.receive_buffer)
-
-    def _hand_back(self, others: Receive, remote: Any, datagrams: list[bytes]) -> None:
-        """Called by whoever polls the intake."""
-
-        def hand() -> None:
-            for data in datagrams:
-                if len(data) > 1:
-                    others(data, remote)
-
-        with contextlib.suppress(RuntimeError):  # The event loop has ended.
-            self._loop.call_soon_threadsafe(hand)
-
-
-@cache
-def _log_receive_buffer(size: int) -> None:
-    """Tells once how much the kernel keeps while nobody reads."""
-    if size < _ENOUGH:
-        _log.warning(
-            "the kernel keeps %d bytes for a connection: for large rooms elsewhere, set net.core.rmem_max to %d",
-            size,
-            _ENOUGH,
-        )
+        self._pair = pair
+        is_direct = pair is not None and isinstance(pair.protocol.transport, Transport)
+        self.outlet.redirect(pair.protocol.transport.path(pair.remote_addr) if is_direct else None)

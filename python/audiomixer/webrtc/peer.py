@@ -7,7 +7,6 @@ from typing import Any, Final, Literal, cast
 
 from aiortc import RTCDataChannel, RTCSessionDescription
 
-from audiomixer._core import Intake
 from audiomixer.clock.tasks import spawn
 from audiomixer.webrtc.connection import OPUS, Connection
 from audiomixer.webrtc.ice import Ice
@@ -40,7 +39,6 @@ class Peer(Connection):
     Args:
         ice: Where it is offered.
         direction: Of the media.
-        intake: As of `Connection`.
         on_channel: As of `Connection`.
         on_closed: As of `Connection`.
     """
@@ -50,11 +48,10 @@ class Peer(Connection):
         ice: Ice,
         direction: Direction,
         *,
-        intake: Intake | None = None,
         on_channel: Callable[[RTCDataChannel], None] | None = None,
         on_closed: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(ice, intake=intake, on_channel=on_channel, on_closed=on_closed)
+        super().__init__(ice, on_channel=on_channel, on_closed=on_closed)
         self.session = secrets.token_urlsafe(8)
         """Names the ICE session."""
         self._offer: Offer | None = None
@@ -115,7 +112,7 @@ class Peer(Connection):
         await self._pc.setLocalDescription()
         answer = self._pc.localDescription.sdp
         if "a=candidate:" not in answer:
-            raise UnreachableError("no address or UDP port is left for a connection")
+            raise UnreachableError("no address or port is left for a connection")
         return offer.answer(answer)
 
     async def trickle(self, fragment: Fragment) -> None:
@@ -157,8 +154,8 @@ class Peer(Connection):
 
     async def offer(self) -> str:
         """Makes an SDP offer, with all candidates in it."""
-        offer = await self._pc.createOffer()
         self._restrict()
+        offer = await self._pc.createOffer()
         await self._pc.setLocalDescription(offer)
         return str(self._pc.localDescription.sdp)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from aiortc import RTCDataChannel, RTCSessionDescription
 
-from audiomixer._core import Intake, Participant
+from audiomixer._core import Participant
 from audiomixer.webrtc.connection import Connection
 from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.sections import Section, answer_all, excerpt, split
@@ -17,12 +17,11 @@ class Subscriber(Connection):
 
     Args:
         ice: Where it is offered.
-        intake: As of `Connection`.
         on_closed: As of `Connection`.
     """
 
-    def __init__(self, ice: Ice, intake: Intake, on_closed: Callable[[], None]) -> None:
-        super().__init__(ice, intake=intake, bundled=True, on_channel=_ignore, on_closed=on_closed)
+    def __init__(self, ice: Ice, on_closed: Callable[[], None]) -> None:
+        super().__init__(ice, bundled=True, on_channel=_ignore, on_closed=on_closed)
         self._ssrcs: dict[str, int] = {}
         """Of the last offer, by its section."""
         self._routes: dict[int, Participant] = {}

@@ -1,13 +1,14 @@
 //! [`audiomixer_transport`] for Python.
 
 use std::any::Any;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use audiomixer_core::Effort;
+use audiomixer_core::{Effort, lock};
 use audiomixer_transport as transport;
 use numpy::PyReadwriteArray2;
 use pyo3::exceptions::PyValueError;
@@ -27,11 +28,14 @@ fn master_key(key: &[u8]) -> PyResult<MasterKey> {
     })
 }
 
-fn address(argument: &str, (host, port): (String, u16)) -> PyResult<SocketAddr> {
-    let host: IpAddr = host.parse().map_err(|_| {
+fn ip(argument: &str, host: &str) -> PyResult<IpAddr> {
+    host.parse().map_err(|_| {
         PyValueError::new_err(format!("{argument}: expected an IP address, got {host:?}"))
-    })?;
-    Ok(SocketAddr::new(host, port))
+    })
+}
+
+fn address(argument: &str, (host, port): (String, u16)) -> PyResult<SocketAddr> {
+    Ok(SocketAddr::new(ip(argument, &host)?, port))
 }
 
 /// What a call without the GIL has left for handlers: datagrams, in the order they came.
@@ -59,21 +63,108 @@ impl Left {
 }
 
 #[pyclass(frozen, module = "audiomixer._core")]
-pub struct Port(Arc<transport::Port>);
+pub struct Hub(Arc<transport::Hub>);
 
 #[pymethods]
-impl Port {
-    #[staticmethod]
-    fn beside(local: (String, u16), remote: (String, u16)) -> PyResult<Self> {
-        let (local, remote) = (address("local", local)?, address("remote", remote)?);
-        Ok(Self(Arc::new(transport::Port::beside(local, remote)?)))
+impl Hub {
+    #[new]
+    #[pyo3(signature = (addresses, port=0, *, tcp=false))]
+    fn new(py: Python<'_>, addresses: Vec<String>, port: u16, tcp: bool) -> PyResult<Self> {
+        let addresses = addresses.into_iter().map(|host| ip("addresses", &host));
+        let addresses = addresses.collect::<PyResult<Vec<_>>>()?;
+        Ok(Self(py.detach(|| transport::Hub::bind(&addresses, port, tcp))?))
+    }
+
+    fn open(
+        &self,
+        py: Python<'_>,
+        ufrag: &str,
+        password: &str,
+        inlet: &Inlet,
+        on_datagrams: Py<PyAny>,
+    ) -> PyResult<Endpoint> {
+        let deliver = move |datagrams: Vec<transport::Datagram>| {
+            // At the end of the interpreter they are for nobody.
+            Python::try_attach(|py| {
+                let datagrams = datagrams.iter().map(|one| {
+                    let (local, remote) = (one.local.to_string(), one.remote.ip().to_string());
+                    (one.tcp, local, remote, one.remote.port(), PyBytes::new(py, &one.bytes))
+                });
+                let called = PyList::new(py, datagrams.collect::<Vec<_>>())
+                    .and_then(|list| on_datagrams.call1(py, (list,)));
+                if let Err(error) = called {
+                    error.write_unraisable(py, None);
+                }
+            });
+        };
+        let opened = py.detach(|| self.0.open(ufrag, password, Arc::clone(&inlet.0), deliver));
+        let taken = || PyValueError::new_err(format!("ufrag: expected one that is free, got {ufrag:?}"));
+        let hub = Some(Arc::clone(&self.0)).into();
+        Ok(Endpoint { hub, endpoint: opened.ok_or_else(taken)? })
     }
 
     #[getter]
-    fn receive_buffer(&self) -> PyResult<usize> {
-        Ok(self.0.receive_buffer()?)
+    fn port(&self) -> u16 {
+        self.0.port()
+    }
+
+    #[getter]
+    fn strangers(&self) -> u64 {
+        self.0.strangers()
+    }
+
+    #[getter]
+    fn buffers(&self) -> PyResult<(usize, usize)> {
+        Ok(self.0.buffers()?)
     }
 }
+
+#[pyclass(frozen, module = "audiomixer._core")]
+pub struct Endpoint {
+    /// Until it is closed: who has a hub of its own gives the port back then.
+    hub: Mutex<Option<Arc<transport::Hub>>>,
+    endpoint: Arc<transport::Endpoint>,
+}
+
+impl Endpoint {
+    fn hub(&self) -> Option<Arc<transport::Hub>> {
+        lock(&self.hub).clone()
+    }
+}
+
+#[pymethods]
+impl Endpoint {
+    fn send(
+        &self,
+        py: Python<'_>,
+        tcp: bool,
+        local: &str,
+        remote: (String, u16),
+        datagram: &[u8],
+    ) -> PyResult<()> {
+        let (local, remote) = (ip("local", local)?, address("remote", remote)?);
+        let hub = self.hub().ok_or(io::Error::from(io::ErrorKind::NotConnected))?;
+        py.detach(|| hub.send(&self.endpoint, tcp, local, remote, datagram))?;
+        Ok(())
+    }
+
+    fn path(&self, tcp: bool, local: &str, remote: (String, u16)) -> PyResult<Option<Path>> {
+        let (local, remote) = (ip("local", local)?, address("remote", remote)?);
+        Ok(self.hub().and_then(|hub| hub.path(tcp, local, remote)).map(Path))
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| {
+            let hub = lock(&self.hub).take();
+            if let Some(hub) = hub {
+                hub.close(&self.endpoint);
+            }
+        });
+    }
+}
+
+#[pyclass(frozen, module = "audiomixer._core")]
+pub struct Path(transport::Path);
 
 #[pyclass(frozen, get_all, module = "audiomixer._core")]
 struct Report {
@@ -114,7 +205,7 @@ impl Inlet {
     }
 
     fn take(&self, datagram: &[u8], arrival: f64) -> bool {
-        self.0.take(&mut datagram.to_vec(), arrival)
+        self.0.take(&mut datagram.to_vec(), arrival) != transport::Taken::Not
     }
 
     fn reports(&self) -> Vec<Report> {
@@ -150,49 +241,8 @@ impl From<transport::Report> for Report {
     }
 }
 
-#[pyclass(frozen, module = "audiomixer._core")]
-#[derive(Default)]
-pub struct Intake(transport::Intake<Handler>);
-
-#[pymethods]
-impl Intake {
-    #[new]
-    fn new() -> Self {
-        Self::default()
-    }
-
-    fn add(
-        &self,
-        py: Python<'_>,
-        port: &Port,
-        inlet: &Inlet,
-        on_others: Py<PyAny>,
-    ) -> PyResult<()> {
-        let (port, inlet) = (Arc::clone(&port.0), Arc::clone(&inlet.0));
-        py.detach(|| self.0.add(port, inlet, Arc::new(on_others)))?;
-        Ok(())
-    }
-
-    fn remove(&self, py: Python<'_>, inlet: &Inlet) {
-        py.detach(|| self.0.remove(&inlet.0));
-    }
-
-    fn poll(&self, py: Python<'_>, now: f64) -> PyResult<()> {
-        let mut others = Left::default();
-        py.detach(|| self.take_in(now, &mut others));
-        others.call(py)
-    }
-}
-
-impl Intake {
-    /// Takes in what has come until `now`; what is no RTP is added to `others`, with its handler.
-    fn take_in(&self, now: f64, others: &mut Left) {
-        self.0.poll(now, |handler, datagram| others.add(handler, datagram.to_vec()));
-    }
-}
-
-/// A room: where its packets come in, its mixer, where the mix goes, and when that is due.
-type Room<'py> = (Bound<'py, Intake>, Bound<'py, Mixer>, PyReadwriteArray2<'py, f32>, f64);
+/// A room: its mixer, where the mix goes, and when that is due.
+type Room<'py> = (Bound<'py, Mixer>, PyReadwriteArray2<'py, f32>, f64);
 
 /// Whose turn it is to be mixed first: what all rooms share is spent in this order.
 static TURN: AtomicUsize = AtomicUsize::new(0);
@@ -207,30 +257,27 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 fn mix_rooms(
     py: Python<'_>,
     mut rooms: Vec<Room<'_>>,
-    now: Option<f64>,
+    read: bool,
 ) -> PyResult<Vec<(usize, String)>> {
     let mut work = Vec::with_capacity(rooms.len());
-    for (intake, mixer, out, due) in &mut rooms {
-        work.push((intake.get(), &mixer.get().0, out.as_slice_mut()?, *due));
+    for (mixer, out, due) in &mut rooms {
+        work.push((&mixer.get().0, out.as_slice_mut()?, *due));
     }
-    let mut others = Left::default();
-    let began = Instant::now();
     let mut mixed = Ok(());
     let mut broken = Vec::new();
     py.detach(|| {
+        if read {
+            transport::read_all();
+        }
         let mut effort = Effort::default();
         let first = TURN.fetch_add(1, Ordering::Relaxed) % work.len().max(1);
         let (last, next) = work.split_at_mut(first);
         let places = (first..first + next.len()).chain(0..first);
-        for (place, (intake, mixer, out, due)) in places.zip(next.iter_mut().chain(last)) {
-            // Mixing the rooms before this one has taken a while.
-            let before = began.elapsed();
+        for (place, (mixer, out, due)) in places.zip(next.iter_mut().chain(last)) {
+            let began = Instant::now();
             let mix = AssertUnwindSafe(|| {
-                if let Some(now) = now {
-                    intake.take_in(now + before.as_secs_f64(), &mut others);
-                }
                 let mixed = mixer.mix_sharing(*due, out, &mut effort);
-                mixer.note_cost(began.elapsed() - before);
+                mixer.note_cost(began.elapsed());
                 mixed
             });
             // A room that panics is not mixed again: what it left behind is looked at by nobody but those who leave it.
@@ -241,7 +288,7 @@ fn mix_rooms(
             }
         }
     });
-    let outcome = others.call(py).and_then(|()| mixed.map_err(value_error));
+    let outcome = mixed.map_err(value_error);
     if broken.is_empty() {
         outcome?;
     } else if let Err(error) = outcome {
@@ -262,7 +309,7 @@ impl Outlet {
         Self::default()
     }
 
-    #[pyo3(signature = (key, ssrc, payload_type, sequence_number, timestamp, port=None))]
+    #[pyo3(signature = (key, ssrc, payload_type, sequence_number, timestamp, path=None))]
     fn open(
         &self,
         key: &[u8],
@@ -270,20 +317,20 @@ impl Outlet {
         payload_type: i64,
         sequence_number: i64,
         timestamp: i64,
-        port: Option<&Port>,
+        path: Option<&Path>,
     ) -> PyResult<()> {
         let start = (
             within("sequence_number", sequence_number, u16::MAX)?,
             within("timestamp", timestamp, u32::MAX)?,
         );
         let payload_type = within("payload_type", payload_type, 127)?;
-        let port = port.map(|port| Arc::clone(&port.0));
-        self.0.open(&master_key(key)?, within("ssrc", ssrc, u32::MAX)?, payload_type, start, port);
+        let path = path.map(|path| path.0.clone());
+        self.0.open(&master_key(key)?, within("ssrc", ssrc, u32::MAX)?, payload_type, start, path);
         Ok(())
     }
 
-    fn redirect(&self, port: Option<&Port>) {
-        self.0.redirect(port.map(|port| Arc::clone(&port.0)));
+    fn redirect(&self, path: Option<&Path>) {
+        self.0.redirect(path.map(|path| path.0.clone()));
     }
 
     fn close(&self) {
@@ -352,7 +399,7 @@ impl Fanout {
     }
 }
 
-/// Called with what an outlet has no port to be sent by.
+/// Called with what an outlet has no path to be sent by.
 struct Unsent(Py<PyAny>);
 
 #[pyclass(frozen, module = "audiomixer._core")]
@@ -390,10 +437,11 @@ impl Distributor {
 }
 
 pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<Port>()?;
+    module.add_class::<Hub>()?;
+    module.add_class::<Endpoint>()?;
+    module.add_class::<Path>()?;
     module.add_class::<Report>()?;
     module.add_class::<Inlet>()?;
-    module.add_class::<Intake>()?;
     module.add_class::<Outlet>()?;
     module.add_class::<Fanout>()?;
     module.add_class::<Distributor>()?;

@@ -183,19 +183,15 @@ mod tests {
 
     use super::*;
     use crate::cipher::MasterKey;
-    use crate::port::Port;
+    use crate::outlet::tests::path_to;
     use crate::srtp;
 
     const KEY: MasterKey = MasterKey::Gcm128([1; 28]);
 
     fn outlet(receiver: Option<&UdpSocket>) -> Arc<Outlet> {
-        let port = receiver.map(|receiver| {
-            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-            socket.connect(receiver.local_addr().unwrap()).unwrap();
-            Arc::new(Port(socket))
-        });
+        let path = receiver.map(path_to);
         let outlet = Arc::new(Outlet::default());
-        outlet.open(&KEY, 7, 111, (0, 0), port);
+        outlet.open(&KEY, 7, 111, (0, 0), path);
         outlet
     }
 
@@ -203,7 +199,7 @@ mod tests {
     fn everybody_gets_every_packet_in_order_until_removed() {
         let receivers: Vec<_> = (0..5).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
         let outlets: Vec<_> = receivers.iter().map(|receiver| outlet(Some(receiver))).collect();
-        let distributor = Distributor::new(|_: &usize, _| panic!("all have a port"));
+        let distributor = Distributor::new(|_: &usize, _| panic!("all have a path"));
         for (n, outlet) in outlets.iter().enumerate() {
             distributor.add(Arc::clone(outlet), n);
         }

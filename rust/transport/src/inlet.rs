@@ -49,6 +49,8 @@ struct Agreed {
 /// What is known of a stream beside its keys.
 #[derive(Default)]
 struct Stream {
+    /// Whether a packet of it has come.
+    known: bool,
     /// Whether its route has been looked up.
     routed: bool,
     participant: Option<Participant>,
@@ -74,8 +76,24 @@ impl Latch {
     }
 }
 
+/// What became of a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// Nothing: it is no RTP, or comes before keys are agreed on. Somebody else has to look at it.
+    Not,
+    /// It was no packet of the other side's, or has come before.
+    Refused,
+    /// It was the other side's.
+    Authentic {
+        /// Its stream.
+        ssrc: u32,
+        /// Whether that is new.
+        first: bool,
+    },
+}
+
 /// Whether a datagram is RTP or SRTP, and no RTCP (RFC 7983, RFC 5761).
-fn is_rtp(datagram: &[u8]) -> bool {
+pub(crate) fn is_rtp(datagram: &[u8]) -> bool {
     matches!(datagram, [128..=191, second, ..] if !(64..96).contains(&(second & 0x7F)))
 }
 
@@ -105,9 +123,8 @@ impl Inlet {
         }
     }
 
-    /// Takes in a datagram that came at `arrival` seconds, which is decrypted in place. False if it is no RTP, or comes
-    /// before keys are agreed on: somebody else has to look at it.
-    pub fn take(&self, datagram: &mut [u8], arrival: f64) -> bool {
+    /// Takes in a datagram that came at `arrival` seconds, which is decrypted in place.
+    pub fn take(&self, datagram: &mut [u8], arrival: f64) -> Taken {
         self.state().take(datagram, arrival)
     }
 
@@ -141,18 +158,20 @@ impl Inlet {
         self.state().flooded
     }
 
-    #[cfg(target_os = "linux")]
     pub(crate) fn notice(&self) {
         self.state().noticed += 1;
     }
 
-    #[cfg(target_os = "linux")]
+    /// Something else has come that only the other side can have made.
+    pub(crate) fn prove(&self) {
+        self.state().authentic += 1;
+    }
+
     pub(crate) fn leave_out(&self) {
         self.state().flooded += 1;
     }
 
     /// How many streams are expected.
-    #[cfg(target_os = "linux")]
     pub(crate) fn streams(&self) -> usize {
         self.state().routes.len() + 1
     }
@@ -163,18 +182,20 @@ impl Inlet {
 }
 
 impl State {
-    fn take(&mut self, datagram: &mut [u8], arrival: f64) -> bool {
+    fn take(&mut self, datagram: &mut [u8], arrival: f64) -> Taken {
         let Self { agreed, routes, rest, latch, .. } = self;
         let Some(Agreed { receiver, settings }) = agreed.as_mut().filter(|_| is_rtp(datagram))
         else {
-            return false;
+            return Taken::Not;
         };
         let Some((plain, stream)) = receiver.unprotect(datagram) else {
             self.refused += 1;
-            return true;
+            return Taken::Refused;
         };
         self.authentic += 1;
-        let Some(packet) = Packet::parse(plain, settings.level_extension) else { return true };
+        let ssrc = srtp::ssrc_of(plain);
+        let taken = Taken::Authentic { ssrc, first: !std::mem::replace(&mut stream.known, true) };
+        let Some(packet) = Packet::parse(plain, settings.level_extension) else { return taken };
         if !stream.routed {
             stream.routed = true;
             stream.participant = routes.get(&packet.ssrc).cloned();
@@ -182,11 +203,11 @@ impl State {
         let is_opus = settings.payload_types.contains(&packet.payload_type);
         // What else is sent under the same SSRC (padding to probe the network, tones) is counted in the same sequence.
         if !is_opus && stream.reception.is_none() {
-            return true;
+            return taken;
         }
         let before = latch.ssrc;
         if stream.participant.is_none() && !latch.holds(packet.ssrc, arrival) {
-            return true;
+            return taken;
         }
         if stream.participant.is_none() && before != latch.ssrc {
             stream.reception = None;
@@ -201,7 +222,7 @@ impl State {
             // Who has left hears of it from elsewhere.
             let _ = participant.push_rtp(sequence, timestamp, payload, arrival, packet.audio_level);
         }
-        true
+        taken
     }
 }
 
@@ -238,7 +259,8 @@ mod tests {
             packet.extend(ssrc.to_be_bytes());
             packet.extend(payload);
             sender.protect(&mut packet);
-            assert!(self.inlet.take(&mut packet, 0.02 * f64::from(sequence)));
+            let taken = self.inlet.take(&mut packet, 0.02 * f64::from(sequence));
+            assert!(matches!(taken, Taken::Authentic { ssrc: s, .. } if s == ssrc));
         }
     }
 

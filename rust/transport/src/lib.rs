@@ -9,22 +9,28 @@
 //! taken per packet, unless one has to be handed to Python.
 #![forbid(unsafe_code)]
 
-#[cfg(target_os = "linux")]
-mod batch;
 mod cipher;
 mod distributor;
+mod endpoint;
+mod hub;
 mod inlet;
-#[cfg_attr(not(target_os = "linux"), path = "intake_elsewhere.rs")]
-mod intake;
+mod now;
 mod outlet;
-mod port;
+mod path;
+mod reader;
 mod reception;
+mod socket;
 pub mod srtp;
+mod stream;
+mod stun;
 
 pub use cipher::MasterKey;
 pub use distributor::Distributor;
-pub use inlet::{Inlet, Settings};
-pub use intake::Intake;
+pub use endpoint::{Datagram, Endpoint};
+pub use hub::Hub;
+pub use inlet::{Inlet, Settings, Taken};
+pub use now::now;
 pub use outlet::{Counts, Fanout, Outlet, Sent};
-pub use port::Port;
+pub use path::Path;
+pub use reader::read_all;
 pub use reception::Report;

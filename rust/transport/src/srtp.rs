@@ -148,7 +148,7 @@ fn sequence_of(packet: &[u8]) -> u16 {
     u16::from_be_bytes([packet[2], packet[3]])
 }
 
-fn ssrc_of(packet: &[u8]) -> u32 {
+pub(crate) fn ssrc_of(packet: &[u8]) -> u32 {
     u32::from_be_bytes([packet[8], packet[9], packet[10], packet[11]])
 }
 

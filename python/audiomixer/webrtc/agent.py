@@ -1,0 +1,165 @@
+"""aioice on a hub: for sockets it is given transports, which share a port with those of others."""
+
+import asyncio
+import contextlib
+import ipaddress
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Any, Final, cast
+
+import aioice.ice
+from aioice.candidate import Candidate, candidate_foundation, candidate_priority
+
+from audiomixer._core import Endpoint, Hub, Inlet, Path
+from audiomixer.clock.pacer import clock
+
+Address = tuple[str, int]
+
+_PASSIVE_TCP: Final = (4 << 13) + 8191
+"""Local preference of a TCP candidate that takes connections (RFC 6544, section 4.2): below that of any UDP one."""
+
+
+class Transport(asyncio.DatagramTransport):
+    """What aioice takes for a socket: datagrams from and to one of our addresses.
+
+    Args:
+        endpoint: Whose datagrams they are.
+        host: The address.
+        tcp: Whether TCP carries them.
+        on_close: Called once.
+    """
+
+    def __init__(self, endpoint: Endpoint, host: str, *, tcp: bool, on_close: Callable[["Transport"], None]) -> None:
+        super().__init__()
+        self.host = host
+        self.tcp = tcp
+        self._endpoint = endpoint
+        self._on_close = on_close
+        self._closing = False
+
+    def path(self, remote: Address) -> Path | None:
+        """The way from here to there, if there is one."""
+        return self._endpoint.path(self.tcp, self.host, remote)
+
+    def sendto(self, data: Any, addr: Any = None) -> None:
+        """Sends a datagram, if the kernel takes it."""
+        with contextlib.suppress(OSError):
+            self._endpoint.send(self.tcp, self.host, addr, data)
+
+    def is_closing(self) -> bool:
+        """Whether it has been closed."""
+        return self._closing
+
+    def close(self) -> None:
+        """Sends and receives nothing any more."""
+        if not self._closing:
+            self._closing = True
+            self._on_close(self)
+
+
+class Agent:
+    """What an ICE agent of aioice sends and receives, to be made on the event loop.
+
+    Args:
+        connection: The agent.
+        hub: The port.
+        inlet: Takes in media.
+        on_check: Called after checks, which may have moved the connection.
+    """
+
+    def __init__(self, connection: aioice.Connection, hub: Hub, inlet: Inlet, on_check: Callable[[], None]) -> None:
+        self._connection = connection
+        self._port = hub.port
+        self._on_check = on_check
+        self._loop = asyncio.get_running_loop()
+        self._endpoint = hub.open(connection.local_username, connection.local_password, inlet, self._receive)
+        self._protocols: dict[tuple[bool, str], aioice.ice.StunProtocol] = {}
+
+    def bind(self, hosts: Iterable[str], component: int, *, tcp: bool) -> list[aioice.ice.StunProtocol]:
+        """Offers addresses of ours, by UDP, and as one that takes connections by TCP if wanted."""
+        made = []
+        for is_tcp in [False, True] if tcp else [False]:
+            for host in hosts:
+                transport = Transport(self._endpoint, host, tcp=is_tcp, on_close=self._close)
+                protocol = aioice.ice.StunProtocol(self._connection)
+                protocol.connection_made(transport)
+                protocol.local_candidate = _candidate(host, self._port, component, tcp=is_tcp)
+                self._protocols[is_tcp, _plain(host)] = protocol
+                made.append(protocol)
+        return made
+
+    def _close(self, transport: Transport) -> None:
+        protocol = self._protocols.pop((transport.tcp, _plain(transport.host)))
+        if not self._protocols:
+            self._endpoint.close()
+        self._loop.call_soon(protocol.connection_lost, None)
+
+    def _receive(self, datagrams: list[tuple[bool, str, str, int, bytes]]) -> None:
+        """Called by the hub's thread."""
+        with contextlib.suppress(RuntimeError):  # The event loop has ended.
+            self._loop.call_soon_threadsafe(self._hand_on, datagrams)
+
+    def _hand_on(self, datagrams: list[tuple[bool, str, str, int, bytes]]) -> None:
+        for tcp, local, host, port, data in datagrams:
+            protocol = self._protocols.get((tcp, local))
+            # aiortc would trip over what is shorter; and an address of this machine may not be among those offered.
+            if protocol and len(data) > 1:
+                protocol.datagram_received(data, (host, port))
+        self._on_check()
+
+
+class Relayed(aioice.ice.StunProtocol):
+    """What comes by a TURN server, which is a socket of its own.
+
+    It hands on nothing but STUN of whoever has not passed a check (RFC 8445, section 12.1): otherwise anybody could
+    disturb a DTLS handshake, by an alert say.
+
+    Args:
+        connection: The agent.
+        inlet: Takes in media.
+    """
+
+    def __init__(self, connection: aioice.Connection, inlet: Inlet) -> None:
+        super().__init__(connection)
+        self._inlet = inlet
+
+    def datagram_received(self, data: bytes | str, addr: Any) -> None:
+        """Takes in media, and hands on all else."""
+        if len(data) < 2 or not (_is_stun(data) or self._is_known(addr[:2])):
+            return
+        if not self._inlet.take(cast("bytes", data), clock()):
+            super().datagram_received(data, addr)
+
+    def _is_known(self, address: Any) -> bool:
+        pairs = cast("Any", self.receiver)._check_list
+        succeeded = aioice.ice.CandidatePair.State.SUCCEEDED
+        return any(p.protocol is self and p.state is succeeded and p.remote_addr == address for p in pairs)
+
+
+def _is_stun(data: bytes | str) -> bool:
+    """By the first byte (RFC 7983), and the magic cookie."""
+    return len(data) >= 20 and data[0] in range(4) and data[4:8] == b"\x21\x12\xa4\x42"
+
+
+def name(connection: aioice.Connection) -> None:
+    """Gives an agent a username fragment that no other on the port has: aioice's are of four letters."""
+    connection._local_username = secrets.token_hex(8)
+
+
+def _candidate(host: str, port: int, component: int, *, tcp: bool) -> Candidate:
+    transport = "tcp" if tcp else "udp"
+    return Candidate(
+        foundation=candidate_foundation("host", transport, host),
+        component=component,
+        transport=transport,
+        priority=candidate_priority(component, "host", _PASSIVE_TCP) if tcp else candidate_priority(component, "host"),
+        host=host,
+        port=port,
+        type="host",
+        tcptype="passive" if tcp else None,
+    )
+
+
+def _plain(host: str) -> str:
+    """An address as the hub writes it."""
+    return ipaddress.ip_address(host).compressed

@@ -1,0 +1,430 @@
+//! One port, UDP and TCP, for many connections: sorts what comes by whose it is.
+//!
+//! A connectivity check is known by the username fragment that it is for and by its integrity, a response by the
+//! transaction that it ends. The address of either is the connection's from then on: what else comes from there is its own.
+//! Media whose stream is known is believed from any address, as it cannot be forged. All else is of strangers, and dropped.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use audiomixer_core::lock;
+
+use crate::endpoint::{Datagram, Endpoint};
+use crate::inlet::{Inlet, Taken, is_rtp};
+use crate::now::now;
+use crate::path::Path;
+use crate::reader;
+use crate::socket::{Came, Socket};
+use crate::srtp::ssrc_of;
+use crate::stream::Stream;
+use crate::stun::{Class, Message, Transaction};
+
+/// Addresses of one connection that are known at once; then the oldest is forgotten.
+const ADDRESSES: usize = 32;
+/// TCP connections of one connection.
+const STREAMS: usize = 8;
+/// TCP connections of which nobody knows yet whose they are.
+const UNKNOWN: usize = 256;
+/// Connections that are asked whether a packet from a new address is theirs, of those with the same SSRC.
+const NAMESAKES: usize = 4;
+/// An address whose connection was heard within so many seconds is not another's.
+const HEARD: f64 = 1.0;
+/// Seconds for which a response is waited for.
+const PATIENCE: f64 = 60.0;
+/// So many requests may wait for responses before it is looked whether any has waited for too long.
+const REQUESTS: usize = 1024;
+/// Tries to find a number that is free for all protocols.
+const TRIES: usize = 16;
+/// A first byte that is of DTLS (RFC 7983).
+const DTLS: std::ops::RangeInclusive<u8> = 20..=63;
+const MEDIA: std::ops::RangeInclusive<u8> = 128..=191;
+
+/// A datagram that is no media, and whose it is.
+pub(crate) type Other = (Arc<Endpoint>, Datagram);
+
+/// A port.
+pub struct Hub {
+    sockets: Vec<Arc<Socket>>,
+    port: u16,
+    table: Mutex<Table>,
+    strangers: AtomicU64,
+}
+
+#[derive(Default)]
+struct Table {
+    by_ufrag: HashMap<Vec<u8>, Arc<Endpoint>>,
+    by_address: HashMap<SocketAddr, Arc<Endpoint>>,
+    by_ssrc: HashMap<u32, Vec<Arc<Endpoint>>>,
+    /// By their other side's address.
+    streams: HashMap<SocketAddr, Arc<Stream>>,
+    requests: HashMap<Transaction, Request>,
+    /// How many there may be.
+    most_requests: usize,
+    /// TCP connections that have not told whose they are.
+    unknown: usize,
+}
+
+struct Request {
+    endpoint: Arc<Endpoint>,
+    remote: SocketAddr,
+    at: f64,
+}
+
+impl Hub {
+    /// Binds to `addresses`, at `port` or, if that is 0, at any; with TCP if wanted.
+    ///
+    /// Where there are several addresses of a family, it is bound to every one of this machine.
+    pub fn bind(addresses: &[IpAddr], port: u16, tcp: bool) -> io::Result<Arc<Self>> {
+        let mut families = Vec::new();
+        for (any, is_its) in [
+            (IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::is_ipv4 as fn(&IpAddr) -> bool),
+            (IpAddr::from(Ipv6Addr::UNSPECIFIED), IpAddr::is_ipv6),
+        ] {
+            match addresses.iter().filter(|ip| is_its(ip)).collect::<Vec<_>>()[..] {
+                [] => {}
+                [only] => families.push(*only),
+                [..] => families.push(any),
+            }
+        }
+        let mut bound = Self::bind_all(&families, port, tcp);
+        for _ in 1..TRIES {
+            if port != 0 || bound.is_ok() {
+                break;
+            }
+            bound = Self::bind_all(&families, port, tcp);
+        }
+        let (sockets, listeners, port) = bound?;
+        let hub = Arc::new(Self { sockets, port, table: Mutex::default(), strangers: 0.into() });
+        reader::register(&hub, &hub.sockets, listeners)?;
+        Ok(hub)
+    }
+
+    fn bind_all(
+        families: &[IpAddr],
+        mut port: u16,
+        tcp: bool,
+    ) -> io::Result<(Vec<Arc<Socket>>, Vec<TcpListener>, u16)> {
+        let (mut sockets, mut listeners) = (Vec::new(), Vec::new());
+        for ip in families {
+            let socket = Socket::bind((*ip, port).into())?;
+            port = socket.port()?;
+            sockets.push(Arc::new(socket));
+            if tcp {
+                listeners.push(crate::socket::listen((*ip, port).into())?);
+            }
+        }
+        Ok((sockets, listeners, port))
+    }
+
+    /// Its number.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Datagrams so far that were nobody's.
+    pub fn strangers(&self) -> u64 {
+        self.strangers.load(Ordering::Relaxed)
+    }
+
+    /// The bytes that the kernel keeps at most of what comes, and of what is sent.
+    pub fn buffers(&self) -> io::Result<(usize, usize)> {
+        self.sockets.first().map_or(Ok((0, 0)), |socket| socket.buffers())
+    }
+
+    /// Has checks for `ufrag` that are made with `password` begin a connection, whose media goes to `inlet`; all else is
+    /// handed to `deliver`, in a thread of its own. `None` if there is one of this name.
+    pub fn open(
+        &self,
+        ufrag: &str,
+        password: &str,
+        inlet: Arc<Inlet>,
+        deliver: impl Fn(Vec<Datagram>) + Send + Sync + 'static,
+    ) -> Option<Arc<Endpoint>> {
+        let endpoint = Arc::new(Endpoint::new(ufrag, password, inlet, Box::new(deliver)));
+        let table = &mut *self.table();
+        if table.by_ufrag.contains_key(ufrag.as_bytes()) {
+            return None;
+        }
+        table.by_ufrag.insert(ufrag.into(), Arc::clone(&endpoint));
+        Some(endpoint)
+    }
+
+    /// Ends a connection: what still comes for it is a stranger's.
+    pub fn close(&self, endpoint: &Arc<Endpoint>) {
+        endpoint.fall_silent();
+        let table = &mut *self.table();
+        if table.by_ufrag.get(&endpoint.ufrag).is_some_and(|other| Arc::ptr_eq(other, endpoint)) {
+            table.by_ufrag.remove(&endpoint.ufrag);
+        }
+        for address in endpoint.known().addresses.drain(..) {
+            table.by_address.remove(&address);
+        }
+        for ssrc in endpoint.known().ssrcs.drain(..) {
+            if let Some(namesakes) = table.by_ssrc.get_mut(&ssrc) {
+                namesakes.retain(|other| !Arc::ptr_eq(other, endpoint));
+                if namesakes.is_empty() {
+                    table.by_ssrc.remove(&ssrc);
+                }
+            }
+        }
+        table.requests.retain(|_, request| !Arc::ptr_eq(&request.endpoint, endpoint));
+        table.streams.retain(|_, stream| {
+            if stream.is_of(endpoint) {
+                stream.shut_down();
+            }
+            !stream.is_of(endpoint)
+        });
+    }
+
+    /// The way from `local` to `remote`; `None` if there is none, as the TCP connection has ended.
+    pub fn path(&self, tcp: bool, local: IpAddr, remote: SocketAddr) -> Option<Path> {
+        if tcp {
+            return self.table().streams.get(&remote).cloned().map(Path::Tcp);
+        }
+        let socket = self.sockets.iter().find(|socket| socket.is_ipv4() == remote.is_ipv4())?;
+        Some(Path::Udp { socket: Arc::clone(socket), source: socket.source(local), remote })
+    }
+
+    /// Sends a datagram that is no media. If it is a request, the response will be the endpoint's.
+    pub fn send(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        tcp: bool,
+        local: IpAddr,
+        remote: SocketAddr,
+        datagram: &[u8],
+    ) -> io::Result<()> {
+        let path = self.path(tcp, local, remote).ok_or(io::ErrorKind::NotConnected)?;
+        if let Some(request) = Message::parse(datagram).filter(|one| one.class() == Class::Request) {
+            self.table().expect(request.transaction(), endpoint, remote);
+        }
+        path.send(datagram)
+    }
+
+    /// Sorts what has come by UDP.
+    pub(crate) fn sort(&self, came: Came<'_>, others: &mut Vec<Other>) {
+        let Came { bytes, remote, local, at } = came;
+        let is_ours = match bytes.first() {
+            Some(0..=3) => self.sort_check(bytes, None, (local, remote), at, others),
+            Some(first) if MEDIA.contains(first) && is_rtp(bytes) => {
+                self.sort_media(bytes, remote, at)
+            }
+            Some(first) if DTLS.contains(first) || MEDIA.contains(first) => {
+                let owner = self.table().by_address.get(&remote).cloned();
+                owner.is_some_and(|owner| {
+                    owner.hand_on(bytes, false, (local, remote), at, others);
+                    true
+                })
+            }
+            _ => false,
+        };
+        if !is_ours {
+            self.strangers.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Sorts what has come by TCP; whether it is somebody's.
+    pub(crate) fn sort_stream(
+        &self,
+        bytes: &mut [u8],
+        stream: &Arc<Stream>,
+        others: &mut Vec<Other>,
+    ) -> bool {
+        let (at, addresses) = (now(), (stream.local.ip(), stream.remote));
+        let owner = lock(&stream.endpoint).clone();
+        match (bytes.first(), owner) {
+            (Some(0..=3), _) => self.sort_check(bytes, Some(stream), addresses, at, others),
+            (Some(_), Some(owner)) if is_rtp(bytes) => {
+                self.take(&owner, bytes, at);
+                true
+            }
+            (Some(_), Some(owner)) => {
+                owner.hand_on(bytes, true, addresses, at, others);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whose check it is, or whose response to one.
+    fn sort_check(
+        &self,
+        bytes: &[u8],
+        stream: Option<&Arc<Stream>>,
+        addresses: (IpAddr, SocketAddr),
+        at: f64,
+        others: &mut Vec<Other>,
+    ) -> bool {
+        let Some(message) = Message::parse(bytes) else { return false };
+        let remote = addresses.1;
+        let table = &mut *self.table();
+        let endpoint = match message.class() {
+            Class::Request => {
+                let Some(endpoint) = message.ufrag().and_then(|ufrag| table.by_ufrag.get(ufrag))
+                else {
+                    return false;
+                };
+                let endpoint = Arc::clone(endpoint);
+                if !message.is_authentic(&endpoint.password) {
+                    return false;
+                }
+                endpoint.inlet.prove();
+                match stream {
+                    Some(stream) => table.adopt(stream, &endpoint),
+                    None => table.learn(remote, &endpoint, at),
+                }
+                endpoint
+            }
+            Class::Success | Class::Error => {
+                // One from elsewhere is no answer, and does not keep the right one away.
+                let Some(request) = table.requests.get(&message.transaction()) else { return false };
+                if request.remote != remote {
+                    return false;
+                }
+                let endpoint = Arc::clone(&request.endpoint);
+                table.requests.remove(&message.transaction());
+                if message.class() == Class::Success && stream.is_none() {
+                    table.learn(remote, &endpoint, at);
+                }
+                endpoint
+            }
+            // It keeps a router's table fresh, and asks for nothing.
+            Class::Indication => return table.by_address.contains_key(&remote) || stream.is_some(),
+        };
+        endpoint.hand_on(bytes, stream.is_some(), addresses, at, others);
+        true
+    }
+
+    fn sort_media(&self, bytes: &mut [u8], remote: SocketAddr, at: f64) -> bool {
+        let owner = self.table().by_address.get(&remote).cloned();
+        if let Some(owner) = &owner
+            && self.take(owner, bytes, at)
+        {
+            return true;
+        }
+        // Its sender may have moved, or the address be another's by now.
+        if bytes.len() < 12 {
+            return false;
+        }
+        let namesakes = self.table().by_ssrc.get(&ssrc_of(bytes)).cloned().unwrap_or_default();
+        for endpoint in namesakes {
+            let is_owner = owner.as_ref().is_some_and(|owner| Arc::ptr_eq(owner, &endpoint));
+            if !is_owner && self.take(&endpoint, bytes, at) {
+                self.table().take_over(remote, &endpoint);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Takes in a packet, if it is the endpoint's.
+    fn take(&self, endpoint: &Arc<Endpoint>, bytes: &mut [u8], at: f64) -> bool {
+        if !endpoint.may_send(at) {
+            endpoint.inlet.leave_out();
+            return true;
+        }
+        match endpoint.inlet.take(bytes, at) {
+            Taken::Authentic { ssrc, first } => {
+                endpoint.has_sent(at);
+                if first {
+                    self.table().know(ssrc, endpoint);
+                }
+                true
+            }
+            Taken::Refused | Taken::Not => false,
+        }
+    }
+
+    /// A TCP connection has come: whether it may stay.
+    pub(crate) fn greet(&self) -> bool {
+        let table = &mut *self.table();
+        let may_stay = table.unknown < UNKNOWN;
+        table.unknown += usize::from(may_stay);
+        may_stay
+    }
+
+    /// It could not.
+    pub(crate) fn dismiss(&self) {
+        self.table().unknown -= 1;
+    }
+
+    /// A TCP connection has ended.
+    pub(crate) fn part(&self, stream: &Arc<Stream>) {
+        let table = &mut *self.table();
+        if stream.is_unknown() {
+            table.unknown -= 1;
+        }
+        if table.streams.get(&stream.remote).is_some_and(|other| Arc::ptr_eq(other, stream)) {
+            table.streams.remove(&stream.remote);
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        lock(&self.table)
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        reader::forget();
+    }
+}
+
+impl Table {
+    /// What comes from `remote` is the endpoint's, unless somebody is there.
+    fn learn(&mut self, remote: SocketAddr, endpoint: &Arc<Endpoint>, at: f64) {
+        match self.by_address.get(&remote) {
+            Some(owner) if at - owner.heard() < HEARD => {}
+            _ => self.take_over(remote, endpoint),
+        }
+    }
+
+    fn take_over(&mut self, remote: SocketAddr, endpoint: &Arc<Endpoint>) {
+        let before = self.by_address.insert(remote, Arc::clone(endpoint));
+        if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, endpoint)) {
+            return;
+        }
+        if let Some(before) = before {
+            before.known().addresses.retain(|address| *address != remote);
+        }
+        let addresses = &mut endpoint.known().addresses;
+        if addresses.len() == ADDRESSES {
+            let oldest = addresses.pop_front().expect("there are some");
+            self.by_address.remove(&oldest);
+        }
+        addresses.push_back(remote);
+    }
+
+    /// Packets of `ssrc` may be the endpoint's, from wherever they come.
+    fn know(&mut self, ssrc: u32, endpoint: &Arc<Endpoint>) {
+        let namesakes = self.by_ssrc.entry(ssrc).or_default();
+        if namesakes.len() < NAMESAKES && !namesakes.iter().any(|one| Arc::ptr_eq(one, endpoint)) {
+            namesakes.push(Arc::clone(endpoint));
+            endpoint.known().ssrcs.push_back(ssrc);
+        }
+    }
+
+    /// A TCP connection is the endpoint's.
+    fn adopt(&mut self, stream: &Arc<Stream>, endpoint: &Arc<Endpoint>) {
+        let its = self.streams.values().filter(|other| other.is_of(endpoint)).count();
+        if its >= STREAMS {
+            return;
+        }
+        if lock(&stream.endpoint).replace(Arc::clone(endpoint)).is_none() {
+            self.unknown -= 1;
+        }
+        self.streams.insert(stream.remote, Arc::clone(stream));
+    }
+
+    fn expect(&mut self, transaction: Transaction, endpoint: &Arc<Endpoint>, remote: SocketAddr) {
+        let at = now();
+        if self.requests.len() >= self.most_requests {
+            self.requests.retain(|_, request| at - request.at < PATIENCE);
+            self.most_requests = REQUESTS.max(2 * self.requests.len());
+        }
+        self.requests.insert(transaction, Request { endpoint: Arc::clone(endpoint), remote, at });
+    }
+}
