@@ -290,8 +290,9 @@ class Hub:
             password: Ours, by which they are known to be the other side's.
             inlet: Takes in media.
             on_datagrams: Called, in the hub's thread, with all else: for each datagram, whether it came by TCP, the
-                address of ours, address and port of theirs, and what it is. At most eight in 20 ms; what there is
-                beyond that is dropped and counted (`Inlet.flooded`).
+                address of ours, address and port of theirs, and what it is; empty, if media comes from a new
+                address of theirs. At most eight in 20 ms; what there is beyond that is dropped and counted
+                (`Inlet.flooded`).
 
         Raises:
             ValueError: There is one with this fragment.
@@ -322,6 +323,12 @@ class Endpoint:
 
         Raises:
             ValueError: An address is none.
+        """
+    def silence(self, remote: tuple[str, int]) -> float:
+        """Seconds for which nothing has come from there, by UDP, that only the other side can have made.
+
+        Raises:
+            ValueError: The address is none.
         """
     def close(self) -> None:
         """Ends the connection: nothing is handed on any more."""

@@ -12,11 +12,20 @@ from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 
 from audiomixer._core import Endpoint, Hub, Inlet, Path
 from audiomixer.clock.pacer import clock
+from audiomixer.clock.tasks import spawn
 
 Address = tuple[str, int]
 
 _PASSIVE_TCP: Final = (4 << 13) + 8191
 """Local preference of a TCP candidate that takes connections (RFC 6544, section 4.2): below that of any UDP one."""
+
+
+_SILENT: Final = 6.0
+"""Seconds for which nothing has to have come from where the other side was, for it to have moved (it sends checks every few
+seconds)…"""
+_AWAKE: Final = 0.5
+"""…to where something has come from within so many."""
+_State: Final = aioice.ice.CandidatePair.State
 
 
 class Transport(asyncio.DatagramTransport):
@@ -36,6 +45,10 @@ class Transport(asyncio.DatagramTransport):
         self._endpoint = endpoint
         self._on_close = on_close
         self._closing = False
+
+    def silence(self, remote: Address) -> float:
+        """Seconds for which nothing has come from there that only the other side can have made."""
+        return self._endpoint.silence(remote)
 
     def path(self, remote: Address) -> Path | None:
         """The way from here to there, if there is one."""
@@ -102,10 +115,39 @@ class Agent:
     def _hand_on(self, datagrams: list[tuple[bool, str, str, int, bytes]]) -> None:
         for tcp, local, host, port, data in datagrams:
             protocol = self._protocols.get((tcp, local))
-            # aiortc would trip over what is shorter; and an address of this machine may not be among those offered.
-            if protocol and len(data) > 1:
+            # An address of this machine may not be among those offered.
+            if protocol is None:
+                continue
+            if not data:
+                spawn(self._move(protocol, (host, port)))
+            elif len(data) > 1:  # aiortc would trip over what is shorter.
                 protocol.datagram_received(data, (host, port))
+        self._leave_the_silent()
         self._on_check()
+
+    async def _move(self, protocol: aioice.ice.StunProtocol, remote: Address) -> None:
+        """Sends to where media comes from now, if a check finds the other side there (RFC 7675)."""
+        connection = cast("Any", self._connection)
+        pair = next((p for p in connection._check_list if (p.protocol, p.remote_addr) == (protocol, remote)), None)
+        if pair is None:
+            pair = aioice.ice.CandidatePair(protocol, _reflexive(remote, protocol.local_candidate.component))
+            connection._check_list.append(pair)
+        if pair.state in {_State.FROZEN, _State.WAITING, _State.FAILED}:
+            await connection.check_start(pair)
+        if pair.state is _State.SUCCEEDED and connection._nominated:
+            connection._nominated[pair.component] = pair
+            self._on_check()
+
+    def _leave_the_silent(self) -> None:
+        """Sends to where checks come from, once nothing comes any more from where it did: a router has changed it."""
+        connection = cast("Any", self._connection)
+        for component, nominated in connection._nominated.items():
+            if not (_is_direct(nominated) and _silence(nominated) > _SILENT):
+                continue
+            others = [p for p in connection._check_list if p.component == component and p.state is _State.SUCCEEDED]
+            nearest = min(filter(_is_direct, others), key=_silence, default=nominated)
+            if _silence(nearest) < _AWAKE:
+                connection._nominated[component] = nearest
 
 
 class Relayed(aioice.ice.StunProtocol):
@@ -139,6 +181,29 @@ class Relayed(aioice.ice.StunProtocol):
 def _is_stun(data: bytes | str) -> bool:
     """By the first byte (RFC 7983), and the magic cookie."""
     return len(data) >= 20 and data[0] in range(4) and data[4:8] == b"\x21\x12\xa4\x42"
+
+
+def _is_direct(pair: aioice.ice.CandidatePair) -> bool:
+    """Whether there is only UDP in between; TCP and TURN tell by themselves when they end."""
+    return isinstance(pair.protocol.transport, Transport) and not pair.protocol.transport.tcp
+
+
+def _silence(pair: aioice.ice.CandidatePair) -> float:
+    """Seconds for which nothing has come from a direct pair's other side."""
+    return cast("Transport", pair.protocol.transport).silence(pair.remote_addr)
+
+
+def _reflexive(remote: Address, component: int) -> Candidate:
+    """One that was learnt from what came (RFC 8445, section 7.3.1.3)."""
+    return Candidate(
+        foundation=secrets.token_hex(8),
+        component=component,
+        transport="udp",
+        priority=candidate_priority(component, "prflx"),
+        host=remote[0],
+        port=remote[1],
+        type="prflx",
+    )
 
 
 def name(connection: aioice.Connection) -> None:

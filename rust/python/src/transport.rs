@@ -4,8 +4,8 @@ use std::any::Any;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use audiomixer_core::{Effort, lock};
@@ -98,7 +98,8 @@ impl Hub {
             });
         };
         let opened = py.detach(|| self.0.open(ufrag, password, Arc::clone(&inlet.0), deliver));
-        let taken = || PyValueError::new_err(format!("ufrag: expected one that is free, got {ufrag:?}"));
+        let taken =
+            || PyValueError::new_err(format!("ufrag: expected one that is free, got {ufrag:?}"));
         let hub = Some(Arc::clone(&self.0)).into();
         Ok(Endpoint { hub, endpoint: opened.ok_or_else(taken)? })
     }
@@ -151,6 +152,11 @@ impl Endpoint {
     fn path(&self, tcp: bool, local: &str, remote: (String, u16)) -> PyResult<Option<Path>> {
         let (local, remote) = (ip("local", local)?, address("remote", remote)?);
         Ok(self.hub().and_then(|hub| hub.path(tcp, local, remote)).map(Path))
+    }
+
+    fn silence(&self, remote: (String, u16)) -> PyResult<f64> {
+        let remote = address("remote", remote)?;
+        Ok(self.hub().map_or(f64::INFINITY, |hub| hub.silence(remote)))
     }
 
     fn close(&self, py: Python<'_>) {

@@ -19,7 +19,7 @@ const PER_STREAM: usize = 24;
 /// time.
 const OTHERS: usize = 8;
 
-/// A datagram that is no media: STUN, DTLS, RTCP.
+/// A datagram that is no media: STUN, DTLS, RTCP. An empty one tells that media comes from a new address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Datagram {
     /// Whether it came by TCP.
@@ -59,8 +59,6 @@ struct Budget {
     tick: i64,
     media: usize,
     others: usize,
-    /// When the last packet of media came.
-    heard: f64,
 }
 
 impl Endpoint {
@@ -97,15 +95,8 @@ impl Endpoint {
     }
 
     /// One was, and was authentic: what others send in its name does not count.
-    pub(crate) fn has_sent(&self, at: f64) {
-        let mut budget = lock(&self.budget);
-        budget.media += 1;
-        budget.heard = at;
-    }
-
-    /// When it was heard last.
-    pub(crate) fn heard(&self) -> f64 {
-        lock(&self.budget).heard
+    pub(crate) fn has_sent(&self) {
+        lock(&self.budget).media += 1;
     }
 
     /// Adds a datagram that is no media to `others`, unless there are too many.
@@ -140,7 +131,7 @@ impl Budget {
     fn turn_to(&mut self, at: f64) {
         let tick = (at / TICK) as i64;
         if tick > self.tick {
-            *self = Self { tick, heard: self.heard, ..Self::default() };
+            *self = Self { tick, ..Self::default() };
         }
     }
 }

@@ -30,7 +30,7 @@ const STREAMS: usize = 8;
 const UNKNOWN: usize = 256;
 /// Connections that are asked whether a packet from a new address is theirs, of those with the same SSRC.
 const NAMESAKES: usize = 4;
-/// An address whose connection was heard within so many seconds is not another's.
+/// An address at which a connection was heard within so many seconds is not another's.
 const HEARD: f64 = 1.0;
 /// Seconds for which a response is waited for.
 const PATIENCE: f64 = 60.0;
@@ -38,6 +38,8 @@ const PATIENCE: f64 = 60.0;
 const REQUESTS: usize = 1024;
 /// Tries to find a number that is free for all protocols.
 const TRIES: usize = 16;
+/// Bytes of the fixed header of RTP.
+const HEADER: usize = 12;
 /// A first byte that is of DTLS (RFC 7983).
 const DTLS: std::ops::RangeInclusive<u8> = 20..=63;
 const MEDIA: std::ops::RangeInclusive<u8> = 128..=191;
@@ -56,7 +58,7 @@ pub struct Hub {
 #[derive(Default)]
 struct Table {
     by_ufrag: HashMap<Vec<u8>, Arc<Endpoint>>,
-    by_address: HashMap<SocketAddr, Arc<Endpoint>>,
+    by_address: HashMap<SocketAddr, Owner>,
     by_ssrc: HashMap<u32, Vec<Arc<Endpoint>>>,
     /// By their other side's address.
     streams: HashMap<SocketAddr, Arc<Stream>>,
@@ -65,6 +67,13 @@ struct Table {
     most_requests: usize,
     /// TCP connections that have not told whose they are.
     unknown: usize,
+}
+
+/// Whose an address is.
+struct Owner {
+    endpoint: Arc<Endpoint>,
+    /// When it was heard there last.
+    heard: f64,
 }
 
 struct Request {
@@ -188,6 +197,11 @@ impl Hub {
         Some(Path::Udp { socket: Arc::clone(socket), source: socket.source(local), remote })
     }
 
+    /// For how many seconds nothing has come from `remote` that only a connection can have made; for ever, if it is nobody's.
+    pub fn silence(&self, remote: SocketAddr) -> f64 {
+        self.table().by_address.get(&remote).map_or(f64::INFINITY, |owner| now() - owner.heard)
+    }
+
     /// Sends a datagram that is no media. If it is a request, the response will be the endpoint's.
     pub fn send(
         &self,
@@ -198,7 +212,8 @@ impl Hub {
         datagram: &[u8],
     ) -> io::Result<()> {
         let path = self.path(tcp, local, remote).ok_or(io::ErrorKind::NotConnected)?;
-        if let Some(request) = Message::parse(datagram).filter(|one| one.class() == Class::Request) {
+        if let Some(request) = Message::parse(datagram).filter(|one| one.class() == Class::Request)
+        {
             self.table().expect(request.transaction(), endpoint, remote);
         }
         path.send(datagram)
@@ -210,10 +225,10 @@ impl Hub {
         let is_ours = match bytes.first() {
             Some(0..=3) => self.sort_check(bytes, None, (local, remote), at, others),
             Some(first) if MEDIA.contains(first) && is_rtp(bytes) => {
-                self.sort_media(bytes, remote, at)
+                self.sort_media(bytes, (local, remote), at, others)
             }
             Some(first) if DTLS.contains(first) || MEDIA.contains(first) => {
-                let owner = self.table().by_address.get(&remote).cloned();
+                let owner = self.table().owner(remote);
                 owner.is_some_and(|owner| {
                     owner.hand_on(bytes, false, (local, remote), at, others);
                     true
@@ -280,7 +295,9 @@ impl Hub {
             }
             Class::Success | Class::Error => {
                 // One from elsewhere is no answer, and does not keep the right one away.
-                let Some(request) = table.requests.get(&message.transaction()) else { return false };
+                let Some(request) = table.requests.get(&message.transaction()) else {
+                    return false;
+                };
                 if request.remote != remote {
                     return false;
                 }
@@ -298,22 +315,31 @@ impl Hub {
         true
     }
 
-    fn sort_media(&self, bytes: &mut [u8], remote: SocketAddr, at: f64) -> bool {
-        let owner = self.table().by_address.get(&remote).cloned();
+    fn sort_media(
+        &self,
+        bytes: &mut [u8],
+        addresses: (IpAddr, SocketAddr),
+        at: f64,
+        others: &mut Vec<Other>,
+    ) -> bool {
+        let remote = addresses.1;
+        let owner = self.table().owner(remote);
         if let Some(owner) = &owner
             && self.take(owner, bytes, at)
         {
+            self.table().hear(remote, at);
             return true;
         }
         // Its sender may have moved, or the address be another's by now.
-        if bytes.len() < 12 {
+        if bytes.len() < HEADER {
             return false;
         }
         let namesakes = self.table().by_ssrc.get(&ssrc_of(bytes)).cloned().unwrap_or_default();
         for endpoint in namesakes {
             let is_owner = owner.as_ref().is_some_and(|owner| Arc::ptr_eq(owner, &endpoint));
             if !is_owner && self.take(&endpoint, bytes, at) {
-                self.table().take_over(remote, &endpoint);
+                self.table().take_over(remote, &endpoint, at);
+                endpoint.hand_on(&[], false, addresses, at, others);
                 return true;
             }
         }
@@ -328,7 +354,7 @@ impl Hub {
         }
         match endpoint.inlet.take(bytes, at) {
             Taken::Authentic { ssrc, first } => {
-                endpoint.has_sent(at);
+                endpoint.has_sent();
                 if first {
                     self.table().know(ssrc, endpoint);
                 }
@@ -374,20 +400,33 @@ impl Drop for Hub {
 }
 
 impl Table {
-    /// What comes from `remote` is the endpoint's, unless somebody is there.
-    fn learn(&mut self, remote: SocketAddr, endpoint: &Arc<Endpoint>, at: f64) {
-        match self.by_address.get(&remote) {
-            Some(owner) if at - owner.heard() < HEARD => {}
-            _ => self.take_over(remote, endpoint),
+    fn owner(&self, remote: SocketAddr) -> Option<Arc<Endpoint>> {
+        self.by_address.get(&remote).map(|owner| Arc::clone(&owner.endpoint))
+    }
+
+    /// Something has come from there that only its owner can have made.
+    fn hear(&mut self, remote: SocketAddr, at: f64) {
+        if let Some(owner) = self.by_address.get_mut(&remote) {
+            owner.heard = at;
         }
     }
 
-    fn take_over(&mut self, remote: SocketAddr, endpoint: &Arc<Endpoint>) {
-        let before = self.by_address.insert(remote, Arc::clone(endpoint));
-        if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, endpoint)) {
-            return;
+    /// What comes from `remote` is the endpoint's, unless another one is there.
+    fn learn(&mut self, remote: SocketAddr, endpoint: &Arc<Endpoint>, at: f64) {
+        let is_anothers =
+            |owner: &Owner| at - owner.heard < HEARD && !Arc::ptr_eq(&owner.endpoint, endpoint);
+        if !self.by_address.get(&remote).is_some_and(is_anothers) {
+            self.take_over(remote, endpoint, at);
         }
-        if let Some(before) = before {
+    }
+
+    fn take_over(&mut self, remote: SocketAddr, endpoint: &Arc<Endpoint>, at: f64) {
+        let owner = Owner { endpoint: Arc::clone(endpoint), heard: at };
+        let before = self.by_address.insert(remote, owner);
+        if let Some(Owner { endpoint: before, .. }) = before {
+            if Arc::ptr_eq(&before, endpoint) {
+                return;
+            }
             before.known().addresses.retain(|address| *address != remote);
         }
         let addresses = &mut endpoint.known().addresses;
@@ -426,5 +465,254 @@ impl Table {
             self.most_requests = REQUESTS.max(2 * self.requests.len());
         }
         self.requests.insert(transaction, Request { endpoint: Arc::clone(endpoint), remote, at });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpStream, UdpSocket};
+    use std::sync::mpsc::{Receiver, channel};
+    use std::time::Duration;
+
+    use audiomixer_core::{Mixer, Participant};
+
+    use super::*;
+    use crate::cipher::MasterKey;
+    use crate::inlet::Settings;
+    use crate::reader::read_all;
+    use crate::srtp::Sender;
+    use crate::stun::tests::{PASSWORD, REQUEST, bytes};
+
+    const KEY: MasterKey = MasterKey::Counter([7; 30]);
+    const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    /// A port, a connection that the check of RFC 5769 is for, and who is heard from it.
+    struct Lab {
+        hub: Arc<Hub>,
+        endpoint: Arc<Endpoint>,
+        others: Receiver<Vec<Datagram>>,
+        mixer: Mixer,
+        participant: Participant,
+    }
+
+    impl Lab {
+        fn new() -> Self {
+            let hub = Hub::bind(&[LOCAL], 0, true).unwrap();
+            let (inlet, mixer) =
+                (Arc::new(Inlet::default()), Mixer::new(48_000, 2, 0.04, 0.4).unwrap());
+            let participant = mixer.add_participant("alice").unwrap();
+            inlet.agree(Settings { key: KEY, payload_types: vec![111], level_extension: None });
+            inlet.route(None, Some(participant.clone()));
+            let (hand_on, others) = channel();
+            let hand_on = Mutex::new(hand_on);
+            let deliver = move |datagrams| drop(lock(&hand_on).send(datagrams));
+            let password = std::str::from_utf8(PASSWORD).unwrap();
+            let endpoint = hub.open("evtj", password, inlet, deliver).unwrap();
+            Self { hub, endpoint, others, mixer, participant }
+        }
+
+        /// A socket that sends to the port.
+        fn client(&self) -> UdpSocket {
+            let client = UdpSocket::bind((LOCAL, 0)).unwrap();
+            client.connect((LOCAL, self.hub.port())).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            client
+        }
+
+        /// What is handed on next, of whatever there is.
+        fn next(&self) -> Vec<Datagram> {
+            self.others.recv_timeout(Duration::from_secs(2)).unwrap()
+        }
+
+        /// Nothing is handed on of what has been sent.
+        fn is_quiet(&self) -> bool {
+            read_all();
+            self.others.recv_timeout(Duration::from_millis(30)).is_err()
+        }
+    }
+
+    fn media(sender: &mut Sender, ssrc: u32, sequence: u16) -> Vec<u8> {
+        let mut packet = vec![0x80, 111];
+        packet.extend(sequence.to_be_bytes());
+        packet.extend((960 * u32::from(sequence)).to_be_bytes());
+        packet.extend(ssrc.to_be_bytes());
+        packet.extend([0xF8, 0xFF, 0xFE]);
+        sender.protect(&mut packet);
+        packet
+    }
+
+    #[test]
+    fn who_has_sent_a_check_is_believed_and_nobody_else() {
+        let lab = Lab::new();
+        let (client, stranger) = (lab.client(), lab.client());
+        let mut forged = bytes(REQUEST);
+        forged[40] ^= 1;
+        for datagram in
+            [&forged[..], b"\x16 a hello", b"\x80\xc9 a report", &[0xFF; 30], b"", b"\x00"]
+        {
+            stranger.send(datagram).unwrap();
+        }
+        assert!(lab.is_quiet());
+        assert_eq!(lab.hub.strangers(), 6);
+        client.send(&bytes(REQUEST)).unwrap();
+        let remote = client.local_addr().unwrap();
+        let check = Datagram { tcp: false, local: LOCAL, remote, bytes: bytes(REQUEST) };
+        assert_eq!(lab.next(), [check]);
+        client.send(b"\x16 a hello").unwrap();
+        stranger.send(b"\x16 another").unwrap();
+        let handed: Vec<_> = lab.next().into_iter().map(|one| one.bytes).collect();
+        assert_eq!(handed, [b"\x16 a hello"]);
+        assert!(lab.hub.silence(remote) < 2.0);
+        lab.hub.close(&lab.endpoint);
+        client.send(&bytes(REQUEST)).unwrap();
+        assert!(lab.is_quiet());
+        assert_eq!(lab.hub.strangers(), 8);
+    }
+
+    #[test]
+    fn a_response_is_whose_the_request_was_if_it_comes_from_there() {
+        let lab = Lab::new();
+        let (server, stranger) = (lab.client(), lab.client());
+        let remote = server.local_addr().unwrap();
+        lab.hub.send(&lab.endpoint, false, LOCAL, remote, &bytes(REQUEST)).unwrap();
+        let mut response = [0; 200];
+        let length = server.recv(&mut response).unwrap();
+        response[0] = 1;
+        stranger.send(&response[..length]).unwrap();
+        assert!(lab.is_quiet());
+        server.send(&response[..length]).unwrap();
+        assert_eq!(lab.next().len(), 1);
+        server.send(b"\x16 a hello").unwrap();
+        assert_eq!(lab.next().len(), 1);
+    }
+
+    #[test]
+    fn media_is_taken_in_from_wherever_it_comes_once_its_stream_is_known_but_no_replay() {
+        let lab = Lab::new();
+        let (client, elsewhere, thief) = (lab.client(), lab.client(), lab.client());
+        let mut sender = Sender::new(&KEY);
+        let packets: Vec<_> = (0..10).map(|n| media(&mut sender, 7, n)).collect();
+        client.send(&packets[0]).unwrap();
+        read_all();
+        assert_eq!(lab.participant.stats().received, 0, "nobody knows yet whose it is");
+        client.send(&bytes(REQUEST)).unwrap();
+        lab.next();
+        client.send(&packets[1]).unwrap();
+        read_all();
+        thief.send(&packets[1]).unwrap();
+        thief.send(b"\x16 a hello").unwrap();
+        assert!(lab.is_quiet());
+        for packet in &packets[2..5] {
+            elsewhere.send(packet).unwrap();
+        }
+        let moved = lab.next();
+        let remote = elsewhere.local_addr().unwrap();
+        assert_eq!(moved, [Datagram { tcp: false, local: LOCAL, remote, bytes: Vec::new() }]);
+        elsewhere.send(b"\x16 more").unwrap();
+        assert_eq!(lab.next().len(), 1);
+        assert_eq!(lab.participant.stats().received, 4);
+    }
+
+    #[test]
+    fn an_address_at_which_somebody_is_heard_is_nobody_elses() {
+        let lab = Lab::new();
+        let inlet = Arc::new(Inlet::default());
+        let other = lab.hub.open("other", "password", inlet, |_| ()).unwrap();
+        assert!(lab.hub.open("other", "password", Arc::default(), |_| ()).is_none());
+        let client = lab.client();
+        client.send(&bytes(REQUEST)).unwrap();
+        lab.next();
+        let remote = client.local_addr().unwrap();
+        lab.hub.table().learn(remote, &other, now());
+        assert!(Arc::ptr_eq(&lab.hub.table().owner(remote).unwrap(), &lab.endpoint));
+        lab.hub.table().learn(remote, &other, now() + 2.0);
+        assert!(Arc::ptr_eq(&lab.hub.table().owner(remote).unwrap(), &other));
+        // Its media is its own all the same.
+        let mut sender = Sender::new(&KEY);
+        lab.hub.table().know(7, &lab.endpoint);
+        client.send(&media(&mut sender, 7, 0)).unwrap();
+        read_all();
+        assert_eq!(lab.participant.stats().received, 1);
+        assert!(Arc::ptr_eq(&lab.hub.table().owner(remote).unwrap(), &lab.endpoint));
+    }
+
+    #[test]
+    fn of_what_is_no_media_a_few_datagrams_are_handed_on_at_a_time() {
+        let lab = Lab::new();
+        let client = lab.client();
+        client.send(&bytes(REQUEST)).unwrap();
+        lab.next();
+        std::thread::sleep(Duration::from_millis(25));
+        let began = now();
+        for _ in 0..200 {
+            client.send(b"\x16 more").unwrap();
+        }
+        let mut handed = 0;
+        while let Ok(some) = lab.others.recv_timeout(Duration::from_millis(50)) {
+            handed += some.len();
+        }
+        let ticks = ((now() - began) / 0.02) as usize + 2;
+        assert!((8..=8 * ticks).contains(&handed), "{handed} in {ticks} ticks");
+        assert_eq!(lab.endpoint.inlet.flooded() as usize, 200 - handed);
+    }
+
+    #[test]
+    fn what_comes_by_tcp_is_sorted_likewise() {
+        let lab = Lab::new();
+        let connect = || TcpStream::connect((LOCAL, lab.hub.port())).unwrap();
+        let frame = |datagram: &[u8]| [&(datagram.len() as u16).to_be_bytes(), datagram].concat();
+        let (mut client, mut stranger) = (connect(), connect());
+        stranger.write_all(&frame(b"\x16 a hello")).unwrap();
+        assert_eq!(stranger.read(&mut [0; 10]).unwrap(), 0, "it is closed");
+        client.write_all(&frame(&bytes(REQUEST))).unwrap();
+        let check = lab.next();
+        let remote = client.local_addr().unwrap();
+        assert_eq!((check.len(), check[0].tcp, check[0].remote), (1, true, remote));
+        let mut sender = Sender::new(&KEY);
+        client.write_all(&frame(&media(&mut sender, 7, 0))).unwrap();
+        client.write_all(&frame(b"\x16 a hello")).unwrap();
+        assert_eq!(lab.next()[0].bytes, b"\x16 a hello");
+        assert_eq!(lab.participant.stats().received, 1);
+        lab.hub.path(true, LOCAL, remote).unwrap().send(b"answer").unwrap();
+        let mut answer = [0; 8];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"\x00\x06answer");
+        lab.hub.close(&lab.endpoint);
+        assert_eq!(client.read(&mut answer).unwrap(), 0);
+        assert!(lab.hub.path(true, LOCAL, remote).is_none());
+    }
+
+    #[test]
+    fn every_packet_of_two_hundred_streams_of_one_connection_is_taken_in() {
+        const STREAMS: u32 = 200;
+        let lab = Lab::new();
+        let client = lab.client();
+        client.send(&bytes(REQUEST)).unwrap();
+        lab.next();
+        for ssrc in 0..STREAMS {
+            let participant = lab.mixer.add_participant(&ssrc.to_string()).unwrap();
+            lab.endpoint.inlet.route(Some(ssrc), Some(participant));
+        }
+        let mut senders: Vec<_> = (0..STREAMS).map(|_| Sender::new(&KEY)).collect();
+        let before = lab.endpoint.inlet.authentic();
+        for tick in 0..100 {
+            for (ssrc, sender) in (0..STREAMS).zip(&mut senders) {
+                client.send(&media(sender, ssrc, tick)).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        read_all();
+        assert_eq!(lab.endpoint.inlet.authentic() - before, u64::from(STREAMS) * 100);
+    }
+
+    #[test]
+    fn a_hub_that_is_no_more_has_given_its_port_back() {
+        let lab = Lab::new();
+        let port = lab.hub.port();
+        assert!(Hub::bind(&[LOCAL], port, true).is_err());
+        drop(lab);
+        std::thread::sleep(Duration::from_millis(50));
+        Hub::bind(&[LOCAL], port, true).unwrap();
     }
 }

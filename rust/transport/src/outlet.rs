@@ -220,16 +220,14 @@ impl<T> Fanout<T> {
                     let Some((outlet, tag)) = member else { continue };
                     let packet = &mut batch.packets[place];
                     match outlet.seal(payload, timestamp, packet) {
-                        None => {}
                         Some(None) => unsent(tag, packet.clone()),
                         Some(Some(Path::Udp { socket, source, remote })) => {
                             batch.waiting.push(Waiting { place, socket, source, remote });
                         }
-                        Some(Some(Path::Tcp(stream))) => {
-                            if stream.send(packet).is_err() {
-                                outlet.lose(payload.len());
-                            }
+                        Some(Some(path)) if path.send(packet).is_err() => {
+                            outlet.lose(payload.len());
                         }
+                        Some(Some(_)) | None => {}
                     }
                 }
                 batch.send(|place| {
@@ -262,7 +260,7 @@ struct Waiting {
 
 impl Default for Batch {
     fn default() -> Self {
-        let packets = vec![Vec::with_capacity(LONGEST); BATCH];
+        let packets = (0..BATCH).map(|_| Vec::with_capacity(LONGEST)).collect();
         Self { packets, waiting: Vec::with_capacity(BATCH) }
     }
 }

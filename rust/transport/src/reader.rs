@@ -142,7 +142,7 @@ impl Reader {
             if poll.poll(&mut events, Some(timeout)).is_err() {
                 continue; // It was interrupted.
             }
-            // Whoever panics has lost a datagram; the others need the thread.
+            // The others need the thread.
             let _ = catch_unwind(AssertUnwindSafe(|| {
                 let unfinished = std::mem::take(&mut again);
                 for token in unfinished.into_iter().chain(events.iter().map(Event::token)) {
@@ -236,7 +236,8 @@ impl Reader {
             while let Some((_, one)) = others.next_if(|(next, _)| Arc::ptr_eq(next, &endpoint)) {
                 its.push(one);
             }
-            endpoint.deliver(its);
+            // Whoever panics has lost a few datagrams; the others have not.
+            let _ = catch_unwind(AssertUnwindSafe(|| endpoint.deliver(its)));
         }
     }
 }

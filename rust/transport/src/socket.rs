@@ -12,8 +12,8 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockFlag, SockType,
-    SockaddrStorage, bind, recvmmsg, sendmmsg, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockFlag,
+    SockType, SockaddrStorage, bind, recvmmsg, sendmmsg, setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
@@ -91,10 +91,7 @@ impl Socket {
     /// well, some 800 for a packet of audio.
     pub fn buffers(&self) -> io::Result<(usize, usize)> {
         use nix::sys::socket::getsockopt;
-        Ok((
-            getsockopt(&self.socket, sockopt::RcvBuf)?,
-            getsockopt(&self.socket, sockopt::SndBuf)?,
-        ))
+        Ok((getsockopt(&self.socket, sockopt::RcvBuf)?, getsockopt(&self.socket, sockopt::SndBuf)?))
     }
 
     /// Calls `each` with what there is; whether there may be more.
@@ -290,9 +287,7 @@ impl Batch {
 
 fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = storage.as_sockaddr_in().map(|v4| SocketAddr::from((v4.ip(), v4.port())));
-    v4.or_else(|| {
-        storage.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), v6.port())))
-    })
+    v4.or_else(|| storage.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), v6.port()))))
 }
 
 fn seconds(time: TimeSpec) -> f64 {
@@ -308,7 +303,9 @@ mod tests {
 
     #[test]
     fn datagrams_come_with_their_addresses_and_the_time_of_their_arrival() {
-        for (any, loopback) in [("0.0.0.0:0", "127.0.0.1"), ("[::]:0", "::1"), ("127.0.0.1:0", "127.0.0.1")] {
+        for (any, loopback) in
+            [("0.0.0.0:0", "127.0.0.1"), ("[::]:0", "::1"), ("127.0.0.1:0", "127.0.0.1")]
+        {
             let receiver = Socket::bind(any.parse().unwrap()).unwrap();
             // The kernel begins to note times a little later.
             sleep(Duration::from_millis(100));

@@ -56,7 +56,8 @@ impl Stream {
         if !unsent.is_empty() {
             self.flush_some(&mut unsent)?;
         }
-        let length = u16::try_from(datagram.len()).map_err(|_| io::ErrorKind::InvalidInput)?.to_be_bytes();
+        let length =
+            u16::try_from(datagram.len()).map_err(|_| io::ErrorKind::InvalidInput)?.to_be_bytes();
         if unsent.len() + datagram.len() > BACKLOG {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -190,7 +191,9 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let stream = Stream::new(listener.accept().unwrap().0).unwrap();
-        let sent = (0u32..100_000).take_while(|n| stream.send(&[n.to_be_bytes(); 125].concat()).is_ok()).count();
+        let sent = (0u32..100_000)
+            .take_while(|n| stream.send(&[n.to_be_bytes(); 125].concat()).is_ok())
+            .count();
         assert!((100..100_000).contains(&sent), "{sent}");
         let (mut received, mut seen) = (Vec::new(), 0u32);
         let mut some = [0; 65536];
