@@ -35,7 +35,7 @@ async def send(
     """Offers so many connections, and sends until told to stop; if only some are speaking, the others are muted."""
     streams = [STREAMS[kind](speaker) for speaker in _SPEAKERS]
     muted = STREAMS["muted, DTX"](_SPEAKERS[0])
-    peers = [Peer(Ice([address]), direction) for _ in range(participants)]
+    peers = [Peer(Ice([address], media_port=None), direction) for _ in range(participants)]
     for peer in peers:
         offers.send(await peer.offer())
         await peer.accept(await asyncio.to_thread(offers.recv))

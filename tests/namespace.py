@@ -40,3 +40,19 @@ def namespace() -> Iterator[None]:
         ):
             _ip("-netns", NAME, *command)
         yield
+
+
+@contextlib.contextmanager
+def rules(*chain: str) -> Iterator[None]:
+    """What the network lets through, for the length of the context: rules of nftables for what is sent in it."""
+    script = "table inet test { chain sent { type filter hook output priority 0; " + " ".join(chain) + " } }"
+    subprocess.run([*ENTER, "nft", "-f", "-"], input=script.encode(), check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*ENTER, "nft", "delete", "table", "inet", "test"], check=True)
+
+
+def no_udp() -> contextlib.AbstractContextManager[None]:
+    """Nothing passes but TCP."""
+    return rules("meta l4proto udp drop;")

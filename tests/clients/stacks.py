@@ -64,8 +64,8 @@ class Stack:
 
 
 def _pion() -> Stack:
-    program = _TOOLS / "pion"
-    if not program.exists():
+    program, source = _TOOLS / "pion", _HERE / "pion" / "main.go"
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         if shutil.which("go") is None:
             return Stack("Pion", [], "Go is not installed")
         program.parent.mkdir(parents=True, exist_ok=True)

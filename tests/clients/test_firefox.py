@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import httpx
 import pytest
 
 from tests.clients.firefox import Firefox, firefox, in_namespace
-from tests.namespace import ENTER, INSIDE
+from tests.namespace import ENTER, INSIDE, no_udp
 
 URL = f"https://{INSIDE}:8443"
 READ = "import httpx, sys; print(httpx.get(sys.argv[1]).text)"
@@ -26,6 +27,13 @@ return connection.getStats().then((stats) =>
     [...stats.values()].some(({ type, totalAudioEnergy }) => type === 'inbound-rtp' && totalAudioEnergy > 0.001));
 """
 """Whether what has been decoded is no silence."""
+PROTOCOL = """
+return connection.getStats().then((stats) => {
+    const pair = [...stats.values()].find(({ type, nominated, selected }) => type === 'candidate-pair' && selected);
+    return stats.get(pair.localCandidateId).protocol;
+});
+"""
+"""By which media comes."""
 AUDIOMIXER = [str(Path(sys.executable).with_name("audiomixer"))]
 
 
@@ -105,3 +113,17 @@ def test_it_joins_a_room_hears_it_and_is_heard(demo: str, browser_of_mozilla: Fi
     assert page.until(f"return {own}.dataset.volume === '-1'")
     page.click("#leave")
     assert page.until(f"return !{own}")
+
+
+def test_it_listens_where_no_udp_passes(demo: str, browser_of_mozilla: Firefox) -> None:
+    page = browser_of_mozilla
+    with no_udp():
+        page.go_to(URL + demo + "?transport=whep")
+        page.run(LISTEN)
+        began = time.monotonic()
+        page.click("#play")
+        assert page.until("return document.querySelector('#state').textContent === 'Playing live.'")
+        assert time.monotonic() - began < 3
+        assert page.until("return document.querySelectorAll('#meters .speaker').length === 3")
+        assert page.until(HEARD)
+        assert page.run(PROTOCOL) == "tcp"

@@ -86,6 +86,48 @@ async def test_pion_with_an_rsa_certificate_both_ways_without_an_address_or_with
     assert told["connected"], told
 
 
+async def test_pion_publishes_and_listens_by_tcp(service: Service, tmp_path: Path) -> None:
+    url = f"{service.url}/whip/lounge?identity=pion"
+    hearing = asyncio.create_task(heard_in(service, 6))
+    told = await STACKS["pion"]().run("publish", url, "--opus", str(tone(tmp_path)), "--tcp", seconds=3)
+    assert told["connected"], told
+    assert told["connect_ms"] < 3000
+    assert await hearing > 0.1
+    stream = await service.streams.start("lounge")
+    told = await STACKS["pion"]().run("listen", f"{service.url}/whep/{stream.sid}", "--tcp", seconds=2)
+    assert (told["connected"], told["received"] > 80, told["messages"] >= 2) == (True, True, True), told
+
+
+@pytest.mark.parametrize("more", [[], ["--tcp"]])
+async def test_pion_restarts_ice_and_goes_on(service: Service, tmp_path: Path, more: list[str]) -> None:
+    """The session has another name then, and the old one's candidates are refused; nobody has left."""
+    url = f"{service.url}/whip/lounge?identity=pion"
+    room = service.streams.rooms.open("lounge")
+
+    events = room.events.subscribe()
+    running = asyncio.create_task(
+        STACKS["pion"]().run("publish", url, "--opus", str(tone(tmp_path)), "--restart", *more, seconds=4)
+    )
+    async with asyncio.timeout(10):
+        while not room.identities:
+            await asyncio.sleep(0.005)
+        peer = next(iter(room._members.values())).peer
+        before = peer.session
+        while peer.session == before:
+            await asyncio.sleep(0.005)
+    transport = peer._transports().pop().transport
+    async with asyncio.timeout(5):
+        while transport._connection is not peer._restart.agent:
+            await asyncio.sleep(0.01)
+    heard = peer.media.inlet.authentic
+    await asyncio.sleep(1)
+    assert peer.media.inlet.authentic - heard > 45
+    told = await running
+    assert (told["connected"], told["error"]) == (True, "")
+    seen = [(await anext(events)).what for _ in range(4)]
+    assert seen == ["participant-joined", "published", "unpublished", "participant-left"], "nobody left in between"
+
+
 async def test_libdatachannel_joins_every_time(service: Service, request: pytest.FixtureRequest) -> None:
     """Its checks may come before the answer has been read, and it goes by the last fingerprint that it was told."""
     client = STACKS["datachannel"]()

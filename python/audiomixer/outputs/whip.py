@@ -49,7 +49,8 @@ class WhipOutput:
         self._url = urlunsplit(parts._replace(scheme=parts.scheme.removeprefix("whip+"), query=urlencode(query)))
         self.name = redacted(target)
         self._headers = {"Content-Type": _SDP} | ({"Authorization": f"Bearer {token}"} if token else {})
-        self._ice = ice or (LOOPBACK if parts.hostname in {"localhost", "127.0.0.1"} else Ice(addresses_of("0.0.0.0")))  # noqa: S104
+        local = parts.hostname in {"localhost", "127.0.0.1"}
+        self._ice = ice or (LOOPBACK if local else Ice(addresses_of("0.0.0.0"), media_port=None))  # noqa: S104
         self.encoding = Encoding("opus", bitrate)
         self.on_event: OnEvent = lambda _: None
         self.error: str | None = None

@@ -350,12 +350,12 @@ class LocalRooms:
     """The local rooms of one server: made when somebody wants to join, gone when everybody has left.
 
     Args:
-        ice: Where participants reach them.
+        ice: Where participants reach them; on this machine only, if None.
         door: Who decides who may join; everybody, if None.
     """
 
-    def __init__(self, ice: Ice = LOOPBACK, door: Doorkeeper | None = None) -> None:
-        self.ice = ice
+    def __init__(self, ice: Ice | None = None, door: Doorkeeper | None = None) -> None:
+        self.ice = ice or Ice(["127.0.0.1"])
         self.door: Doorkeeper = door or OpenDoor()
         self._rooms: dict[str, LocalRoom] = {}
 

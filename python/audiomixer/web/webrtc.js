@@ -9,9 +9,7 @@ export async function connect(pc, endpoint, token) {
   const authorization = token ? { Authorization: `Bearer ${token}` } : {};
   const servers = await iceServers(endpoint, authorization);
   if (servers.length) pc.setConfiguration({ ...pc.getConfiguration(), iceServers: servers });
-  const offer = await pc.createOffer();
-  // A browser decodes stereo only if its own offer says so.
-  offer.sdp = offer.sdp.replace(/(a=fmtp:\d+ [^\r\n]*useinbandfec=1)/g, '$1;stereo=1');
+  const offer = stereo(await pc.createOffer());
   const late = collect(pc);
   await pc.setLocalDescription(offer);
   const headers = { 'Content-Type': 'application/sdp', ...authorization };
@@ -59,19 +57,43 @@ function collect(pc) {
   return late;
 }
 
-/** Sends candidates, those of a moment together (RFC 8840). That some do not arrive costs a way to be reached, no more. */
+/**
+ * Sends candidates, those of a moment together (RFC 8840); that some do not arrive costs a way to be reached, no more. When
+ * the connection is lost, it is looked for another way, with the same session (ICE restart).
+ */
 function trickle(pc, late, resource, session, authorization) {
   if (!session) return;
-  const headers = { 'Content-Type': 'application/trickle-ice-sdpfrag', 'If-Match': session, ...authorization };
+  const patch = (match, candidates) => {
+    const headers = { 'Content-Type': 'application/trickle-ice-sdpfrag', 'If-Match': match, ...authorization };
+    return fetch(resource, { method: 'PATCH', headers, body: fragment(pc.localDescription.sdp, candidates) });
+  };
   let timer;
+  let restarting = false;
   const send = () => {
     timer = undefined;
-    const candidates = late.splice(0);
-    if (!candidates.length || pc.connectionState === 'closed') return;
-    fetch(resource, { method: 'PATCH', headers, body: fragment(pc.localDescription.sdp, candidates) }).catch(() => {});
+    if (restarting || !late.length || pc.connectionState === 'closed') return;
+    patch(session, late.splice(0)).catch(() => {});
+  };
+  const restart = async () => {
+    late.splice(0);
+    await pc.setLocalDescription(stereo(await pc.createOffer({ iceRestart: true })));
+    const response = await patch('*', late.splice(0));
+    if (!response.ok) throw new Error(await problem(response));
+    session = response.headers.get('ETag');
+    await pc.setRemoteDescription({ type: 'answer', sdp: renewed(pc.currentRemoteDescription.sdp, await response.text()) });
   };
   late.onCandidate = () => (timer ??= setTimeout(send, COLLECTING));
   late.onCandidate();
+  pc.addEventListener('iceconnectionstatechange', () => {
+    if (restarting || pc.iceConnectionState !== 'disconnected') return;
+    restarting = true;
+    restart()
+      .catch((error) => console.info(`not connected another way: ${error.message}`))
+      .finally(() => {
+        restarting = false;
+        late.onCandidate();
+      });
+  });
 }
 
 function fragment(sdp, candidates) {
@@ -82,4 +104,20 @@ function fragment(sdp, candidates) {
     ...candidates.filter(({ sdpMid }) => sdpMid === mid).map(({ candidate }) => `a=${candidate}`),
   ]);
   return [...credentials, ...sections, ''].join('\r\n');
+}
+
+/** The same answer, with the credentials and candidates of a fragment. */
+function renewed(sdp, fragment) {
+  const [ufrag, password] = ['ice-ufrag', 'ice-pwd'].map((name) => fragment.match(new RegExp(`^a=${name}:.*$`, 'm'))[0].trim());
+  const candidates = [...fragment.matchAll(/^a=candidate:.*$/gm)].map(([line]) => line.trim());
+  return sdp
+    .replace(/^a=(candidate:.*|end-of-candidates)\r\n/gm, '')
+    .replace(/^a=ice-ufrag:.*$/gm, ufrag)
+    .replace(/^a=ice-pwd:.*$/gm, password)
+    .replace(password, [password, ...candidates].join('\r\n'));
+}
+
+/** The same offer, of one who decodes stereo: a browser does so only if its own offer says so. */
+function stereo(offer) {
+  return { type: offer.type, sdp: offer.sdp.replace(/(a=fmtp:\d+ [^\r\n]*useinbandfec=1)/g, '$1;stereo=1') };
 }

@@ -21,8 +21,8 @@ _PASSIVE_TCP: Final = (4 << 13) + 8191
 
 
 _SILENT: Final = 6.0
-"""Seconds for which nothing has to have come from where the other side was, for it to have moved (it sends checks every few
-seconds)…"""
+"""Seconds for which nothing has to have come from where the other side was, for it to have moved: it sends checks at
+times…"""
 _AWAKE: Final = 0.5
 """…to where something has come from within so many."""
 _State: Final = aioice.ice.CandidatePair.State

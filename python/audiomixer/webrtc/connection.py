@@ -21,12 +21,14 @@ from aiortc import (
     RTCRtpCodecCapability,
 )
 from aiortc.rtcdtlstransport import SRTP_PROFILES
+from aiortc.rtcicetransport import candidate_to_aioice
 from aiortc.sdp import candidate_from_sdp
 from OpenSSL import SSL
 
 from audiomixer.clock.tasks import doze, spawn
 from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.media import Media
+from audiomixer.webrtc.restart import Restart
 
 _CONNECT_TIMEOUT = 10.0
 """Seconds within which a peer has to be connected."""
@@ -93,6 +95,10 @@ class Connection:
         self._timeout: asyncio.TimerHandle | None = None
         self._candidates: list[RTCIceCandidate] = []
         """Those that came before the other side's description."""
+        self._restart: Restart | None = None
+        """The last one, if there was any."""
+        self._restarting: asyncio.Task[bool] | None = None
+        self._beginning = asyncio.Lock()
 
     @property
     def connected(self) -> bool:
@@ -118,8 +124,37 @@ class Connection:
     async def _add_candidates(self) -> None:
         candidates, self._candidates = self._candidates, []
         for candidate in candidates:
-            if candidate.protocol.lower() == "udp":
+            if candidate.protocol.lower() != "udp":
+                continue
+            if self._restart:
+                await self._restart.agent.add_remote_candidate(candidate_to_aioice(candidate))
+            else:
                 await self._pc.addIceCandidate(candidate)
+
+    async def _begin_restart(self, ufrag: str, password: str) -> aioice.Connection:
+        """Has another agent take the place of the only transport's; gives it, with its candidates."""
+        async with self._beginning:
+            await self._end_restart()
+            (transport,) = self._transports()
+            restart = Restart(transport, ufrag, password)
+            self._prepare(restart.agent)
+            await restart.agent.gather_candidates()
+            self._restart = restart
+            self._restarting = asyncio.create_task(self._finish_restart(restart))
+            return restart.agent
+
+    async def _finish_restart(self, restart: Restart) -> bool:
+        has_moved = await restart.finish(_CONNECT_TIMEOUT)
+        if has_moved:
+            self.media.follow()
+        return has_moved
+
+    async def _end_restart(self) -> None:
+        """What has not come about yet is for nobody any more."""
+        if self._restart and self._restarting and not self._restarting.done():
+            self._restarting.cancel()
+            await asyncio.gather(self._restarting, return_exceptions=True)
+            await self._restart.give_up()
 
     def _expect(self) -> None:
         """Gives up if it has not come about in time."""
@@ -163,9 +198,11 @@ class Connection:
         """Gathers as it is told to, notices sooner when the other side is gone, and prefers what costs least."""
         for transport in self._transports():
             cast("Any", transport)._srtp_profiles = _PROFILES
-            connection = cast("Any", transport.transport.iceGatherer)._connection
-            self._ice.restrict(connection, self.media.inlet, self.media.follow)
-            connection.query_consent = partial(_query_consent, connection, self.media)
+            self._prepare(cast("Any", transport.transport.iceGatherer)._connection)
+
+    def _prepare(self, agent: Any) -> None:
+        self._ice.restrict(agent, self.media.inlet, self.media.follow)
+        agent.query_consent = partial(_query_consent, agent, self.media)
 
     async def close(self) -> None:
         """Ends the connection."""
@@ -174,6 +211,7 @@ class Connection:
         on_closed, self._on_closed = self._on_closed, None
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await self._end_restart()
                 await self._pc.close()
         except Exception as error:
             # What the other side sent has brought aiortc into disorder: it is gone all the same.

@@ -127,7 +127,7 @@ class Ice:
         addresses: Sequence[str],
         *,
         announced: str | None = None,
-        media_port: int | None = None,
+        media_port: int | None = 0,
         servers: Sequence[IceServer] = (),
         patience: float = _PATIENCE,
         offered: Sequence[IceServer] = (),
@@ -156,6 +156,7 @@ class Ice:
         return Ice(
             self.addresses,
             announced=self.announced,
+            media_port=None,
             servers=list(chosen.values()),
             patience=_PATIENCE_ELSEWHERE,
         )
@@ -310,8 +311,8 @@ def _check_buffers(receive: int, send: int) -> None:
         )
 
 
-LOOPBACK: Final = Ice(["127.0.0.1"])
-"""For this machine only."""
+LOOPBACK: Final = Ice(["127.0.0.1"], media_port=None)
+"""For connections to servers on this machine."""
 
 
 def addresses_of(host: str) -> list[str]:

@@ -1,5 +1,7 @@
 """A connection with one audio stream each way, and optional data channels: what WHIP and WHEP need."""
 
+import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable
@@ -13,6 +15,8 @@ from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.offers import MOST_CANDIDATES, Offer, OfferError, is_reachable
 from audiomixer.webrtc.trickle import Fragment, FragmentError
 
+_A_MOMENT: Final = 1.0
+"""Seconds."""
 _BACKLOG: Final = 64 * 1024
 """Bytes that the other side may have under way by data channels, of which nobody wants any."""
 _CHUNKS: Final = 64
@@ -26,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class RestartError(Exception):
-    """Candidates are of another ICE session: the other side has begun one anew, which this one has not."""
+    """Candidates are of another ICE session than the one that there is, or there can be no other."""
 
 
 class UnreachableError(Exception):
@@ -55,6 +59,8 @@ class Peer(Connection):
         self.session = secrets.token_urlsafe(8)
         """Names the ICE session."""
         self._offer: Offer | None = None
+        self._credentials = ("", "")
+        """The other side's username fragment and password."""
         self._room_for_candidates = MOST_CANDIDATES
         self._transceiver = self._pc.addTransceiver("audio", direction=direction)
         self._transceiver.setCodecPreferences([OPUS])
@@ -88,6 +94,7 @@ class Peer(Connection):
         """
         try:
             self._offer = Offer.parse(offer)
+            self._credentials = self._offer.credentials
             self._room_for_candidates -= self._offer.candidates
             answer = await self._negotiate(self._offer)
         except (OfferError, UnreachableError):
@@ -122,9 +129,38 @@ class Peer(Connection):
             RestartError: They are of another ICE session.
             FragmentError: One is none.
         """
+        if self._offer is None or (fragment.ufrag, fragment.password) != self._credentials:
+            raise RestartError("fragment: expected the credentials of the ICE session; for a restart, If-Match: *")
+        await self._take(self._offer, fragment)
+
+    async def restart(self, fragment: Fragment) -> Fragment:
+        """Begins another ICE session, to which the connection moves once it has come about; media goes on meanwhile.
+
+        Args:
+            fragment: The other side's new credentials, and its candidates as far as they are known.
+
+        Returns:
+            Ours, with all candidates. The session has another name from now on.
+
+        Raises:
+            RestartError: It is not connected, or not by one transport.
+            FragmentError: A candidate is none.
+        """
         offer = self._offer
-        if offer is None or (fragment.ufrag, fragment.password) != offer.credentials:
-            raise RestartError("fragment: expected the ICE credentials of the offer: there is no ICE restart yet")
+        # The other side may have been connected a moment earlier.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._settled.wait(), _A_MOMENT)
+        if offer is None or not self.connected or len(self._transports()) != 1:
+            raise RestartError("resource: expected a connection that has come about, with one transport for everything")
+        agent = await self._begin_restart(fragment.ufrag, fragment.password)
+        self._credentials = (fragment.ufrag, fragment.password)
+        self.session = secrets.token_urlsafe(8)
+        self._room_for_candidates = MOST_CANDIDATES
+        await self._take(offer, fragment)
+        candidates = tuple((offer.audio.mid, one.to_sdp()) for one in agent.local_candidates)
+        return Fragment(agent.local_username, agent.local_password, candidates)
+
+    async def _take(self, offer: Offer, fragment: Fragment) -> None:
         for mid, candidate in fragment.candidates:
             if self._room_for_candidates and is_reachable(f"a=candidate:{candidate}"):
                 self._room_for_candidates -= 1

@@ -1,4 +1,4 @@
-"""Candidates that come after the offer: fragments of SDP, sent by PATCH (RFC 8840, RFC 9725 section 4.3)."""
+"""Candidates that come after the offer, and ICE restarts: fragments of SDP, sent by PATCH (RFC 8840, RFC 9725, 4.3)."""
 
 import re
 from dataclasses import dataclass
@@ -49,3 +49,12 @@ class Fragment:
         if len(found) < len(_NEEDED):
             raise FragmentError("fragment: expected ICE credentials")
         return cls(found[_UFRAG], found[_PASSWORD], tuple(candidates))
+
+    def __str__(self) -> str:
+        """As it is sent: with all candidates there are, of one section."""
+        lines = [_UFRAG + self.ufrag, _PASSWORD + self.password]
+        for mid in dict.fromkeys(mid for mid, _ in self.candidates):
+            lines += ["m=audio 9 UDP/TLS/RTP/SAVPF 0", _MID + mid]
+            lines += [_CANDIDATE + candidate for its, candidate in self.candidates if its == mid]
+            lines.append("a=end-of-candidates")
+        return "".join(f"{line}\r\n" for line in lines)

@@ -1,6 +1,6 @@
 // A WHIP publisher and a WHEP listener by Pion, on loopback only.
 //
-//	pion publish|listen URL [--seconds 5] [--token T] [--opus FILE] [--rsa] [--gcm] [--sendrecv] [--hide]
+//	pion publish|listen URL [--seconds 5] [--token T] [--opus FILE] [--rsa] [--gcm] [--sendrecv] [--hide] [--tcp] [--restart]
 //
 // FILE has Opus packets of 20 ms, each after its length in two bytes: publish sends them round and round (silence, if
 // there is no FILE), listen writes them. Prints a line of JSON; exits with 0 if it was connected.
@@ -42,6 +42,8 @@ var (
 	onlyGCM  = flags.Bool("gcm", false, "SRTP with AES-GCM only")
 	sendrecv = flags.Bool("sendrecv", false, "publish: hear the others, too")
 	hide     = flags.Bool("hide", false, "offer no candidates, as if none could be resolved")
+	restarts = flags.Bool("restart", false, "begin another ICE session once it is connected")
+	onlyTCP  = flags.Bool("tcp", false, "connect by TCP, as if no UDP came through")
 
 	connected                bool
 	connectTime              time.Duration
@@ -95,6 +97,10 @@ func run(address string, publishes bool) (problem string) {
 				connected, connectTime = true, time.Since(began)
 				end = time.After(time.Duration(*seconds * float64(time.Second)))
 				go staying()
+				if *restarts {
+					*restarts = false
+					restart(pc, resource)
+				}
 			case state != webrtc.PeerConnectionStateConnecting:
 				panic(fmt.Sprintf("connection %s, ICE %s", state, pc.ICEConnectionState()))
 			}
@@ -113,6 +119,9 @@ func newPeerConnection() *webrtc.PeerConnection {
 	settings.SetIPFilter(net.IP.IsLoopback)
 	settings.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
 	settings.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled) // else it joins a multicast group
+	if *onlyTCP {
+		settings.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeTCP4})
+	}
 	if *onlyGCM {
 		settings.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM)
 	}
@@ -187,6 +196,31 @@ func post(address, offer string) (answer, resource string) {
 		panic(fmt.Sprintf("%s: %s", response.Status, body))
 	}
 	return string(body), must(response.Location()).String()
+}
+
+// restart begins another ICE session, by WHIP's PATCH (RFC 9725, section 4.3.2).
+func restart(pc *webrtc.PeerConnection, resource string) {
+	gathered := webrtc.GatheringCompletePromise(pc)
+	check(pc.SetLocalDescription(must(pc.CreateOffer(&webrtc.OfferOptions{ICERestart: true}))))
+	<-gathered
+	wanted := regexp.MustCompile(`a=(ice-ufrag|ice-pwd|candidate):.*\r\n`)
+	fragment := strings.Join(wanted.FindAllString(pc.LocalDescription().SDP, -1), "")
+	patch := must(http.NewRequest(http.MethodPatch, resource, strings.NewReader(fragment)))
+	patch.Header.Set("Content-Type", "application/trickle-ice-sdpfrag")
+	patch.Header.Set("If-Match", "*")
+	response := must(http.DefaultClient.Do(patch))
+	defer response.Body.Close()
+	body := string(must(io.ReadAll(response.Body)))
+	if response.StatusCode != http.StatusOK {
+		panic(fmt.Sprintf("restart: %s: %s", response.Status, body))
+	}
+	answer := regexp.MustCompile(`a=(candidate:.*|end-of-candidates)\r\n`).ReplaceAllString(pc.CurrentRemoteDescription().SDP, "")
+	for _, name := range []string{"ice-ufrag", "ice-pwd"} {
+		line := regexp.MustCompile(`a=` + name + `:.*`)
+		answer = line.ReplaceAllString(answer, strings.TrimSpace(line.FindString(body)))
+	}
+	answer += strings.Join(regexp.MustCompile(`a=candidate:.*\r\n`).FindAllString(body, -1), "")
+	check(pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer}))
 }
 
 func request(method, address, body string) (*http.Response, error) {

@@ -46,20 +46,22 @@ async def _offer(request: Request) -> str:
 
 
 async def _trickle(request: Request, peer: Peer | None) -> Response:
-    """More candidates for a connection, as RFC 9725 has it."""
+    """More candidates for a connection, or another ICE session, as RFC 9725 has it."""
     if peer is None:
         raise ApiError(404, "resource: no such connection")
     matches = request.headers.get("if-match")
     if matches is None:
         raise ApiError(428, "If-Match: expected the ETag of the answer")
-    if matches == "*":
-        raise ApiError(501, "If-Match: expected the ETag of the answer: there is no ICE restart yet")
-    if matches != _etag(peer):
+    if matches not in {"*", _etag(peer)}:
         raise ApiError(412, f"If-Match: expected {_etag(peer)}, got {matches}")
     try:
-        await peer.trickle(Fragment.parse(await _text(request, "fragment", trickle.TYPE)))
+        fragment = Fragment.parse(await _text(request, "fragment", trickle.TYPE))
+        if matches == "*":
+            answer = str(await peer.restart(fragment))
+            return Response(answer, headers={"ETag": _etag(peer)}, media_type=trickle.TYPE)
+        await peer.trickle(fragment)
     except RestartError as error:
-        raise ApiError(501, str(error)) from error
+        raise ApiError(409, str(error)) from error
     except FragmentError as error:
         raise ApiError(400, str(error)) from error
     return Response(status_code=204)
