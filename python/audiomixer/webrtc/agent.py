@@ -89,20 +89,20 @@ class Agent:
         self._protocols: dict[tuple[bool, str], aioice.ice.StunProtocol] = {}
 
     def bind(self, hosts: Iterable[str], component: int, *, tcp: bool) -> list[aioice.ice.StunProtocol]:
-        """Offers addresses of ours, by UDP, and as one that takes connections by TCP if wanted."""
+        """Offers addresses of ours, no two of them alike: by UDP, and to take connections by TCP if wanted."""
         made = []
         for is_tcp in [False, True] if tcp else [False]:
-            for host in hosts:
+            for host in map(_plain, hosts):
                 transport = Transport(self._endpoint, host, tcp=is_tcp, on_close=self._close)
                 protocol = aioice.ice.StunProtocol(self._connection)
                 protocol.connection_made(transport)
                 protocol.local_candidate = _candidate(host, self._port, component, tcp=is_tcp)
-                self._protocols[is_tcp, _plain(host)] = protocol
+                self._protocols[is_tcp, host] = protocol
                 made.append(protocol)
         return made
 
     def _close(self, transport: Transport) -> None:
-        protocol = self._protocols.pop((transport.tcp, _plain(transport.host)))
+        protocol = self._protocols.pop((transport.tcp, transport.host))
         if not self._protocols:
             self._endpoint.close()
         self._loop.call_soon(protocol.connection_lost, None)

@@ -132,11 +132,11 @@ class Ice:
         patience: float = _PATIENCE,
         offered: Sequence[IceServer] = (),
     ) -> None:
-        for address in [*addresses, *([announced] if announced else [])]:
-            ipaddress.ip_address(address)
+        if announced:
+            ipaddress.ip_address(announced)
         if len(servers) != len({server.way for server in servers}):
             raise ValueError("servers: expected at most one STUN server, and one TURN server by UDP, TCP and TLS each")
-        self.addresses = list(addresses)
+        self.addresses = [str(address) for address in dict.fromkeys(map(ipaddress.ip_address, addresses))]
         self.announced = announced
         self.media_port = media_port
         self._hub: Hub | None = None
@@ -247,8 +247,11 @@ class Ice:
         if hub := self._port_for_one():
             agent = Agent(connection, hub, inlet, on_check)
             protocols = agent.bind(self.addresses, component, tcp=self.media_port is not None)
-        # Whoever closes the connection closes these.
+        # Whoever closes it closes these, unless that has happened already.
         connection._protocols += protocols
+        if connection._closing:
+            for protocol in protocols:
+                protocol.transport.close()
         candidates = [protocol.local_candidate for protocol in protocols]
         if self.announced:
             candidates += [_translated(host, self.announced) for host in candidates if _can_be(host, self.announced)]
