@@ -281,7 +281,7 @@ class Hub:
         ufrag: str,
         password: str,
         inlet: Inlet,
-        on_datagrams: Callable[[list[tuple[bool, str, str, int, bytes]]], object],
+        on_events: Callable[[list[tuple[bool, str, str, int, bytes | str]]], object],
     ) -> Endpoint:
         """Begins a connection.
 
@@ -289,9 +289,9 @@ class Hub:
             ufrag: The username fragment of ours, by which checks for it are known.
             password: Ours, by which they are known to be the other side's.
             inlet: Takes in media.
-            on_datagrams: Called, in the hub's thread, with all else: for each datagram, whether it came by TCP, the
-                address of ours, address and port of theirs, and what it is; empty, if media comes from a new
-                address of theirs. At most eight in 20 ms; what there is beyond that is dropped and counted
+            on_events: Called, in the hub's thread, with all else: for each event, whether it is by TCP, the address of
+                ours, address and port of theirs, and a datagram, or `moved` if media comes from there now, or `gone` if
+                nobody answers there any more. At most eight in 20 ms; what there is beyond that is dropped and counted
                 (`Inlet.flooded`).
 
         Raises:
@@ -324,6 +324,32 @@ class Endpoint:
         Raises:
             ValueError: An address is none.
         """
+    def settle(
+        self,
+        tcp: bool,
+        local: str,
+        remote: tuple[str, int],
+        username: str,
+        password: str,
+        controlling: bool,
+        tie_breaker: int,
+    ) -> None:
+        """ICE has come about: whether the other side stays there is asked for here (RFC 7675), and its checks answered.
+
+        Args:
+            tcp: Which way it goes.
+            local: The address of ours.
+            remote: Address and port of theirs.
+            username: For checks to it: its username fragment, a colon, and ours.
+            password: Its password.
+            controlling: Whether we decide which way is taken.
+            tie_breaker: Our number.
+
+        Raises:
+            ValueError: An address is none.
+        """
+    def unsettle(self) -> None:
+        """It has taken a way that is not the hub's: checks are somebody else's business."""
     def silence(self, remote: tuple[str, int]) -> float:
         """Seconds for which nothing has come from there, by UDP, that only the other side can have made.
 

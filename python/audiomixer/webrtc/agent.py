@@ -15,6 +15,7 @@ from audiomixer.clock.pacer import clock
 from audiomixer.clock.tasks import spawn
 
 Address = tuple[str, int]
+_Event = tuple[bool, str, str, int, bytes | str]
 
 _PASSIVE_TCP: Final = (4 << 13) + 8191
 """Local preference of a TCP candidate that takes connections (RFC 6544, section 4.2): below that of any UDP one."""
@@ -49,6 +50,22 @@ class Transport(asyncio.DatagramTransport):
     def silence(self, remote: Address) -> float:
         """Seconds for which nothing has come from there that only the other side can have made."""
         return self._endpoint.silence(remote)
+
+    def settle(self, connection: Any, remote: Address) -> None:
+        """Has it seen that the other side stays there, for an agent that has come about."""
+        self._endpoint.settle(
+            self.tcp,
+            self.host,
+            remote,
+            f"{connection.remote_username}:{connection.local_username}",
+            connection.remote_password,
+            connection.ice_controlling,
+            connection._tie_breaker,
+        )
+
+    def unsettle(self) -> None:
+        """It has taken another way."""
+        self._endpoint.unsettle()
 
     def path(self, remote: Address) -> Path | None:
         """The way from here to there, if there is one."""
@@ -107,21 +124,23 @@ class Agent:
             self._endpoint.close()
         self._loop.call_soon(protocol.connection_lost, None)
 
-    def _receive(self, datagrams: list[tuple[bool, str, str, int, bytes]]) -> None:
+    def _receive(self, events: list[_Event]) -> None:
         """Called by the hub's thread."""
         with contextlib.suppress(RuntimeError):  # The event loop has ended.
-            self._loop.call_soon_threadsafe(self._hand_on, datagrams)
+            self._loop.call_soon_threadsafe(self._hand_on, events)
 
-    def _hand_on(self, datagrams: list[tuple[bool, str, str, int, bytes]]) -> None:
-        for tcp, local, host, port, data in datagrams:
+    def _hand_on(self, events: list[_Event]) -> None:
+        for tcp, local, host, port, what in events:
             protocol = self._protocols.get((tcp, local))
             # An address of this machine may not be among those offered.
             if protocol is None:
                 continue
-            if not data:
+            if what == "moved":
                 spawn(self._move(protocol, (host, port)))
-            elif len(data) > 1:  # aiortc would trip over what is shorter.
-                protocol.datagram_received(data, (host, port))
+            elif what == "gone":
+                spawn(self._connection.close())
+            elif len(what) > 1:  # aiortc would trip over what is shorter.
+                protocol.datagram_received(what, (host, port))
         self._leave_the_silent()
         self._on_check()
 

@@ -3,13 +3,10 @@
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Callable
-from functools import partial
 from typing import Any, cast
 
 import aioice.ice
-import aioice.stun
 from aiortc import (
     RTCBundlePolicy,
     RTCCertificate,
@@ -25,20 +22,13 @@ from aiortc.rtcicetransport import candidate_to_aioice
 from aiortc.sdp import candidate_from_sdp
 from OpenSSL import SSL
 
-from audiomixer.clock.tasks import doze, spawn
+from audiomixer.clock.tasks import spawn
 from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.media import Media
 from audiomixer.webrtc.restart import Restart
 
 _CONNECT_TIMEOUT = 10.0
 """Seconds within which a peer has to be connected."""
-_CONSENT_INTERVAL = 2.0
-_CONSENT_UNASKED = 4
-"""So many checks are left out in a row while anything comes from the other side; consent lasts for 30 s."""
-_CONSENT_RETRY = 0.25
-_CONSENT_FAILURES = 5
-"""A peer that answers no check for about six seconds is gone (a check takes half a second to fail, and then another is
-made soon); aioice would wait for half a minute."""
 _CLOSE_TIMEOUT = 2.0
 """Seconds that aiortc may take to close in order."""
 _SWEEP = 5.0
@@ -202,7 +192,7 @@ class Connection:
 
     def _prepare(self, agent: Any) -> None:
         self._ice.restrict(agent, self.media.inlet, self.media.follow)
-        agent.query_consent = partial(_query_consent, agent, self.media)
+        agent.query_consent = _leave_it_to_the_hub
 
     async def close(self) -> None:
         """Ends the connection."""
@@ -235,30 +225,5 @@ class Connection:
                     await transceiver.stop()
 
 
-async def _query_consent(connection: aioice.Connection, media: Media) -> None:
-    """RFC 7675, like aioice's own, but more often once nothing comes, and less often while something does."""
-    inlet, failures, unasked = media.inlet, 0, 0
-    authentic, noticed = inlet.authentic, inlet.noticed
-    password = (connection.remote_password or "").encode()
-    while failures < _CONSENT_FAILURES:
-        pause = _CONSENT_RETRY if failures else _CONSENT_INTERVAL
-        await doze(pause * random.uniform(0.8, 1.2))  # noqa: S311
-        if connection._closing:
-            return  # It was closed at the very moment at which it came about.
-        media.follow()
-        is_there, is_noticed = inlet.authentic > authentic, inlet.noticed > noticed
-        authentic, noticed = inlet.authentic, inlet.noticed
-        # Once a check has failed, only an answer or a packet with the right key is believed.
-        if (is_there or (is_noticed and not failures)) and unasked < _CONSENT_UNASKED:
-            failures, unasked = 0, unasked + 1
-            continue
-        unasked = 0
-        for pair in connection._nominated.values():
-            request = connection.build_request(pair, nominate=False)
-            try:
-                await pair.protocol.request(request, pair.remote_addr, integrity_key=password, retransmissions=0)
-                failures = 0
-            except aioice.stun.TransactionError:
-                failures += 1
-    connection._query_consent_task = None
-    await connection.close()
+async def _leave_it_to_the_hub() -> None:
+    """Consent is asked for there, or by `Media` where there is a relay."""

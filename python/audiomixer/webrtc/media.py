@@ -21,6 +21,7 @@ from aiortc.rtcdtlstransport import SRTP_PROFILES
 from audiomixer._core import Inlet, Outlet
 from audiomixer.clock.tasks import spawn
 from audiomixer.webrtc.agent import Transport
+from audiomixer.webrtc.consent import ask
 from audiomixer.webrtc.rtcp import report_received, report_sent
 
 _AUDIO_LEVEL: Final = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
@@ -146,9 +147,17 @@ class Media:
         """Sends where ICE has come to now: the other side may have moved."""
         if self._transport is None:
             return
-        pair: Any = next(iter(self._transport.transport._connection._nominated.values()), None)
+        agent = self._transport.transport._connection
+        pair: Any = next(iter(agent._nominated.values()), None)
         if pair is self._pair:
             return
-        self._pair = pair
-        is_direct = pair is not None and isinstance(pair.protocol.transport, Transport)
-        self.outlet.redirect(pair.protocol.transport.path(pair.remote_addr) if is_direct else None)
+        before, self._pair = self._pair, pair
+        if before and isinstance(before.protocol.transport, Transport):
+            before.protocol.transport.unsettle()
+        if pair and isinstance(pair.protocol.transport, Transport):
+            pair.protocol.transport.settle(agent, pair.remote_addr)
+            self.outlet.redirect(pair.protocol.transport.path(pair.remote_addr))
+            return
+        self.outlet.redirect(None)
+        if pair and (agent._query_consent_task is None or agent._query_consent_task.done()):
+            agent._query_consent_task = asyncio.create_task(ask(agent, self.inlet))

@@ -13,8 +13,8 @@ use audiomixer_transport as transport;
 use numpy::PyReadwriteArray2;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
-use transport::MasterKey;
+use pyo3::types::{PyBytes, PyList, PyString};
+use transport::{MasterKey, What};
 
 use crate::{Mixer, Participant, value_error, within};
 
@@ -81,17 +81,22 @@ impl Hub {
         ufrag: &str,
         password: &str,
         inlet: &Inlet,
-        on_datagrams: Py<PyAny>,
+        on_events: Py<PyAny>,
     ) -> PyResult<Endpoint> {
-        let deliver = move |datagrams: Vec<transport::Datagram>| {
+        let deliver = move |events: Vec<transport::Event>| {
             // At the end of the interpreter they are for nobody.
             Python::try_attach(|py| {
-                let datagrams = datagrams.iter().map(|one| {
+                let events = events.iter().map(|one| {
                     let (local, remote) = (one.local.to_string(), one.remote.ip().to_string());
-                    (one.tcp, local, remote, one.remote.port(), PyBytes::new(py, &one.bytes))
+                    let what = match &one.what {
+                        What::Datagram(bytes) => PyBytes::new(py, bytes).into_any(),
+                        What::Moved => PyString::new(py, "moved").into_any(),
+                        What::Gone => PyString::new(py, "gone").into_any(),
+                    };
+                    (one.tcp, local, remote, one.remote.port(), what)
                 });
-                let called = PyList::new(py, datagrams.collect::<Vec<_>>())
-                    .and_then(|list| on_datagrams.call1(py, (list,)));
+                let called = PyList::new(py, events.collect::<Vec<_>>())
+                    .and_then(|list| on_events.call1(py, (list,)));
                 if let Err(error) = called {
                     error.write_unraisable(py, None);
                 }
@@ -152,6 +157,28 @@ impl Endpoint {
     fn path(&self, tcp: bool, local: &str, remote: (String, u16)) -> PyResult<Option<Path>> {
         let (local, remote) = (ip("local", local)?, address("remote", remote)?);
         Ok(self.hub().and_then(|hub| hub.path(tcp, local, remote)).map(Path))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are what ICE agrees on")]
+    fn settle(
+        &self,
+        tcp: bool,
+        local: &str,
+        remote: (String, u16),
+        username: String,
+        password: String,
+        controlling: bool,
+        tie_breaker: u64,
+    ) -> PyResult<()> {
+        let (local, remote) = (ip("local", local)?, address("remote", remote)?);
+        let role = transport::Role { controlling, tie_breaker };
+        let settled = transport::Settled { tcp, local, remote, username, password, role };
+        self.endpoint.settle(Some(settled));
+        Ok(())
+    }
+
+    fn unsettle(&self) {
+        self.endpoint.settle(None);
     }
 
     fn silence(&self, remote: (String, u16)) -> PyResult<f64> {

@@ -6,8 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use audiomixer_core::lock;
 
+use crate::consent::Consent;
 use crate::hub::Other;
 use crate::inlet::Inlet;
+use crate::now::now;
+use crate::stun::Role;
 
 /// Seconds of a tick.
 const TICK: f64 = 0.02;
@@ -19,20 +22,52 @@ const PER_STREAM: usize = 24;
 /// time.
 const OTHERS: usize = 8;
 
-/// A datagram that is no media: STUN, DTLS, RTCP. An empty one tells that media comes from a new address.
+/// What happens to a connection beside media.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Datagram {
-    /// Whether it came by TCP.
+pub struct Event {
+    /// Whether by TCP.
     pub tcp: bool,
-    /// The address of ours that it came to.
+    /// The address of ours.
     pub local: IpAddr,
-    /// Where from.
+    /// And theirs.
     pub remote: SocketAddr,
     /// What it is.
-    pub bytes: Vec<u8>,
+    pub what: What,
 }
 
-type Deliver = Box<dyn Fn(Vec<Datagram>) + Send + Sync>;
+/// What may happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// A datagram has come: STUN, DTLS, RTCP.
+    Datagram(Vec<u8>),
+    /// Media comes from there now.
+    Moved,
+    /// Nobody is there any more.
+    Gone,
+}
+
+/// What ICE has agreed on.
+pub struct Settled {
+    /// Which way it goes.
+    pub tcp: bool,
+    /// The address of ours.
+    pub local: IpAddr,
+    /// And theirs.
+    pub remote: SocketAddr,
+    /// That of checks to the other side: its username fragment, a colon, and ours.
+    pub username: String,
+    /// What they are made with.
+    pub password: String,
+    /// Who decides.
+    pub role: Role,
+}
+
+pub(crate) struct Asking {
+    pub settled: Settled,
+    pub consent: Consent,
+}
+
+type Deliver = Box<dyn Fn(Vec<Event>) + Send + Sync>;
 
 /// A connection.
 pub struct Endpoint {
@@ -44,6 +79,7 @@ pub struct Endpoint {
     deliver: Mutex<Option<Arc<Deliver>>>,
     budget: Mutex<Budget>,
     known: Mutex<Known>,
+    asking: Mutex<Option<Asking>>,
 }
 
 /// What a hub knows it by.
@@ -70,21 +106,41 @@ impl Endpoint {
             deliver: Mutex::new(Some(Arc::new(deliver))),
             budget: Mutex::default(),
             known: Mutex::default(),
+            asking: Mutex::default(),
         }
     }
 
-    /// Hands datagrams on.
-    pub(crate) fn deliver(&self, datagrams: Vec<Datagram>) {
+    /// Tells what has happened.
+    pub(crate) fn deliver(&self, events: Vec<Event>) {
         // Nobody is to wait for what that takes.
         let deliver = lock(&self.deliver).clone();
         if let Some(deliver) = deliver {
-            deliver(datagrams);
+            deliver(events);
         }
     }
 
-    /// Hands nothing on any more.
+    /// Sees from now on that the other side stays there, and answers its own checks from there; `None`: somebody else does.
+    pub fn settle(&self, settled: Option<Settled>) {
+        let signs = self.inlet.authentic();
+        let seed = getrandom::u32().unwrap_or_default();
+        *self.asking() =
+            settled.map(|settled| Asking { settled, consent: Consent::new(now(), signs, seed) });
+    }
+
+    pub(crate) fn asking(&self) -> MutexGuard<'_, Option<Asking>> {
+        lock(&self.asking)
+    }
+
+    /// Whether checks from there have nothing new to say.
+    pub(crate) fn is_settled(&self, tcp: bool, remote: SocketAddr) -> bool {
+        let asking = self.asking();
+        asking.as_ref().is_some_and(|its| its.settled.tcp == tcp && its.settled.remote == remote)
+    }
+
+    /// Tells nothing any more, and asks for nothing.
     pub(crate) fn fall_silent(&self) {
         lock(&self.deliver).take();
+        self.asking().take();
     }
 
     /// Whether one more packet that came `at` seconds may be taken in.
@@ -99,10 +155,10 @@ impl Endpoint {
         lock(&self.budget).media += 1;
     }
 
-    /// Adds a datagram that is no media to `others`, unless there are too many.
+    /// Adds what has happened to `others`, unless that is too much.
     pub(crate) fn hand_on(
         self: Arc<Self>,
-        bytes: &[u8],
+        what: What,
         tcp: bool,
         (local, remote): (IpAddr, SocketAddr),
         at: f64,
@@ -119,7 +175,7 @@ impl Endpoint {
             return;
         }
         self.inlet.notice();
-        others.push((self, Datagram { tcp, local, remote, bytes: bytes.to_vec() }));
+        others.push((self, Event { tcp, local, remote, what }));
     }
 
     pub(crate) fn known(&self) -> MutexGuard<'_, Known> {

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use audiomixer_core::lock;
 
-use crate::endpoint::{Datagram, Endpoint};
+use crate::consent::Step;
+use crate::endpoint::{Asking, Endpoint, Event, What};
 use crate::inlet::{Inlet, Taken, is_rtp};
 use crate::now::now;
 use crate::path::Path;
@@ -20,7 +21,7 @@ use crate::reader;
 use crate::socket::{Came, Socket};
 use crate::srtp::ssrc_of;
 use crate::stream::Stream;
-use crate::stun::{Class, Message, Transaction};
+use crate::stun::{self, Class, Message, Transaction};
 
 /// Addresses of one connection that are known at once; then the oldest is forgotten.
 const ADDRESSES: usize = 32;
@@ -44,8 +45,8 @@ const HEADER: usize = 12;
 const DTLS: std::ops::RangeInclusive<u8> = 20..=63;
 const MEDIA: std::ops::RangeInclusive<u8> = 128..=191;
 
-/// A datagram that is no media, and whose it is.
-pub(crate) type Other = (Arc<Endpoint>, Datagram);
+/// What has happened beside media, and to whom.
+pub(crate) type Other = (Arc<Endpoint>, Event);
 
 /// A port.
 pub struct Hub {
@@ -80,6 +81,8 @@ struct Request {
     endpoint: Arc<Endpoint>,
     remote: SocketAddr,
     at: f64,
+    /// It is only asked whether somebody is there.
+    is_ours: bool,
 }
 
 impl Hub {
@@ -150,7 +153,7 @@ impl Hub {
         ufrag: &str,
         password: &str,
         inlet: Arc<Inlet>,
-        deliver: impl Fn(Vec<Datagram>) + Send + Sync + 'static,
+        deliver: impl Fn(Vec<Event>) + Send + Sync + 'static,
     ) -> Option<Arc<Endpoint>> {
         let endpoint = Arc::new(Endpoint::new(ufrag, password, inlet, Box::new(deliver)));
         let table = &mut *self.table();
@@ -193,6 +196,10 @@ impl Hub {
         if tcp {
             return self.table().streams.get(&remote).cloned().map(Path::Tcp);
         }
+        self.udp_path(local, remote)
+    }
+
+    fn udp_path(&self, local: IpAddr, remote: SocketAddr) -> Option<Path> {
         let socket = self.sockets.iter().find(|socket| socket.is_ipv4() == remote.is_ipv4())?;
         Some(Path::Udp { socket: Arc::clone(socket), source: socket.source(local), remote })
     }
@@ -214,7 +221,7 @@ impl Hub {
         let path = self.path(tcp, local, remote).ok_or(io::ErrorKind::NotConnected)?;
         if let Some(request) = Message::parse(datagram).filter(|one| one.class() == Class::Request)
         {
-            self.table().expect(request.transaction(), endpoint, remote);
+            self.table().expect(request.transaction(), endpoint, remote, false);
         }
         path.send(datagram)
     }
@@ -230,7 +237,7 @@ impl Hub {
             Some(first) if DTLS.contains(first) || MEDIA.contains(first) => {
                 let owner = self.table().owner(remote);
                 owner.is_some_and(|owner| {
-                    owner.hand_on(bytes, false, (local, remote), at, others);
+                    owner.hand_on(What::Datagram(bytes.to_vec()), false, (local, remote), at, others);
                     true
                 })
             }
@@ -257,7 +264,7 @@ impl Hub {
                 true
             }
             (Some(_), Some(owner)) => {
-                owner.hand_on(bytes, true, addresses, at, others);
+                owner.hand_on(What::Datagram(bytes.to_vec()), true, addresses, at, others);
                 true
             }
             _ => false,
@@ -291,6 +298,18 @@ impl Hub {
                     Some(stream) => table.adopt(stream, &endpoint),
                     None => table.learn(remote, &endpoint, at),
                 }
+                if endpoint.is_settled(stream.is_some(), remote) {
+                    let answer = stun::response(message.transaction(), remote, &endpoint.password);
+                    // A lost answer is asked for again.
+                    let _ = match stream {
+                        Some(stream) => stream.send(&answer),
+                        None => {
+                            let path = self.udp_path(addresses.0, remote);
+                            path.map_or(Ok(()), |path| path.send(&answer))
+                        }
+                    };
+                    return true;
+                }
                 endpoint
             }
             Class::Success | Class::Error => {
@@ -301,8 +320,15 @@ impl Hub {
                 if request.remote != remote {
                     return false;
                 }
-                let endpoint = Arc::clone(&request.endpoint);
+                let (endpoint, is_ours) = (Arc::clone(&request.endpoint), request.is_ours);
                 table.requests.remove(&message.transaction());
+                if is_ours {
+                    if let Some(asking) = endpoint.asking().as_mut() {
+                        asking.consent.answer(at);
+                    }
+                    table.hear(remote, at);
+                    return true;
+                }
                 if message.class() == Class::Success && stream.is_none() {
                     table.learn(remote, &endpoint, at);
                 }
@@ -311,7 +337,7 @@ impl Hub {
             // It keeps a router's table fresh, and asks for nothing.
             Class::Indication => return table.by_address.contains_key(&remote) || stream.is_some(),
         };
-        endpoint.hand_on(bytes, stream.is_some(), addresses, at, others);
+        endpoint.hand_on(What::Datagram(bytes.to_vec()), stream.is_some(), addresses, at, others);
         true
     }
 
@@ -339,7 +365,7 @@ impl Hub {
             let is_owner = owner.as_ref().is_some_and(|owner| Arc::ptr_eq(owner, &endpoint));
             if !is_owner && self.take(&endpoint, bytes, at) {
                 self.table().take_over(remote, &endpoint, at);
-                endpoint.hand_on(&[], false, addresses, at, others);
+                endpoint.hand_on(What::Moved, false, addresses, at, others);
                 return true;
             }
         }
@@ -361,6 +387,40 @@ impl Hub {
                 true
             }
             Taken::Refused | Taken::Not => false,
+        }
+    }
+
+    /// Asks those who have come about whether they are still there; adds those who are not to `others`.
+    pub(crate) fn ask(&self, others: &mut Vec<Other>) {
+        let at = now();
+        let mut due = Vec::new();
+        for endpoint in self.table().by_ufrag.values() {
+            let signs = endpoint.inlet.authentic();
+            let mut asking = endpoint.asking();
+            let step = asking.as_mut().map_or(Step::Nothing, |its| its.consent.step(at, signs));
+            if step != Step::Nothing {
+                due.push((Arc::clone(endpoint), step));
+            }
+        }
+        for (endpoint, step) in due {
+            let asking = endpoint.asking();
+            let Some(Asking { settled, .. }) = asking.as_ref() else { continue };
+            let (tcp, local, remote) = (settled.tcp, settled.local, settled.remote);
+            if step == Step::GiveUp {
+                let event = Event { tcp, local, remote, what: What::Gone };
+                others.push((Arc::clone(&endpoint), event));
+                continue;
+            }
+            let mut transaction = Transaction::default();
+            if getrandom::fill(&mut transaction).is_err() {
+                continue;
+            }
+            let (username, password) = (&settled.username, settled.password.as_bytes());
+            let request = stun::request(transaction, username, settled.role, password);
+            drop(asking);
+            self.table().expect(transaction, &endpoint, remote, true);
+            // What cannot be sent is not answered.
+            let _ = self.path(tcp, local, remote).map_or(Ok(()), |path| path.send(&request));
         }
     }
 
@@ -458,13 +518,20 @@ impl Table {
         self.streams.insert(stream.remote, Arc::clone(stream));
     }
 
-    fn expect(&mut self, transaction: Transaction, endpoint: &Arc<Endpoint>, remote: SocketAddr) {
+    fn expect(
+        &mut self,
+        transaction: Transaction,
+        endpoint: &Arc<Endpoint>,
+        remote: SocketAddr,
+        is_ours: bool,
+    ) {
         let at = now();
         if self.requests.len() >= self.most_requests {
             self.requests.retain(|_, request| at - request.at < PATIENCE);
             self.most_requests = REQUESTS.max(2 * self.requests.len());
         }
-        self.requests.insert(transaction, Request { endpoint: Arc::clone(endpoint), remote, at });
+        let endpoint = Arc::clone(endpoint);
+        self.requests.insert(transaction, Request { endpoint, remote, at, is_ours });
     }
 }
 
@@ -479,9 +546,11 @@ mod tests {
 
     use super::*;
     use crate::cipher::MasterKey;
+    use crate::endpoint::Settled;
     use crate::inlet::Settings;
     use crate::reader::read_all;
     use crate::srtp::Sender;
+    use crate::stun::Role;
     use crate::stun::tests::{PASSWORD, REQUEST, bytes};
 
     const KEY: MasterKey = MasterKey::Counter([7; 30]);
@@ -491,7 +560,7 @@ mod tests {
     struct Lab {
         hub: Arc<Hub>,
         endpoint: Arc<Endpoint>,
-        others: Receiver<Vec<Datagram>>,
+        others: Receiver<Vec<Event>>,
         mixer: Mixer,
         participant: Participant,
     }
@@ -521,7 +590,7 @@ mod tests {
         }
 
         /// What is handed on next, of whatever there is.
-        fn next(&self) -> Vec<Datagram> {
+        fn next(&self) -> Vec<Event> {
             self.others.recv_timeout(Duration::from_secs(2)).unwrap()
         }
 
@@ -557,12 +626,12 @@ mod tests {
         assert_eq!(lab.hub.strangers(), 6);
         client.send(&bytes(REQUEST)).unwrap();
         let remote = client.local_addr().unwrap();
-        let check = Datagram { tcp: false, local: LOCAL, remote, bytes: bytes(REQUEST) };
+        let check = Event { tcp: false, local: LOCAL, remote, what: What::Datagram(bytes(REQUEST)) };
         assert_eq!(lab.next(), [check]);
         client.send(b"\x16 a hello").unwrap();
         stranger.send(b"\x16 another").unwrap();
-        let handed: Vec<_> = lab.next().into_iter().map(|one| one.bytes).collect();
-        assert_eq!(handed, [b"\x16 a hello"]);
+        let handed: Vec<_> = lab.next().into_iter().map(|one| one.what).collect();
+        assert_eq!(handed, [What::Datagram(b"\x16 a hello".into())]);
         assert!(lab.hub.silence(remote) < 2.0);
         lab.hub.close(&lab.endpoint);
         client.send(&bytes(REQUEST)).unwrap();
@@ -608,7 +677,7 @@ mod tests {
         }
         let moved = lab.next();
         let remote = elsewhere.local_addr().unwrap();
-        assert_eq!(moved, [Datagram { tcp: false, local: LOCAL, remote, bytes: Vec::new() }]);
+        assert_eq!(moved, [Event { tcp: false, local: LOCAL, remote, what: What::Moved }]);
         elsewhere.send(b"\x16 more").unwrap();
         assert_eq!(lab.next().len(), 1);
         assert_eq!(lab.participant.stats().received, 4);
@@ -648,11 +717,11 @@ mod tests {
         for _ in 0..200 {
             client.send(b"\x16 more").unwrap();
         }
+        let ticks = ((now() - began) / 0.02) as usize + 2;
         let mut handed = 0;
-        while let Ok(some) = lab.others.recv_timeout(Duration::from_millis(50)) {
+        while let Ok(some) = lab.others.recv_timeout(Duration::from_millis(500)) {
             handed += some.len();
         }
-        let ticks = ((now() - began) / 0.02) as usize + 2;
         assert!((8..=8 * ticks).contains(&handed), "{handed} in {ticks} ticks");
         assert_eq!(lab.endpoint.inlet.flooded() as usize, 200 - handed);
     }
@@ -672,7 +741,7 @@ mod tests {
         let mut sender = Sender::new(&KEY);
         client.write_all(&frame(&media(&mut sender, 7, 0))).unwrap();
         client.write_all(&frame(b"\x16 a hello")).unwrap();
-        assert_eq!(lab.next()[0].bytes, b"\x16 a hello");
+        assert_eq!(lab.next()[0].what, What::Datagram(b"\x16 a hello".into()));
         assert_eq!(lab.participant.stats().received, 1);
         lab.hub.path(true, LOCAL, remote).unwrap().send(b"answer").unwrap();
         let mut answer = [0; 8];
@@ -714,5 +783,46 @@ mod tests {
         drop(lab);
         std::thread::sleep(Duration::from_millis(50));
         Hub::bind(&[LOCAL], port, true).unwrap();
+    }
+
+    #[test]
+    fn who_has_come_about_is_asked_and_answered_here_until_it_is_gone() {
+        let lab = Lab::new();
+        let client = lab.client();
+        client.send(&bytes(REQUEST)).unwrap();
+        lab.next();
+        let remote = client.local_addr().unwrap();
+        lab.endpoint.settle(Some(Settled {
+            tcp: false,
+            local: LOCAL,
+            remote,
+            username: "h6vY:evtj".into(),
+            password: "theirs".into(),
+            role: Role { controlling: false, tie_breaker: 7 },
+        }));
+        client.send(&bytes(REQUEST)).unwrap();
+        let mut buffer = [0; 500];
+        let length = client.recv(&mut buffer).unwrap();
+        let answer = Message::parse(&buffer[..length]).unwrap();
+        assert_eq!(answer.class(), Class::Success);
+        assert!(answer.is_authentic(PASSWORD));
+        client.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
+        let mut asked = 0;
+        let gone = loop {
+            if let Ok(events) = lab.others.try_recv() {
+                break events;
+            }
+            let Ok(length) = client.recv(&mut buffer) else { continue };
+            let question = Message::parse(&buffer[..length]).unwrap();
+            assert!(question.is_authentic(b"theirs"));
+            assert_eq!(question.ufrag(), Some(&b"h6vY"[..]));
+            asked += 1;
+            if asked < 3 {
+                client.send(&stun::response(question.transaction(), remote, b"theirs")).unwrap();
+            }
+        };
+        assert_eq!(gone[0].what, What::Gone);
+        // One of the answers may have come too late on a busy machine.
+        assert!((7..=8).contains(&asked), "{asked}");
     }
 }

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod cipher;
+mod consent;
 mod distributor;
 mod endpoint;
 mod hub;
@@ -26,7 +27,7 @@ mod stun;
 
 pub use cipher::MasterKey;
 pub use distributor::Distributor;
-pub use endpoint::{Datagram, Endpoint};
+pub use endpoint::{Endpoint, Event, Settled, What};
 pub use hub::Hub;
 pub use inlet::{Inlet, Settings, Taken};
 pub use now::now;
@@ -34,3 +35,4 @@ pub use outlet::{Counts, Fanout, Outlet, Sent};
 pub use path::Path;
 pub use reader::read_all;
 pub use reception::Report;
+pub use stun::Role;

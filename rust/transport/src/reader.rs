@@ -25,8 +25,8 @@ use crate::stream::Stream;
 
 /// What comes is read so often at most.
 const PAUSE: Duration = Duration::from_millis(2);
-/// It is looked so often for TCP connections that do not tell whose they are…
-const SWEEP: Duration = Duration::from_secs(1);
+/// It is looked so often whether anybody is to be asked for consent, or does not tell whose a TCP connection is…
+const ROUND: Duration = Duration::from_millis(250);
 /// …for so many seconds.
 const PATIENCE: f64 = 10.0;
 const EVENTS: usize = 256;
@@ -136,9 +136,9 @@ impl Reader {
 
     fn run(&self, mut poll: Poll) {
         let mut events = Events::with_capacity(EVENTS);
-        let (mut again, mut swept) = (Vec::new(), now());
+        let (mut again, mut last_round) = (Vec::new(), now());
         loop {
-            let timeout = if again.is_empty() { SWEEP } else { Duration::ZERO };
+            let timeout = if again.is_empty() { ROUND } else { Duration::ZERO };
             if poll.poll(&mut events, Some(timeout)).is_err() {
                 continue; // It was interrupted.
             }
@@ -150,11 +150,11 @@ impl Reader {
                         again.push(token);
                     }
                 }
-                self.hand_on();
-                if now() - swept > SWEEP.as_secs_f64() {
-                    swept = now();
-                    self.sweep();
+                if now() - last_round > ROUND.as_secs_f64() {
+                    last_round = now();
+                    self.go_round();
                 }
+                self.hand_on();
             }));
             thread::sleep(PAUSE);
         }
@@ -208,6 +208,23 @@ impl Reader {
         stream.shut_down();
         hub.part(stream);
         lock(&self.sources).remove(&token);
+    }
+
+    /// Does what is to be done now and then.
+    fn go_round(&self) {
+        let hubs: Vec<_> = lock(&self.sources)
+            .values()
+            .filter_map(|source| match source {
+                Source::Socket(hub, _) => hub.upgrade(),
+                _ => None,
+            })
+            .collect();
+        let mut others = Vec::new();
+        for hub in hubs {
+            hub.ask(&mut others);
+        }
+        lock(&self.others).append(&mut others);
+        self.sweep();
     }
 
     /// Ends TCP connections that have not told whose they are.

@@ -1,0 +1,41 @@
+"""Whether the other side of a TURN server is still there, and wants what it is sent (RFC 7675); the hub asks others."""
+
+import random
+from typing import Any, Final
+
+from aioice.stun import TransactionError
+
+from audiomixer._core import Inlet
+from audiomixer.clock.tasks import doze
+
+_INTERVAL: Final = 2.0
+_UNASKED: Final = 4
+"""So many questions are left out in a row while anything authentic comes; consent lasts for 30 s."""
+_RETRY: Final = 0.25
+_FAILURES: Final = 5
+"""Who answers none for about six seconds is gone (a question takes half a second to fail, and then another is asked
+soon); aioice would wait for half a minute."""
+
+
+async def ask(agent: Any, inlet: Inlet) -> None:
+    """Asks now and then, and closes the agent when nobody answers."""
+    failures, unasked, signs = 0, 0, inlet.authentic
+    while failures < _FAILURES:
+        await doze((_RETRY if failures else _INTERVAL) * random.uniform(0.8, 1.2))  # noqa: S311
+        if agent._closing:
+            return
+        before, signs = signs, inlet.authentic
+        if signs > before and unasked < _UNASKED:
+            failures, unasked = 0, unasked + 1
+            continue
+        unasked = 0
+        for pair in agent._nominated.values():
+            request = agent.build_request(pair, nominate=False)
+            password = agent.remote_password.encode()
+            try:
+                await pair.protocol.request(request, pair.remote_addr, integrity_key=password, retransmissions=0)
+                failures = 0
+            except TransactionError:
+                failures += 1
+    agent._query_consent_task = None
+    await agent.close()
