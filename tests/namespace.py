@@ -45,7 +45,8 @@ def namespace() -> Iterator[None]:
 @contextlib.contextmanager
 def rules(*chain: str) -> Iterator[None]:
     """What the network lets through, for the length of the context: rules of nftables for what is sent in it."""
-    script = "table inet test { chain sent { type filter hook output priority 0; " + " ".join(chain) + " } }"
+    lines = ["table inet test {", "chain sent {", "type filter hook output priority 0", *chain, "}", "}"]
+    script = "\n".join(lines) + "\n"
     subprocess.run([*ENTER, "nft", "-f", "-"], input=script.encode(), check=True)
     try:
         yield
@@ -54,5 +55,5 @@ def rules(*chain: str) -> Iterator[None]:
 
 
 def no_udp() -> contextlib.AbstractContextManager[None]:
-    """Nothing passes but TCP."""
-    return rules("meta l4proto udp drop;")
+    """Nothing passes but TCP, loopback aside."""
+    return rules("ip daddr 127.0.0.0/8 accept", "meta l4proto udp drop")

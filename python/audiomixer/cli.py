@@ -122,10 +122,10 @@ async def demo_command(
     """A room of three speakers, mixed and playable at once."""
     settings.check_environment()
     ice = Ice(addresses_of(host), media_port=media_port)
-    ice.open()
     streams = Streams(LocalRooms(ice))
     async with serving(media_app(streams), host, port, tls=_tls(tls_cert, tls_key)) as url:
         try:
+            ice.open()
             with stop_signals() as stop:
                 async with demo(streams, url, int(audio_bitrate)) as stream:
                     lines = [
@@ -216,8 +216,6 @@ async def mix_command(
         ice=None if place.kind == "local" else chosen.ice("0.0.0.0"),  # noqa: S104
     )
     _check_metadata(metadata)
-    if place.kind == "local":
-        ice.open()
     hosted = (
         _hosting(rooms, host, port, _tls(tls_cert, tls_key)) if place.kind == "local" else contextlib.nullcontext("")
     )
@@ -256,6 +254,7 @@ async def _hosting(rooms: LocalRooms, host: str, port: int, tls: tuple[Path, Pat
     streams = Streams(rooms)
     async with serving(media_app(streams), host, port, tls=tls) as url:
         try:
+            rooms.ice.open()
             yield url
         finally:
             await streams.close()

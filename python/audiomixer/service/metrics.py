@@ -37,6 +37,7 @@ class ServiceCollector(Collector):
         for fate, number in happened.items():
             packets.add_metric([fate], number)
         yield packets
+        yield _counter("strangers", "Datagrams at the media port that were nobody's.", service.ice.strangers)
         yield _counter("ticks", "Rounds of 20 ms.", pacer.rounds)
         yield _counter("ticks_late", "Rounds that ended after the next should have begun.", pacer.late)
         yield _counter("tick_lateness_seconds", "By how much, all together.", pacer.lateness)

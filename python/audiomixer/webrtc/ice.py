@@ -186,6 +186,11 @@ class Ice:
         """That of all connections, once it is bound, if it is one."""
         return self._hub.port if self._hub else None
 
+    @property
+    def strangers(self) -> int:
+        """Datagrams that have come to it and were nobody's."""
+        return self._hub.strangers if self._hub else 0
+
     def _port_for_one(self) -> Hub | None:
         """The port for a connection, if there is one."""
         if not self.addresses:
