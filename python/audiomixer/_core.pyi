@@ -22,6 +22,7 @@ __all__ = [
     "Participant",
     "Path",
     "Report",
+    "Session",
     "Stats",
     "mix_rooms",
 ]
@@ -280,7 +281,7 @@ class Hub:
         self,
         ufrag: str,
         password: str,
-        inlet: Inlet,
+        session: Session,
         on_events: Callable[[list[tuple[bool, str, str, int, bytes | str]]], object],
     ) -> Endpoint:
         """Begins a connection.
@@ -288,7 +289,7 @@ class Hub:
         Args:
             ufrag: The username fragment of ours, by which checks for it are known.
             password: Ours, by which they are known to be the other side's.
-            inlet: Takes in media.
+            session: Takes in media, and reports on it.
             on_events: Called, in the hub's thread, with all else: for each event, whether it is by TCP, the address of
                 ours, address and port of theirs, and a datagram, or `moved` if media comes from there now, or `gone` if
                 nobody answers there any more. At most eight in 20 ms; what there is beyond that is dropped and counted
@@ -364,6 +365,30 @@ class Path:
     """The way that an `Outlet` sends by."""
 
 @final
+class Session:
+    """The media of one connection, and the reports on it (RTCP, RFC 3550): the hub sends them every few seconds."""
+
+    def __new__(cls, inlet: Inlet, outlet: Outlet) -> Session: ...
+    @property
+    def inlet(self) -> Inlet:
+        """What takes in media."""
+    def open(self, key: bytes, ssrc: int, cname: str) -> None:
+        """Begins to report.
+
+        Args:
+            key: Our master key and salt, as of `Outlet.open`. Once it has begun, only the name counts.
+            ssrc: Of our stream.
+            cname: Our name.
+
+        Raises:
+            ValueError: The key is of another length, or the number out of range.
+        """
+    def report(self) -> list[bytes]:
+        """If it is time to report: what is to be sent, as the outlet has no path."""
+    def close(self) -> list[bytes]:
+        """Tells that no more will come; likewise, what is to be sent."""
+
+@final
 class Report:
     """What a receiver report says of one stream (RFC 3550, section 6.4.1)."""
 
@@ -381,6 +406,12 @@ class Report:
     @property
     def jitter(self) -> int:
         """In units of the timestamp."""
+    @property
+    def last_report(self) -> int:
+        """The middle 32 bits of the time of the sender's last report; 0 if there was none."""
+    @property
+    def delay(self) -> int:
+        """How long ago that came, in 1/65536 s."""
 
 @final
 class Inlet:
@@ -401,7 +432,7 @@ class Inlet:
     def route(self, ssrc: int | None, participant: Participant | None) -> None:
         """Hands the packets of `ssrc`, or with None of all that have no route, to a participant, or to nobody."""
     def take(self, datagram: bytes, arrival: float) -> bool:
-        """Takes in a datagram that came another way; False if it is no RTP, or comes before keys are agreed on."""
+        """Takes in a datagram that came another way; False if it is no media, or comes before keys are agreed on."""
     def reports(self) -> list[Report]:
         """A block for each stream, for a receiver report that is made now."""
     @property
@@ -481,7 +512,7 @@ class Outlet:
         """Bytes of payload in them, modulo 2³²."""
     @property
     def timestamp(self) -> int:
-        """Timestamp of the last packet."""
+        """Timestamp as of now."""
     @property
     def dropped(self) -> int:
         """Packets that the kernel did not take, or that were dropped before."""

@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import copy
 import gc
+import itertools
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -14,11 +16,10 @@ import pylibsrtp
 import pytest
 from aioice.ice import CandidatePair
 from aiortc import RTCDtlsTransport, RTCIceTransport, RTCPeerConnection, RTCRtpReceiver, RTCRtpSender
-from aiortc.rtp import RtcpReceiverInfo, RtcpSrPacket
+from aiortc.rtp import RtcpByePacket, RtcpPacket, RtcpReceiverInfo, RtcpSenderInfo, RtcpSrPacket
 
-from audiomixer._core import Inlet, Mixer, Outlet, Participant
+from audiomixer._core import Inlet, Mixer, Outlet, Participant, Session
 from audiomixer.clock.pacer import clock
-from audiomixer.webrtc import rtcp
 from audiomixer.webrtc.ice import LOOPBACK
 from audiomixer.webrtc.peer import Peer
 from tests.rooms.client import Microphone
@@ -35,14 +36,14 @@ PROFILES = {
 
 async def test_the_names_are_there() -> None:
     receiver = vars(RTCRtpReceiver) | dict.fromkeys(RTCRtpReceiver.__init__.__code__.co_names)
-    for name in ("_RTCRtpReceiver__started", "_RTCRtpReceiver__lsr", "_RTCRtpReceiver__lsr_time", "receive", "stop"):
+    for name in ("_RTCRtpReceiver__started", "receive", "stop"):
         assert name in receiver, f"aiortc's RTCRtpReceiver.{name} has moved: see audiomixer/webrtc"
     sender = vars(RTCRtpSender) | dict.fromkeys(RTCRtpSender.__init__.__code__.co_names)
     for name in ("_RTCRtpSender__started", "_ssrc", "send", "stop"):
         assert name in sender, f"aiortc's RTCRtpSender.{name} has moved: see audiomixer/webrtc"
     transport = vars(RTCDtlsTransport) | dict.fromkeys(RTCDtlsTransport.__init__.__code__.co_names)
-    names = ("_handle_rtp_data", "_register_rtp_receiver", "_register_rtp_sender", "_rtp_router", "_ssl", "_role")
-    for name in (*names, "_send_rtp", "_srtp_profiles"):
+    names = ("_handle_rtp_data", "_register_rtp_receiver", "_register_rtp_sender", "_ssl", "_role")
+    for name in (*names, "_srtp_profiles"):
         assert name in transport, f"aiortc's RTCDtlsTransport.{name} has moved: see audiomixer/webrtc"
     assert "_connection" in RTCIceTransport.__init__.__code__.co_names
     connection = aioice.Connection(ice_controlling=True)
@@ -69,6 +70,11 @@ def test_what_is_sent_is_what_libsrtp_reads(key: bytes) -> None:
     assert (outlet.packets, outlet.octets) == (4, 16)
 
 
+def rtcp_sender_report(ssrc: int, time: int) -> RtcpSrPacket:
+    info = RtcpSenderInfo(ntp_timestamp=time, rtp_timestamp=1, packet_count=2, octet_count=3)
+    return RtcpSrPacket(ssrc=ssrc, sender_info=info)
+
+
 @pytest.mark.parametrize("key", PROFILES)
 def test_what_libsrtp_sends_is_received_and_mapped_by_ssrc(key: bytes) -> None:
     mixer, inlet, libsrtp = Mixer(), Inlet(), srtp(key, pylibsrtp.Policy.SSRC_ANY_OUTBOUND)
@@ -91,7 +97,25 @@ def test_what_libsrtp_sends_is_received_and_mapped_by_ssrc(key: bytes) -> None:
     assert (alice.stats().received, others.stats().received) == (0xC00C, 0x4004)
     reports = {report.ssrc: report for report in inlet.reports()}
     assert reports[9].highest == 0x1_000F
-    assert not inlet.take(b"\x80\xc8 a sender report", 0.0)
+    report = bytes(rtcp_sender_report(9, 0x0102_0304_0506_0708))
+    assert inlet.take(libsrtp.protect_rtcp(report), 5.0)
+    (told,) = (report for report in inlet.reports() if report.ssrc == 9)
+    assert told.last_report == 0x0304_0506
+
+
+@pytest.mark.parametrize("key", PROFILES)
+def test_reports_are_what_libsrtp_reads(key: bytes) -> None:
+    outlet, libsrtp = Outlet(), srtp(key, pylibsrtp.Policy.SSRC_ANY_INBOUND)
+    session = Session(Inlet(), outlet)
+    session.open(key, 7, "name")
+    assert session.report() == [], "it is not time yet"
+    outlet.open(key, 7, 111, 0, 0)
+    outlet.send(SILENCE, 0)
+    (bye,) = session.close()
+    packets = RtcpPacket.parse(libsrtp.unprotect_rtcp(bye))
+    assert isinstance(packets[-1], RtcpByePacket)
+    assert packets[-1].sources == [7]
+    assert session.close() == []
 
 
 @contextlib.asynccontextmanager
@@ -186,23 +210,38 @@ async def test_datagrams_that_are_nothing_disturb_nothing() -> None:
         assert receiver.media.inlet.refused >= 2
 
 
-async def test_reports_go_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rtcp, "_INTERVAL", 0.2)
+async def test_reports_go_both_ways() -> None:
+    """They come every 2.5 to 7.5 s. What a sender report says of the time agrees with the next to a millisecond."""
     here, there = Peer(LOOPBACK, "sendrecv"), RTCPeerConnection()
-    heard: list[RtcpReceiverInfo | RtcpSrPacket] = []
+    heard: list[RtcpReceiverInfo | RtcpSrPacket | RtcpByePacket] = []
     there.addTransceiver(Microphone(440), direction="sendrecv")
     stock = there.getTransceivers()[0]
 
     async def handle(packet: object) -> None:
-        heard.extend([packet] if isinstance(packet, RtcpSrPacket) else getattr(packet, "reports", []))
+        if isinstance(packet, RtcpSrPacket | RtcpByePacket):
+            heard.append(packet)
+        heard.extend(getattr(packet, "reports", []))
 
     stock.sender._handle_rtcp_packet = handle
     stock.receiver._handle_rtcp_packet = handle
+
+    async def talk() -> None:
+        began, said = time.monotonic(), 0
+        while True:
+            here.media.send(SILENCE, 960 * said)
+            said += 1
+            # Late by any few milliseconds, as timers are.
+            await asyncio.sleep(max(0.0, began + 0.02 * said - time.monotonic()))
+
     try:
         await stock_offer(there, here.answer)
-        for n in range(100):
-            here.media.send(SILENCE, 960 * n)
-            await asyncio.sleep(0.02)
+        talking = asyncio.create_task(talk())
+        async with asyncio.timeout(40):
+            while len([report for report in heard if isinstance(report, RtcpSrPacket)]) < 3:
+                await asyncio.sleep(0.1)
+        talking.cancel()
+        await here.close()
+        await asyncio.sleep(0.2)
     finally:
         await there.close()
         await here.close()
@@ -211,5 +250,10 @@ async def test_reports_go_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told[-1].packets_lost == 0
     assert any(report.lsr and report.dlsr for report in told)
     sent = [report.sender_info for report in heard if isinstance(report, RtcpSrPacket)]
-    assert sent[-1].packet_count > 50
+    assert sent[-1].packet_count > 100
     assert sent[-1].octet_count == sent[-1].packet_count * len(SILENCE)
+    # The first packets may have come late, and none may have come as soon as it could.
+    for one, next_one in itertools.pairwise(sent[1:]):
+        passed = (next_one.ntp_timestamp - one.ntp_timestamp) / 2**32
+        assert ((next_one.rtp_timestamp - one.rtp_timestamp) & 0xFFFF_FFFF) / 48_000 == pytest.approx(passed, abs=0.001)
+    assert isinstance(heard[-1], RtcpByePacket)

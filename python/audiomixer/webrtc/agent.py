@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 import aioice.ice
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 
-from audiomixer._core import Endpoint, Hub, Inlet, Path
+from audiomixer._core import Endpoint, Hub, Inlet, Path, Session
 from audiomixer.clock.pacer import clock
 from audiomixer.clock.tasks import spawn
 
@@ -93,16 +93,16 @@ class Agent:
     Args:
         connection: The agent.
         hub: The port.
-        inlet: Takes in media.
+        session: Its media.
         on_check: Called after checks, which may have moved the connection.
     """
 
-    def __init__(self, connection: aioice.Connection, hub: Hub, inlet: Inlet, on_check: Callable[[], None]) -> None:
+    def __init__(self, connection: aioice.Connection, hub: Hub, session: Session, on_check: Callable[[], None]) -> None:
         self._connection = connection
         self._port = hub.port
         self._on_check = on_check
         self._loop = asyncio.get_running_loop()
-        self._endpoint = hub.open(connection.local_username, connection.local_password, inlet, self._receive)
+        self._endpoint = hub.open(connection.local_username, connection.local_password, session, self._receive)
         self._protocols: dict[tuple[bool, str], aioice.ice.StunProtocol] = {}
 
     def bind(self, hosts: Iterable[str], component: int, *, tcp: bool) -> list[aioice.ice.StunProtocol]:

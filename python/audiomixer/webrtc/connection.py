@@ -191,7 +191,7 @@ class Connection:
             self._prepare(cast("Any", transport.transport.iceGatherer)._connection)
 
     def _prepare(self, agent: Any) -> None:
-        self._ice.restrict(agent, self.media.inlet, self.media.follow)
+        self._ice.restrict(agent, self.media.session, self.media.follow)
         agent.query_consent = _leave_it_to_the_hub
 
     async def close(self) -> None:

@@ -1,11 +1,12 @@
-"""Whether the other side of a TURN server is still there, and wants what it is sent (RFC 7675); the hub asks others."""
+"""What the hub does for all but connections by a TURN server: asks for consent (RFC 7675), and sends reports."""
 
+import contextlib
 import random
 from typing import Any, Final
 
 from aioice.stun import TransactionError
 
-from audiomixer._core import Inlet
+from audiomixer._core import Session
 from audiomixer.clock.tasks import doze
 
 _INTERVAL: Final = 2.0
@@ -17,14 +18,17 @@ _FAILURES: Final = 5
 soon); aioice would wait for half a minute."""
 
 
-async def ask(agent: Any, inlet: Inlet) -> None:
+async def ask(agent: Any, session: Session) -> None:
     """Asks now and then, and closes the agent when nobody answers."""
-    failures, unasked, signs = 0, 0, inlet.authentic
+    failures, unasked, signs = 0, 0, session.inlet.authentic
     while failures < _FAILURES:
         await doze((_RETRY if failures else _INTERVAL) * random.uniform(0.8, 1.2))  # noqa: S311
         if agent._closing:
             return
-        before, signs = signs, inlet.authentic
+        for packet in session.report():
+            with contextlib.suppress(ConnectionError):
+                await agent.send(packet)
+        before, signs = signs, session.inlet.authentic
         if signs > before and unasked < _UNASKED:
             failures, unasked = 0, unasked + 1
             continue

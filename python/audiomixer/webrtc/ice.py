@@ -22,7 +22,7 @@ import aioice.ice
 import aioice.stun
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 
-from audiomixer._core import Hub, Inlet
+from audiomixer._core import Hub, Inlet, Session
 from audiomixer.clock.pacer import clock
 from audiomixer.webrtc.agent import Agent, Relayed, name
 
@@ -202,17 +202,17 @@ class Ice:
             _log.warning("no port is free for a connection: %s", error)
             return None
 
-    def restrict(self, connection: aioice.Connection, inlet: Inlet, on_check: Callable[[], None]) -> None:
+    def restrict(self, connection: aioice.Connection, session: Session, on_check: Callable[[], None]) -> None:
         """Has an agent gather here, instead of everywhere; to be called before anything is offered.
 
         Args:
             connection: The agent.
-            inlet: Takes in its media.
+            session: Its media.
             on_check: Called after checks, which may have moved the connection.
         """
 
         async def gather(component: int, addresses: list[str], timeout: int = 5) -> list[Candidate]:
-            return await self._gather(connection, component, inlet, on_check)
+            return await self._gather(connection, component, session, on_check)
 
         name(connection)
         connection.get_component_candidates = gather  # type: ignore[method-assign]
@@ -246,11 +246,11 @@ class Ice:
         self._mark_down(server, error)
 
     async def _gather(
-        self, connection: Any, component: int, inlet: Inlet, on_check: Callable[[], None]
+        self, connection: Any, component: int, session: Session, on_check: Callable[[], None]
     ) -> list[Candidate]:
         protocols: list[aioice.ice.StunProtocol] = []
         if hub := self._port_for_one():
-            agent = Agent(connection, hub, inlet, on_check)
+            agent = Agent(connection, hub, session, on_check)
             protocols = agent.bind(self.addresses, component, tcp=self.media_port is not None)
         # Whoever closes it closes these, unless that has happened already.
         connection._protocols += protocols
@@ -261,7 +261,7 @@ class Ice:
         if self.announced:
             candidates += [_translated(host, self.announced) for host in candidates if _can_be(host, self.announced)]
         asked = {
-            asyncio.create_task(self._candidate(server, connection, component, protocols, inlet)): server
+            asyncio.create_task(self._candidate(server, connection, component, protocols, session.inlet)): server
             for server in self.servers
             if server not in self._down and (protocols or server.kind == "turn")
         }

@@ -4,8 +4,8 @@ What comes from the other side is decrypted and handed to participants where the
 encrypted and sent. Both happen in Rust (`Inlet`, `Outlet`), and cost a tenth of what aiortc's queues, parsers and
 decoder threads do. Where a TURN server is in between, datagrams take the way through aioice's sockets.
 
-Only this module, `connection`, `peer`, `rtcp`, `agent` and `ice` know private names of aiortc and aioice, which are
-pinned to a minor version; `tests/webrtc/test_media.py` fails when the names move.
+Only this module, `connection`, `peer`, `agent`, `consent`, `restart` and `ice` know private names of aiortc and aioice,
+which are pinned to a minor version; `tests/webrtc/test_media.py` fails when the names move.
 """
 
 import asyncio
@@ -18,11 +18,10 @@ from typing import Any, Final
 from aiortc import RTCRtpTransceiver
 from aiortc.rtcdtlstransport import SRTP_PROFILES
 
-from audiomixer._core import Inlet, Outlet
+from audiomixer._core import Inlet, Outlet, Session
 from audiomixer.clock.tasks import spawn
 from audiomixer.webrtc.agent import Transport
 from audiomixer.webrtc.consent import ask
-from audiomixer.webrtc.rtcp import report_received, report_sent
 
 _AUDIO_LEVEL: Final = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
 
@@ -35,6 +34,7 @@ class Media:
         """What is received, to be routed to participants."""
         self.outlet = Outlet()
         """What is sent; by `send`, or through a `Distributor` with `send_unsent` for what it could not send."""
+        self.session = Session(self.inlet, self.outlet)
         self.opus: int | None = None
         """The payload type of Opus, where it is not what aiortc was told."""
         self._pair: Any = None
@@ -43,7 +43,6 @@ class Media:
         self._key: Callable[[int], bytes]
         """Gives the master keys: the client's, and the server's."""
         self._receives = False
-        self._reports: list[asyncio.Task[None]] = []
 
     def take_over(self, transceiver: RTCRtpTransceiver) -> None:
         """Has a transceiver receive and send this way. To be called before its connection comes about."""
@@ -77,12 +76,9 @@ class Media:
 
     async def stop(self) -> None:
         """Ends both directions; once is enough."""
+        await self._send_through_ice(self.session.close())
         self._transport = self._pair = None
         self.outlet.close()
-        reports, self._reports = self._reports, []
-        for report in reports:
-            report.cancel()
-        await asyncio.gather(*reports, return_exceptions=True)
 
     async def _receive(self, transceiver: Any, parameters: Any) -> None:
         receiver = transceiver.receiver
@@ -102,7 +98,7 @@ class Media:
             [self.opus] if self.opus is not None else [c.payloadType for c in parameters.codecs if c.name == "opus"],
             next(levels, None),
         )
-        self._reports.append(asyncio.create_task(report_received(transceiver, self.inlet)))
+        self._report(transceiver, "")
 
     async def _send(self, transceiver: Any, parameters: Any) -> None:
         sender = transceiver.sender
@@ -119,8 +115,10 @@ class Media:
             random.randrange(2**15),  # noqa: S311
             random.randrange(2**32),  # noqa: S311
         )
-        self.follow()
-        self._reports.append(asyncio.create_task(report_sent(sender, parameters.rtcp.cname, self.outlet)))
+        self._report(transceiver, parameters.rtcp.cname or "")
+
+    def _report(self, transceiver: Any, cname: str) -> None:
+        self.session.open(self._own_key(sending=True), transceiver.sender._ssrc, cname)
 
     def _own_key(self, *, sending: bool) -> bytes:
         is_server = self._transport._role == "server"
@@ -142,6 +140,7 @@ class Media:
             """What was queued before, and comes decrypted: a few packets, of which nobody has heard the first."""
 
         transport._handle_rtp_data = handle_rtp_data
+        self.follow()
 
     def follow(self) -> None:
         """Sends where ICE has come to now: the other side may have moved."""
@@ -160,4 +159,4 @@ class Media:
             return
         self.outlet.redirect(None)
         if pair and (agent._query_consent_task is None or agent._query_consent_task.done()):
-            agent._query_consent_task = asyncio.create_task(ask(agent, self.inlet))
+            agent._query_consent_task = asyncio.create_task(ask(agent, self.session))

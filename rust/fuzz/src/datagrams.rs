@@ -60,7 +60,7 @@ pub fn run(data: &[u8]) {
                 }
             }
             // All streams go one way, which one at a time takes.
-            Step::Report => assert!(inlet.reports().len() <= 1),
+            Step::Report => assert!(inlet.reports(now).len() <= 1),
             Step::Mix => {
                 mixer.mix(now, &mut frame).expect("the frame fits");
                 crate::check_frame(&frame);

@@ -80,7 +80,7 @@ impl Hub {
         py: Python<'_>,
         ufrag: &str,
         password: &str,
-        inlet: &Inlet,
+        session: &Session,
         on_events: Py<PyAny>,
     ) -> PyResult<Endpoint> {
         let deliver = move |events: Vec<transport::Event>| {
@@ -102,7 +102,7 @@ impl Hub {
                 }
             });
         };
-        let opened = py.detach(|| self.0.open(ufrag, password, Arc::clone(&inlet.0), deliver));
+        let opened = py.detach(|| self.0.open(ufrag, password, Arc::clone(&session.0), deliver));
         let taken =
             || PyValueError::new_err(format!("ufrag: expected one that is free, got {ufrag:?}"));
         let hub = Some(Arc::clone(&self.0)).into();
@@ -199,6 +199,36 @@ impl Endpoint {
 #[pyclass(frozen, module = "audiomixer._core")]
 pub struct Path(transport::Path);
 
+#[pyclass(frozen, module = "audiomixer._core")]
+pub struct Session(Arc<transport::Session>);
+
+#[pymethods]
+impl Session {
+    #[new]
+    fn new(inlet: &Inlet, outlet: &Outlet) -> Self {
+        let session = transport::Session::new(Arc::clone(&inlet.0), Arc::clone(&outlet.0));
+        Self(Arc::new(session))
+    }
+
+    #[getter]
+    fn inlet(&self) -> Inlet {
+        Inlet(Arc::clone(&self.0.inlet))
+    }
+
+    fn open(&self, key: &[u8], ssrc: i64, cname: &str) -> PyResult<()> {
+        self.0.open(&master_key(key)?, within("ssrc", ssrc, u32::MAX)?, cname);
+        Ok(())
+    }
+
+    fn report<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        self.0.report().iter().map(|packet| PyBytes::new(py, packet)).collect()
+    }
+
+    fn close<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        self.0.close().iter().map(|packet| PyBytes::new(py, packet)).collect()
+    }
+}
+
 #[pyclass(frozen, get_all, module = "audiomixer._core")]
 struct Report {
     ssrc: u32,
@@ -206,6 +236,8 @@ struct Report {
     lost: i32,
     highest: u32,
     jitter: u32,
+    last_report: u32,
+    delay: u32,
 }
 
 #[pyclass(frozen, module = "audiomixer._core")]
@@ -242,7 +274,7 @@ impl Inlet {
     }
 
     fn reports(&self) -> Vec<Report> {
-        let reports = self.0.reports();
+        let reports = self.0.reports(transport::now());
         reports.into_iter().map(Report::from).collect()
     }
 
@@ -269,8 +301,9 @@ impl Inlet {
 
 impl From<transport::Report> for Report {
     fn from(report: transport::Report) -> Self {
-        let transport::Report { ssrc, fraction_lost, lost, highest, jitter } = report;
-        Self { ssrc, fraction_lost, lost, highest, jitter }
+        let transport::Report { ssrc, fraction_lost, lost, highest, jitter, last_report, delay } =
+            report;
+        Self { ssrc, fraction_lost, lost, highest, jitter, last_report, delay }
     }
 }
 
@@ -473,6 +506,7 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Hub>()?;
     module.add_class::<Endpoint>()?;
     module.add_class::<Path>()?;
+    module.add_class::<Session>()?;
     module.add_class::<Report>()?;
     module.add_class::<Inlet>()?;
     module.add_class::<Outlet>()?;

@@ -1,8 +1,7 @@
 //! The transforms of SRTP: AES in counter mode with HMAC-SHA1, which every WebRTC peer has (RFC 3711; RFC 8827, section
 //! 6.5), and AES-GCM (RFC 7714), which costs less.
 //!
-//! Only for RTP: what little RTCP there is stays in Python. The libraries there are would bring a TLS or URL stack along,
-//! and allocate for each packet; the ciphers are libraries.
+//! The libraries there are would bring a TLS or URL stack along, and allocate for each packet; the ciphers are libraries.
 
 use aes::cipher::{
     BlockCipherEncrypt, BlockSizeUser, InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper,
@@ -19,6 +18,12 @@ use subtle::ConstantTimeEq;
 const SHORT_TAG: usize = 10;
 /// And of AES-GCM's.
 const TAG: usize = 16;
+/// The first label of the keys for RTCP.
+const CONTROL: u8 = 3;
+/// Set in the last word of a packet of RTCP that is encrypted.
+const ENCRYPTED: u32 = 1 << 31;
+/// Bytes of RTCP that are not encrypted.
+const CONTROL_HEADER: usize = 8;
 
 /// A master key and its salt, as DTLS gives them.
 #[derive(Clone, Copy)]
@@ -48,13 +53,22 @@ pub enum Cipher {
 }
 
 impl Cipher {
-    /// Derives all keys (RFC 3711, section 4.3; RFC 7714, section 11).
+    /// Derives all keys for RTP (RFC 3711, section 4.3; RFC 7714, section 11).
     pub fn derive(master: &MasterKey) -> Self {
+        Self::derive_from(master, 0)
+    }
+
+    /// The same for RTCP.
+    pub fn derive_for_control(master: &MasterKey) -> Self {
+        Self::derive_from(master, CONTROL)
+    }
+
+    fn derive_from(master: &MasterKey, label: u8) -> Self {
         match master {
             MasterKey::Counter(master) => {
-                let (cipher, salt) = derive::<Aes128, 16, 14>(master);
+                let (cipher, salt) = derive::<Aes128, 16, 14>(master, label);
                 let mut mac = [0; 20];
-                generate::<Aes128>(&master[..16], &master[16..], 1, &mut mac);
+                generate::<Aes128>(&master[..16], &master[16..], label + 1, &mut mac);
                 let mac = Hmac::new_from_slice(&mac).expect("any length will do for HMAC");
                 Self::Counter {
                     cipher: Box::new(Aes128::new(&cipher.into())),
@@ -63,11 +77,11 @@ impl Cipher {
                 }
             }
             MasterKey::Gcm128(master) => {
-                let (key, salt) = derive::<Aes128, 16, 12>(master);
+                let (key, salt) = derive::<Aes128, 16, 12>(master, label);
                 Self::Gcm128 { cipher: Box::new(Aes128Gcm::new(&key.into())), salt }
             }
             MasterKey::Gcm256(master) => {
-                let (key, salt) = derive::<Aes256, 32, 12>(master);
+                let (key, salt) = derive::<Aes256, 32, 12>(master, label);
                 Self::Gcm256 { cipher: Box::new(Aes256Gcm::new(&key.into())), salt }
             }
         }
@@ -98,6 +112,46 @@ impl Cipher {
         }
     }
 
+    /// Encrypts a compound of RTCP, the `index`th of its sender, in place, and appends index and tag (RFC 3711, section 3.4;
+    /// RFC 7714, section 9).
+    pub fn seal_control(&self, packet: &mut Vec<u8>, index: u32) {
+        let word = (index | ENCRYPTED).to_be_bytes();
+        match self {
+            Self::Counter { cipher, salt, mac } => {
+                let iv = control_counter(salt, packet, index);
+                apply_keystream(&**cipher, iv, &mut packet[CONTROL_HEADER..]);
+                packet.extend(word);
+                packet.extend(&mac_of(mac, packet)[..SHORT_TAG]);
+            }
+            Self::Gcm128 { cipher, salt } => seal_control(&**cipher, salt, packet, index),
+            Self::Gcm256 { cipher, salt } => seal_control(&**cipher, salt, packet, index),
+        }
+    }
+
+    /// Decrypts a compound of RTCP in place; gives it without what protects it, and its index. `None` if it is not authentic.
+    pub fn open_control<'a>(&self, packet: &'a mut [u8]) -> Option<(&'a [u8], u32)> {
+        match self {
+            Self::Counter { cipher, salt, mac } => {
+                let (authentic, tag) = packet.split_last_chunk_mut::<SHORT_TAG>()?;
+                if !bool::from(mac_of(mac, authentic)[..SHORT_TAG].ct_eq(tag)) {
+                    return None;
+                }
+                let (plain, word) = authentic.split_last_chunk_mut::<4>()?;
+                let word = u32::from_be_bytes(*word);
+                if plain.len() < CONTROL_HEADER {
+                    return None;
+                }
+                if word & ENCRYPTED != 0 {
+                    let iv = control_counter(salt, plain, word & !ENCRYPTED);
+                    apply_keystream(&**cipher, iv, &mut plain[CONTROL_HEADER..]);
+                }
+                Some((plain, word & !ENCRYPTED))
+            }
+            Self::Gcm128 { cipher, salt } => open_control(&**cipher, salt, packet),
+            Self::Gcm256 { cipher, salt } => open_control(&**cipher, salt, packet),
+        }
+    }
+
     /// Decrypts the packet of this index, with its tag, in place; if it is not authentic, nothing has changed.
     pub fn open(&self, packet: &mut [u8], begin: usize, index: u64) -> bool {
         match self {
@@ -119,15 +173,18 @@ impl Cipher {
     }
 }
 
-/// A session key and salt.
-fn derive<C, const KEY: usize, const SALT: usize>(master: &[u8]) -> ([u8; KEY], [u8; SALT])
+/// A session key and salt, `label` being that of the key.
+fn derive<C, const KEY: usize, const SALT: usize>(
+    master: &[u8],
+    label: u8,
+) -> ([u8; KEY], [u8; SALT])
 where
     C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + KeyInit + Clone,
 {
     let (key, salt) = master.split_at(KEY);
     let (mut session_key, mut session_salt) = ([0; KEY], [0; SALT]);
-    generate::<C>(key, salt, 0, &mut session_key);
-    generate::<C>(key, salt, 2, &mut session_salt);
+    generate::<C>(key, salt, label, &mut session_key);
+    generate::<C>(key, salt, label + 2, &mut session_salt);
     (session_key, session_salt)
 }
 
@@ -167,6 +224,58 @@ fn nonce(salt: &[u8; 12], packet: &[u8], index: u64) -> [u8; 12] {
     xor(&mut nonce[2..6], &packet[8..12]);
     xor(&mut nonce[6..12], &index.to_be_bytes()[2..]);
     nonce
+}
+
+/// The same for RTCP, whose SSRC comes earlier.
+fn control_counter(salt: &[u8; 14], packet: &[u8], index: u32) -> [u8; 16] {
+    let mut iv = [0; 16];
+    iv[..14].copy_from_slice(salt);
+    xor(&mut iv[4..8], &packet[4..8]);
+    xor(&mut iv[10..14], &index.to_be_bytes());
+    iv
+}
+
+fn control_nonce(salt: &[u8; 12], header: &[u8], index: u32) -> [u8; 12] {
+    let mut nonce = *salt;
+    xor(&mut nonce[2..6], &header[4..8]);
+    xor(&mut nonce[8..12], &index.to_be_bytes());
+    nonce
+}
+
+fn mac_of(mac: &Hmac<Sha1>, bytes: &[u8]) -> [u8; 20] {
+    mac.clone().chain_update(bytes).finalize().into_bytes().into()
+}
+
+fn seal_control<C>(cipher: &C, salt: &[u8; 12], packet: &mut Vec<u8>, index: u32)
+where
+    C: AeadInOut<NonceSize = aes::cipher::consts::U12, TagSize = U16>,
+{
+    let word = (index | ENCRYPTED).to_be_bytes();
+    let (header, payload) = packet.split_at_mut(CONTROL_HEADER);
+    let nonce = control_nonce(salt, header, index);
+    let authentic = [&*header, &word].concat();
+    let tag = cipher.encrypt_inout_detached(&nonce.into(), &authentic, payload.into());
+    packet.extend_from_slice(&tag.expect("no packet is longer than gigabytes"));
+    packet.extend(word);
+}
+
+fn open_control<'a, C>(cipher: &C, salt: &[u8; 12], packet: &'a mut [u8]) -> Option<(&'a [u8], u32)>
+where
+    C: AeadInOut<NonceSize = aes::cipher::consts::U12, TagSize = U16>,
+{
+    let (sealed, word) = packet.split_last_chunk_mut::<4>()?;
+    let index = u32::from_be_bytes(*word) & !ENCRYPTED;
+    if u32::from_be_bytes(*word) & ENCRYPTED == 0 || sealed.len() < CONTROL_HEADER + TAG {
+        return None; // Nobody sends it in the clear.
+    }
+    let length = sealed.len() - TAG;
+    let (plain, tag) = sealed.split_at_mut(length);
+    let (header, payload) = plain.split_at_mut(CONTROL_HEADER);
+    let nonce = control_nonce(salt, header, index);
+    let authentic = [&*header, &*word].concat();
+    let tag = (*tag).try_into().expect("it is as long as tags are");
+    cipher.decrypt_inout_detached(&nonce.into(), &authentic, payload.into(), &tag).ok()?;
+    Some((plain, index))
 }
 
 /// The authentication tag of HMAC-SHA1 (RFC 3711, section 4.2).

@@ -10,6 +10,7 @@ use crate::consent::Consent;
 use crate::hub::Other;
 use crate::inlet::Inlet;
 use crate::now::now;
+use crate::session::Session;
 use crate::stun::Role;
 
 /// Seconds of a tick.
@@ -76,6 +77,7 @@ pub struct Endpoint {
     /// By which they are known to be the other side's.
     pub(crate) password: Vec<u8>,
     pub(crate) inlet: Arc<Inlet>,
+    pub(crate) session: Arc<Session>,
     deliver: Mutex<Option<Arc<Deliver>>>,
     budget: Mutex<Budget>,
     known: Mutex<Known>,
@@ -98,11 +100,17 @@ struct Budget {
 }
 
 impl Endpoint {
-    pub(crate) fn new(ufrag: &str, password: &str, inlet: Arc<Inlet>, deliver: Deliver) -> Self {
+    pub(crate) fn new(
+        ufrag: &str,
+        password: &str,
+        session: Arc<Session>,
+        deliver: Deliver,
+    ) -> Self {
         Self {
             ufrag: ufrag.into(),
             password: password.into(),
-            inlet,
+            inlet: Arc::clone(&session.inlet),
+            session,
             deliver: Mutex::new(Some(Arc::new(deliver))),
             budget: Mutex::default(),
             known: Mutex::default(),

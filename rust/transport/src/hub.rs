@@ -14,12 +14,12 @@ use audiomixer_core::lock;
 
 use crate::consent::Step;
 use crate::endpoint::{Asking, Endpoint, Event, What};
-use crate::inlet::{Inlet, Taken, is_rtp};
+use crate::inlet::{Taken, is_rtcp};
 use crate::now::now;
 use crate::path::Path;
 use crate::reader;
+use crate::session::Session;
 use crate::socket::{Came, Socket};
-use crate::srtp::ssrc_of;
 use crate::stream::Stream;
 use crate::stun::{self, Class, Message, Transaction};
 
@@ -146,16 +146,16 @@ impl Hub {
         self.sockets.first().map_or(Ok((0, 0)), |socket| socket.buffers())
     }
 
-    /// Has checks for `ufrag` that are made with `password` begin a connection, whose media goes to `inlet`; all else is
+    /// Has checks for `ufrag` that are made with `password` begin a connection, whose media is `session`'s; all else is
     /// handed to `deliver`, in a thread of its own. `None` if there is one of this name.
     pub fn open(
         &self,
         ufrag: &str,
         password: &str,
-        inlet: Arc<Inlet>,
+        session: Arc<Session>,
         deliver: impl Fn(Vec<Event>) + Send + Sync + 'static,
     ) -> Option<Arc<Endpoint>> {
-        let endpoint = Arc::new(Endpoint::new(ufrag, password, inlet, Box::new(deliver)));
+        let endpoint = Arc::new(Endpoint::new(ufrag, password, session, Box::new(deliver)));
         let table = &mut *self.table();
         if table.by_ufrag.contains_key(ufrag.as_bytes()) {
             return None;
@@ -231,13 +231,19 @@ impl Hub {
         let Came { bytes, remote, local, at } = came;
         let is_ours = match bytes.first() {
             Some(0..=3) => self.sort_check(bytes, None, (local, remote), at, others),
-            Some(first) if MEDIA.contains(first) && is_rtp(bytes) => {
+            Some(first) if MEDIA.contains(first) => {
                 self.sort_media(bytes, (local, remote), at, others)
             }
-            Some(first) if DTLS.contains(first) || MEDIA.contains(first) => {
+            Some(first) if DTLS.contains(first) => {
                 let owner = self.table().owner(remote);
                 owner.is_some_and(|owner| {
-                    owner.hand_on(What::Datagram(bytes.to_vec()), false, (local, remote), at, others);
+                    owner.hand_on(
+                        What::Datagram(bytes.to_vec()),
+                        false,
+                        (local, remote),
+                        at,
+                        others,
+                    );
                     true
                 })
             }
@@ -259,7 +265,7 @@ impl Hub {
         let owner = lock(&stream.endpoint).clone();
         match (bytes.first(), owner) {
             (Some(0..=3), _) => self.sort_check(bytes, Some(stream), addresses, at, others),
-            (Some(_), Some(owner)) if is_rtp(bytes) => {
+            (Some(first), Some(owner)) if MEDIA.contains(first) => {
                 self.take(&owner, bytes, at);
                 true
             }
@@ -360,7 +366,10 @@ impl Hub {
         if bytes.len() < HEADER {
             return false;
         }
-        let namesakes = self.table().by_ssrc.get(&ssrc_of(bytes)).cloned().unwrap_or_default();
+        // Of RTCP, it comes earlier.
+        let place = if is_rtcp(bytes) { 4 } else { 8 };
+        let ssrc = u32::from_be_bytes(bytes[place..place + 4].try_into().expect("four bytes"));
+        let namesakes = self.table().by_ssrc.get(&ssrc).cloned().unwrap_or_default();
         for endpoint in namesakes {
             let is_owner = owner.as_ref().is_some_and(|owner| Arc::ptr_eq(owner, &endpoint));
             if !is_owner && self.take(&endpoint, bytes, at) {
@@ -390,19 +399,22 @@ impl Hub {
         }
     }
 
-    /// Asks those who have come about whether they are still there; adds those who are not to `others`.
-    pub(crate) fn ask(&self, others: &mut Vec<Other>) {
+    /// Sends reports to those who have come about, and asks whether they are still there; adds those who are not to `others`.
+    pub(crate) fn go_round(&self, others: &mut Vec<Other>) {
         let at = now();
         let mut due = Vec::new();
         for endpoint in self.table().by_ufrag.values() {
             let signs = endpoint.inlet.authentic();
             let mut asking = endpoint.asking();
-            let step = asking.as_mut().map_or(Step::Nothing, |its| its.consent.step(at, signs));
-            if step != Step::Nothing {
-                due.push((Arc::clone(endpoint), step));
-            }
+            let Some(its) = asking.as_mut() else { continue };
+            due.push((Arc::clone(endpoint), its.consent.step(at, signs)));
         }
         for (endpoint, step) in due {
+            // Without a path, it has just ended.
+            endpoint.session.report();
+            if step == Step::Nothing {
+                continue;
+            }
             let asking = endpoint.asking();
             let Some(Asking { settled, .. }) = asking.as_ref() else { continue };
             let (tcp, local, remote) = (settled.tcp, settled.local, settled.remote);
@@ -568,8 +580,9 @@ mod tests {
     impl Lab {
         fn new() -> Self {
             let hub = Hub::bind(&[LOCAL], 0, true).unwrap();
+            let session = session();
             let (inlet, mixer) =
-                (Arc::new(Inlet::default()), Mixer::new(48_000, 2, 0.04, 0.4).unwrap());
+                (Arc::clone(&session.inlet), Mixer::new(48_000, 2, 0.04, 0.4).unwrap());
             let participant = mixer.add_participant("alice").unwrap();
             inlet.agree(Settings { key: KEY, payload_types: vec![111], level_extension: None });
             inlet.route(None, Some(participant.clone()));
@@ -577,7 +590,7 @@ mod tests {
             let hand_on = Mutex::new(hand_on);
             let deliver = move |datagrams| drop(lock(&hand_on).send(datagrams));
             let password = std::str::from_utf8(PASSWORD).unwrap();
-            let endpoint = hub.open("evtj", password, inlet, deliver).unwrap();
+            let endpoint = hub.open("evtj", password, session, deliver).unwrap();
             Self { hub, endpoint, others, mixer, participant }
         }
 
@@ -599,6 +612,10 @@ mod tests {
             read_all();
             self.others.recv_timeout(Duration::from_millis(30)).is_err()
         }
+    }
+
+    fn session() -> Arc<Session> {
+        Arc::new(Session::new(Arc::default(), Arc::default()))
     }
 
     fn media(sender: &mut Sender, ssrc: u32, sequence: u16) -> Vec<u8> {
@@ -626,7 +643,8 @@ mod tests {
         assert_eq!(lab.hub.strangers(), 6);
         client.send(&bytes(REQUEST)).unwrap();
         let remote = client.local_addr().unwrap();
-        let check = Event { tcp: false, local: LOCAL, remote, what: What::Datagram(bytes(REQUEST)) };
+        let check =
+            Event { tcp: false, local: LOCAL, remote, what: What::Datagram(bytes(REQUEST)) };
         assert_eq!(lab.next(), [check]);
         client.send(b"\x16 a hello").unwrap();
         stranger.send(b"\x16 another").unwrap();
@@ -686,9 +704,8 @@ mod tests {
     #[test]
     fn an_address_at_which_somebody_is_heard_is_nobody_elses() {
         let lab = Lab::new();
-        let inlet = Arc::new(Inlet::default());
-        let other = lab.hub.open("other", "password", inlet, |_| ()).unwrap();
-        assert!(lab.hub.open("other", "password", Arc::default(), |_| ()).is_none());
+        let other = lab.hub.open("other", "password", session(), |_| ()).unwrap();
+        assert!(lab.hub.open("other", "password", session(), |_| ()).is_none());
         let client = lab.client();
         client.send(&bytes(REQUEST)).unwrap();
         lab.next();

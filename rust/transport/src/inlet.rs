@@ -6,9 +6,9 @@ use std::sync::{Mutex, MutexGuard};
 use audiomixer_core::rtp::Packet;
 use audiomixer_core::{Participant, lock};
 
-use crate::cipher::MasterKey;
+use crate::cipher::{Cipher, MasterKey};
 use crate::reception::{Reception, Report};
-use crate::srtp;
+use crate::{rtcp, srtp};
 
 /// Of streams that no route tells apart one is heard at a time: another not before it has been silent for so many seconds.
 const SILENT: f64 = 0.2;
@@ -43,6 +43,9 @@ struct State {
 
 struct Agreed {
     receiver: srtp::Receiver<Stream>,
+    control: Cipher,
+    /// Index of the last compound of RTCP.
+    last_control: Option<u32>,
     settings: Settings,
 }
 
@@ -56,6 +59,8 @@ struct Stream {
     participant: Option<Participant>,
     /// Of its Opus, if there was any.
     reception: Option<Reception>,
+    /// The middle of the time of its sender's last report, and when that came.
+    report: Option<(u32, f64)>,
 }
 
 /// Which of the streams without a route is heard.
@@ -79,7 +84,7 @@ impl Latch {
 /// What became of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
-    /// Nothing: it is no RTP, or comes before keys are agreed on. Somebody else has to look at it.
+    /// Nothing: it is neither RTP nor RTCP, or comes before keys are agreed on. Somebody else has to look at it.
     Not,
     /// It was no packet of the other side's, or has come before.
     Refused,
@@ -93,15 +98,21 @@ pub enum Taken {
 }
 
 /// Whether a datagram is RTP or SRTP, and no RTCP (RFC 7983, RFC 5761).
-pub(crate) fn is_rtp(datagram: &[u8]) -> bool {
+fn is_rtp(datagram: &[u8]) -> bool {
     matches!(datagram, [128..=191, second, ..] if !(64..96).contains(&(second & 0x7F)))
+}
+
+/// Whether it is RTCP or SRTCP.
+pub(crate) fn is_rtcp(datagram: &[u8]) -> bool {
+    matches!(datagram, [128..=191, second, ..] if (64..96).contains(&(second & 0x7F)))
 }
 
 impl Inlet {
     /// Media can be decrypted from now on.
     pub fn agree(&self, settings: Settings) {
         let receiver = srtp::Receiver::new(&settings.key);
-        self.state().agreed = Some(Agreed { receiver, settings });
+        let control = Cipher::derive_for_control(&settings.key);
+        self.state().agreed = Some(Agreed { receiver, control, last_control: None, settings });
     }
 
     /// Hands the packets of `ssrc`, or of all that have no route of their own, to `participant`, or to nobody, and then
@@ -128,13 +139,18 @@ impl Inlet {
         self.state().take(datagram, arrival)
     }
 
-    /// A block for each stream that is heard, for a receiver report that is made now.
-    pub fn reports(&self) -> Vec<Report> {
+    /// A block for each stream that is heard, for a receiver report that is made at `now` seconds.
+    pub fn reports(&self, now: f64) -> Vec<Report> {
         let State { agreed, latch, .. } = &mut *self.state();
         let streams = agreed.iter_mut().flat_map(|agreed| agreed.receiver.iter_mut());
         streams
             .filter(|(ssrc, stream)| stream.participant.is_some() || latch.ssrc == Some(*ssrc))
-            .filter_map(|(_, stream)| stream.reception.as_mut().map(Reception::report))
+            .filter_map(|(_, stream)| {
+                let report = stream.reception.as_mut()?.report();
+                let (last_report, came) = stream.report.unwrap_or((0, now));
+                let delay = ((now - came) * 65_536.0) as u32;
+                Some(Report { last_report, delay, ..report })
+            })
             .collect()
     }
 
@@ -183,8 +199,11 @@ impl Inlet {
 
 impl State {
     fn take(&mut self, datagram: &mut [u8], arrival: f64) -> Taken {
+        if is_rtcp(datagram) {
+            return self.take_control(datagram, arrival);
+        }
         let Self { agreed, routes, rest, latch, .. } = self;
-        let Some(Agreed { receiver, settings }) = agreed.as_mut().filter(|_| is_rtp(datagram))
+        let Some(Agreed { receiver, settings, .. }) = agreed.as_mut().filter(|_| is_rtp(datagram))
         else {
             return Taken::Not;
         };
@@ -223,6 +242,31 @@ impl State {
             let _ = participant.push_rtp(sequence, timestamp, payload, arrival, packet.audio_level);
         }
         taken
+    }
+}
+
+impl State {
+    /// Takes in a compound of RTCP: when senders reported is told in reports on them.
+    fn take_control(&mut self, datagram: &mut [u8], arrival: f64) -> Taken {
+        let Some(agreed) = &mut self.agreed else { return Taken::Not };
+        let Some((compound, index)) = agreed.control.open_control(datagram) else {
+            self.refused += 1;
+            return Taken::Refused;
+        };
+        // What is overtaken is out of date.
+        if agreed.last_control.is_some_and(|last| index <= last) {
+            self.refused += 1;
+            return Taken::Refused;
+        }
+        let first = agreed.last_control.replace(index).is_none();
+        self.authentic += 1;
+        for (ssrc, time) in rtcp::sender_reports(compound) {
+            if let Some(stream) = agreed.receiver.get_mut(ssrc) {
+                stream.report = Some((time, arrival));
+            }
+        }
+        let [_, _, _, _, a, b, c, d, ..] = *compound else { return Taken::Refused };
+        Taken::Authentic { ssrc: u32::from_be_bytes([a, b, c, d]), first }
     }
 }
 
@@ -277,12 +321,15 @@ mod tests {
             (talk.participant.stats().received, talk.participant.stats().discarded),
             (50, 0)
         );
-        assert_eq!(talk.inlet.reports().iter().map(|report| report.ssrc).collect::<Vec<_>>(), [1]);
+        assert_eq!(
+            talk.inlet.reports(0.0).iter().map(|report| report.ssrc).collect::<Vec<_>>(),
+            [1]
+        );
         for sequence in 50..100 {
             talk.send(&mut senders[1], 2, OPUS, sequence, &[0xF8, 0xFF, 0xFE]);
         }
         assert_eq!(talk.participant.stats().received, 90);
-        let reports = talk.inlet.reports();
+        let reports = talk.inlet.reports(0.0);
         assert_eq!((reports.len(), reports[0].ssrc, reports[0].lost), (1, 2, 0));
     }
 
@@ -291,13 +338,13 @@ mod tests {
         let talk = Talk::new();
         let mut sender = Sender::new(&KEYS);
         talk.send(&mut sender, 1, 8, 0, b"PCMA");
-        assert!(talk.inlet.reports().is_empty());
+        assert!(talk.inlet.reports(0.0).is_empty());
         for sequence in 1..101 {
             let kind = if sequence % 2 == 0 { 126 } else { OPUS };
             talk.send(&mut sender, 1, kind, sequence, &[0xF8, 0xFF, 0xFE]);
         }
         let stats = talk.participant.stats();
         assert_eq!((stats.received, stats.lost, stats.discarded), (100, 0, 0));
-        assert_eq!((talk.inlet.reports()[0].lost, talk.inlet.reports()[0].highest), (0, 100));
+        assert_eq!((talk.inlet.reports(0.0)[0].lost, talk.inlet.reports(0.0)[0].highest), (0, 100));
     }
 }

@@ -3,17 +3,19 @@
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
 
 use audiomixer_core::lock;
 
 use crate::cipher::MasterKey;
+use crate::now::now;
 use crate::path::Path;
 use crate::socket::Socket;
 use crate::srtp;
 
 /// Timestamps of Opus count 48 kHz (RFC 7587).
 const CLOCK_RATE: f64 = 48_000.0;
+/// In seconds.
+const FORGOTTEN: f64 = 0.0001;
 const LONGEST: usize = 1500;
 const FIRST_OF_TALKSPURT: u8 = 0x80;
 /// Packets that are sent in one system call.
@@ -37,14 +39,37 @@ pub struct Outlet(Mutex<State>);
 #[derive(Default)]
 struct State {
     open: Option<Open>,
+    path: Option<Path>,
     counts: Counts,
-    /// When the last packet was sent.
-    sent: Option<Instant>,
+    clock: Clock,
+}
+
+/// How the stream's time goes by the clock.
+#[derive(Default)]
+struct Clock {
+    /// The stream's time at the last packet, in its units, wherever it began.
+    time: i64,
+    /// When the stream's time was zero, by those packets that were sent soonest; a timer is late now and then, never early.
+    zero: Option<f64>,
+}
+
+impl Clock {
+    /// A packet of `timestamp` is sent at `now`, so many seconds.
+    fn tick(&mut self, timestamp: u32, now: f64) {
+        self.time += i64::from(timestamp.wrapping_sub(self.time as u32) as i32);
+        let zero = now - self.time as f64 / CLOCK_RATE;
+        // Two clocks drift apart: what was soonest long ago is forgotten, by 0.1 ms with each packet.
+        self.zero = Some(self.zero.map_or(zero, |soonest| zero.min(soonest + FORGOTTEN)));
+    }
+
+    /// The timestamp of `now`.
+    fn at(&self, now: f64) -> Option<u32> {
+        self.zero.map(|zero| ((now - zero) * CLOCK_RATE) as i64 as u32)
+    }
 }
 
 struct Open {
     sender: srtp::Sender,
-    path: Option<Path>,
     payload_type: u8,
     ssrc: u32,
     sequence: u16,
@@ -59,7 +84,7 @@ pub struct Counts {
     pub packets: u32,
     /// Bytes of payload in them.
     pub octets: u32,
-    /// The timestamp as of now: that of the last one, and as much as has passed since.
+    /// The timestamp as of now.
     pub timestamp: u32,
     /// Packets that the kernel did not take, or that were dropped before.
     pub dropped: u64,
@@ -75,9 +100,12 @@ impl Outlet {
         start: (u16, u32),
         path: Option<Path>,
     ) {
-        self.state().open = Some(Open {
+        let mut state = self.state();
+        if path.is_some() {
+            state.path = path;
+        }
+        state.open = Some(Open {
             sender: srtp::Sender::new(key),
-            path,
             payload_type,
             ssrc,
             sequence: start.0,
@@ -87,14 +115,18 @@ impl Outlet {
 
     /// Sends by another path from now on, or by none.
     pub fn redirect(&self, path: Option<Path>) {
-        if let Some(open) = &mut self.state().open {
-            open.path = path;
-        }
+        self.state().path = path;
+    }
+
+    /// That by which it sends.
+    pub(crate) fn path(&self) -> Option<Path> {
+        self.state().path.clone()
     }
 
     /// Sends nothing any more.
     pub fn close(&self) {
-        self.state().open = None;
+        let mut state = self.state();
+        (state.open, state.path) = (None, None);
     }
 
     /// Sends `payload`, whose `timestamp` counts from any beginning.
@@ -118,11 +150,11 @@ impl Outlet {
     /// Makes `packet` the one to be sent, and counts it as sent; gives the path for it, if there is one. `None` if nothing can
     /// be sent yet.
     fn seal(&self, payload: &[u8], timestamp: u32, packet: &mut Vec<u8>) -> Option<Option<Path>> {
-        let State { open, counts, sent } = &mut *self.state();
-        *sent = Some(Instant::now());
+        let State { open, path, counts, clock } = &mut *self.state();
         let open = open.as_mut()?;
         open.seal(payload, timestamp, counts, packet);
-        Some(open.path.clone())
+        clock.tick(counts.timestamp, now());
+        Some(path.clone())
     }
 
     /// What counts as sent has not been.
@@ -140,9 +172,8 @@ impl Outlet {
 
     /// What was sent so far.
     pub fn counts(&self) -> Counts {
-        let State { counts, sent, .. } = &*self.state();
-        let passed = sent.map_or(0.0, |sent| sent.elapsed().as_secs_f64() * CLOCK_RATE);
-        Counts { timestamp: counts.timestamp.wrapping_add(passed as u32), ..*counts }
+        let State { counts, clock, .. } = &*self.state();
+        Counts { timestamp: clock.at(now()).unwrap_or_default(), ..*counts }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

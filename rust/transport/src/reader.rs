@@ -221,7 +221,7 @@ impl Reader {
             .collect();
         let mut others = Vec::new();
         for hub in hubs {
-            hub.ask(&mut others);
+            hub.go_round(&mut others);
         }
         lock(&self.others).append(&mut others);
         self.sweep();

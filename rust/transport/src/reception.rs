@@ -22,6 +22,10 @@ pub struct Report {
     pub highest: u32,
     /// Interarrival jitter, in units of the timestamp.
     pub jitter: u32,
+    /// The middle of the time of the sender's last report; 0 if there was none.
+    pub last_report: u32,
+    /// How long ago it came, in 1/65536 s.
+    pub delay: u32,
 }
 
 /// Counts the packets of one stream.
@@ -89,6 +93,8 @@ impl Reception {
             lost: (expected - self.received).clamp(LEAST_LOST, MOST_LOST) as i32,
             highest: self.highest as u32,
             jitter: self.jitter as u32,
+            last_report: 0,
+            delay: 0,
         }
     }
 }

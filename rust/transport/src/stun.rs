@@ -214,7 +214,10 @@ pub(crate) mod tests {
         let transaction = bytes("b7e7a701bc34d686fa87dfae").try_into().unwrap();
         for (remote, mapped) in [
             ("192.0.2.1:32853", "002000080001a147e112a643"),
-            ("[2001:db8:1234:5678:11:2233:4455:6677]:32853", "002000140002a1470113a9faa5d3f179bc25f4b5bed2b9d9"),
+            (
+                "[2001:db8:1234:5678:11:2233:4455:6677]:32853",
+                "002000140002a1470113a9faa5d3f179bc25f4b5bed2b9d9",
+            ),
         ] {
             let answer = response(transaction, remote.parse().unwrap(), PASSWORD);
             assert_eq!(answer[HEADER..HEADER + mapped.len() / 2], bytes(mapped));
