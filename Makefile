@@ -84,7 +84,7 @@ FUZZ := cargo +nightly fuzz run --fuzz-dir rust/fuzz --features libfuzzer
 fuzz: ## each target for ten minutes, one after the other: make fuzz FUZZ_SECONDS=60
 	@command -v cargo-fuzz >/dev/null || cargo install --quiet --locked cargo-fuzz
 	@rustup toolchain list | grep -q nightly || rustup toolchain install nightly --profile minimal
-	set -e; for target in packets operations payloads datagrams; do mkdir -p target/fuzz/$$target; \
+	set -e; for target in packets operations payloads datagrams hub; do mkdir -p target/fuzz/$$target; \
 	    $(FUZZ) $$target target/fuzz/$$target rust/fuzz/corpus/$$target -- \
 	    -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=10; done
 

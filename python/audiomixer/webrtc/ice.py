@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import ipaddress
 import logging
-import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -172,7 +171,7 @@ class Ice:
         try:
             self._hub = Hub(self.addresses, self.media_port, tcp=True)
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else error
+            reason = str(error).partition(" (os error")[0]
             raise ValueError(f"media_port: cannot listen on {self.media_port}, UDP and TCP: {reason}") from error
         _log.info("media comes by port %d, UDP and TCP", self._hub.port)
         _check_buffers(*self._hub.buffers)
@@ -214,7 +213,8 @@ class Ice:
         async def gather(component: int, addresses: list[str], timeout: int = 5) -> list[Candidate]:
             return await self._gather(connection, component, session, on_check)
 
-        name(connection)
+        if self.media_port is not None:
+            name(connection)
         connection.get_component_candidates = gather  # type: ignore[method-assign]
 
     async def watch(self) -> None:

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod datagrams;
+pub mod hub;
 pub mod operations;
 pub mod packets;
 pub mod payloads;

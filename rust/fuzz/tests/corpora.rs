@@ -18,6 +18,11 @@ fn datagrams() {
 }
 
 #[test]
+fn hub() {
+    replay("hub", audiomixer_fuzz::hub::run);
+}
+
+#[test]
 fn packets() {
     replay("packets", audiomixer_fuzz::packets::run);
 }

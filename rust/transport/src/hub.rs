@@ -226,6 +226,20 @@ impl Hub {
         path.send(datagram)
     }
 
+    /// As if a datagram had come by UDP; whom it is handed to, if it is no media. For tests.
+    #[doc(hidden)]
+    pub fn take_in(
+        &self,
+        bytes: &mut [u8],
+        remote: SocketAddr,
+        local: IpAddr,
+        at: f64,
+    ) -> Vec<(Arc<Endpoint>, Event)> {
+        let mut others = Vec::new();
+        self.sort(Came { bytes, remote, local, at }, &mut others);
+        others
+    }
+
     /// Sorts what has come by UDP.
     pub(crate) fn sort(&self, came: Came<'_>, others: &mut Vec<Other>) {
         let Came { bytes, remote, local, at } = came;

@@ -20,12 +20,12 @@ mod outlet;
 mod path;
 mod reader;
 mod reception;
-mod rtcp;
+pub mod rtcp;
 mod session;
 mod socket;
 pub mod srtp;
 mod stream;
-mod stun;
+pub mod stun;
 
 pub use cipher::MasterKey;
 pub use distributor::Distributor;
@@ -38,4 +38,6 @@ pub use path::Path;
 pub use reader::read_all;
 pub use reception::Report;
 pub use session::Session;
+#[doc(hidden)]
+pub use stream::take_apart;
 pub use stun::Role;

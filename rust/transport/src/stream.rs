@@ -130,8 +130,12 @@ impl AsRawFd for Stream {
     }
 }
 
-/// Adds `some` to what has been `received`, of which the beginning of a datagram is left.
-fn take_apart(
+/// Adds `some` to what has been `received`, and calls `each` with the datagrams that are whole; what has been `received` is
+/// then the beginning of the next.
+///
+/// # Errors
+/// It is no sequence of datagrams.
+pub fn take_apart(
     received: &mut Vec<u8>,
     some: &[u8],
     each: &mut impl FnMut(&mut [u8]),

@@ -27,10 +27,13 @@ pub type Transaction = [u8; 12];
 /// What a binding message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
+    /// Somebody is asked for an answer.
     Request,
+    /// Nothing is asked for.
     Indication,
     /// The response of somebody who has been reached.
     Success,
+    /// The response of somebody who does not want to be.
     Error,
 }
 
@@ -119,6 +122,7 @@ impl<'a> Message<'a> {
         is_one.then_some(Self(datagram))
     }
 
+    /// Which kind it is.
     pub fn class(self) -> Class {
         match u16_at(self.0, 0) & 0x0110 {
             0x0000 => Class::Request,
@@ -128,6 +132,7 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// Of which exchange it is.
     pub fn transaction(self) -> Transaction {
         self.0[8..HEADER].try_into().expect("it has a header")
     }
