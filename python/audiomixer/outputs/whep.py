@@ -12,7 +12,7 @@ from aiortc import RTCDataChannel
 from audiomixer._core import Distributor
 from audiomixer.audio.encoding import EncodedPacket, Encoding
 from audiomixer.outputs.base import OutputError
-from audiomixer.webrtc.ice import LOOPBACK, Ice
+from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.peer import Peer
 
 CHANNEL: Final = "timed-metadata"
@@ -45,12 +45,12 @@ class WhepOutput:
 
     Args:
         bitrate: In kbit/s.
-        ice: Where listeners reach it.
+        ice: Where listeners reach it; on this machine only, if None.
     """
 
-    def __init__(self, bitrate: int, ice: Ice = LOOPBACK) -> None:
+    def __init__(self, bitrate: int, ice: Ice | None = None) -> None:
         self.encoding = Encoding("opus", bitrate)
-        self._ice = ice
+        self._ice = ice or Ice(["127.0.0.1"])
         self._distributor = Distributor()
         self._listeners: dict[str, _Listener] = {}
         self._joining = 0

@@ -20,7 +20,7 @@ from audiomixer.clock.frame import FRAME_SIZE
 from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import RoomError, RoomEvent, What
 from audiomixer.rooms.returns import Return, Returns
-from audiomixer.webrtc.ice import LOOPBACK, Ice
+from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.peer import Peer
 
 _NAME: Final = re.compile(r"(?!\.{1,2}$)[^/?#%\\\x00-\x20\x7f](?:[^/?#%\\\x00-\x1f\x7f]{0,126}[^/?#%\\\x00-\x20\x7f])?")
@@ -159,7 +159,7 @@ class LocalRoom:
 
     Args:
         name: What it is called.
-        ice: Where participants reach it.
+        ice: Where participants reach it; on this machine only, if None.
         door: Who is told of participants that come and go.
         on_ended: Called when the room has ended.
 
@@ -170,7 +170,7 @@ class LocalRoom:
     def __init__(
         self,
         name: str,
-        ice: Ice = LOOPBACK,
+        ice: Ice | None = None,
         door: Doorkeeper | None = None,
         on_ended: Callable[["LocalRoom"], None] = lambda _: None,
     ) -> None:
@@ -180,7 +180,7 @@ class LocalRoom:
         """The volumes, by identity, every 500 ms."""
         self.events: Broadcast[RoomEvent] = Broadcast(limit=1000)
         """Who comes and goes."""
-        self._ice = ice
+        self._ice = ice or Ice(["127.0.0.1"])
         self._door = door or OpenDoor()
         self._on_ended = on_ended
         self._members: dict[str, _Member] = {}
