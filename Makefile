@@ -37,6 +37,7 @@ test: test-rust test-python
 
 test-rust:
 	cargo test --quiet --workspace --locked
+	RUSTFLAGS='--cfg elsewhere' cargo test --quiet --package audiomixer-transport --locked --target-dir target/elsewhere
 
 test-python: build $(VENV)/.test
 	@tests/system-packages

@@ -65,6 +65,52 @@ async def test_one_speaks_another_listens_a_third_does_not_hear_itself(
         await expect(speaker.get_by_role("status")).to_have_text("You have left the room.")
 
 
+KEEP = """
+const Connection = RTCPeerConnection;
+window.RTCPeerConnection = class extends Connection {
+    constructor(...given) { super(...given); window.connection = this; }
+};
+"""
+LOSE = """
+() => {
+    window.before = connection.remoteDescription.sdp.match(/a=ice-ufrag:.*/)[0];
+    Object.defineProperty(connection, 'iceConnectionState', { get: () => 'disconnected' });
+    connection.dispatchEvent(new Event('iceconnectionstatechange'));
+}
+"""
+"""The browser finds that nothing comes any more, as it does some seconds after a network is gone."""
+RENEWED = """
+async () => {
+    const ufrag = connection.remoteDescription.sdp.match(/a=ice-ufrag:.*/)[0];
+    if (ufrag === before || connection.connectionState !== 'connected') return false;
+    const stats = [...(await connection.getStats()).values()];
+    const pair = stats.find(({ type, nominated }) => type === 'candidate-pair' && nominated);
+    const inbound = stats.find(({ type }) => type === 'inbound-rtp');
+    const more = inbound.packetsReceived - (window.had ?? inbound.packetsReceived);
+    window.had ??= inbound.packetsReceived;
+    return pair && more > 50;
+}
+"""
+
+
+async def test_a_listener_whose_network_is_gone_looks_for_another_way(service: Service, page: Page) -> None:
+    """The page restarts ICE; it is the same session, with the same listener, all along."""
+    stream = await service.streams.start("lounge")
+    later: list[int] = []
+    page.on("response", lambda answer: answer.request.method == "PATCH" and later.append(answer.status))
+    await page.add_init_script(KEEP)
+    async with Client(f"{service.url}/whip/lounge?identity=alice", Microphone(TONE), hears=False):
+        await page.goto(f"{service.url}/listen/{stream.sid}")
+        await page.get_by_role("button", name="Play").click()
+        await expect(page.get_by_role("status")).to_have_text("Playing live.", timeout=15_000)
+        await page.evaluate(LOSE)
+        await page.wait_for_function(RENEWED, timeout=15_000)
+        assert 200 in later, "an ICE restart is answered"
+        assert stream.whep.listeners == 1
+        spectrum = await page.evaluate(SPECTRUM)
+        assert spectrum["tone"] > spectrum["floor"] + 25
+
+
 async def test_hls_where_webrtc_does_not_get_through(service: Service, page: Page) -> None:
     stream = await service.streams.start("lounge")
     async with Client(f"{service.url}/whip/lounge?identity=alice", Microphone(TONE), hears=False):

@@ -19,7 +19,7 @@ use crate::now::now;
 use crate::path::Path;
 use crate::reader;
 use crate::session::Session;
-use crate::socket::{Came, Socket};
+use crate::socket::{Came, Socket, TELLS_ADDRESSES};
 use crate::stream::Stream;
 use crate::stun::{self, Class, Message, Transaction};
 
@@ -88,25 +88,24 @@ struct Request {
 impl Hub {
     /// Binds to `addresses`, at `port` or, if that is 0, at any; with TCP if wanted.
     ///
-    /// Where there are several addresses of a family, it is bound to every one of this machine.
+    /// Where there are several addresses of a family, it is bound to every one of this machine, or, where datagrams do not
+    /// tell which one they are for, to each.
     pub fn bind(addresses: &[IpAddr], port: u16, tcp: bool) -> io::Result<Arc<Self>> {
-        let mut families = Vec::new();
+        let mut places = Vec::new();
         for (any, is_its) in [
             (IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::is_ipv4 as fn(&IpAddr) -> bool),
             (IpAddr::from(Ipv6Addr::UNSPECIFIED), IpAddr::is_ipv6),
         ] {
-            match addresses.iter().filter(|ip| is_its(ip)).collect::<Vec<_>>()[..] {
-                [] => {}
-                [only] => families.push(*only),
-                [..] => families.push(any),
-            }
+            let its: Vec<_> = addresses.iter().copied().filter(is_its).collect();
+            let one_for_all = its.len() > 1 && TELLS_ADDRESSES;
+            places.extend(if one_for_all { vec![any] } else { its });
         }
-        let mut bound = Self::bind_all(&families, port, tcp);
+        let mut bound = Self::bind_all(&places, port, tcp);
         for _ in 1..TRIES {
             if port != 0 || bound.is_ok() {
                 break;
             }
-            bound = Self::bind_all(&families, port, tcp);
+            bound = Self::bind_all(&places, port, tcp);
         }
         let (sockets, listeners, port) = bound?;
         let hub = Arc::new(Self { sockets, port, table: Mutex::default(), strangers: 0.into() });
@@ -115,12 +114,12 @@ impl Hub {
     }
 
     fn bind_all(
-        families: &[IpAddr],
+        places: &[IpAddr],
         mut port: u16,
         tcp: bool,
     ) -> io::Result<(Vec<Arc<Socket>>, Vec<TcpListener>, u16)> {
         let (mut sockets, mut listeners) = (Vec::new(), Vec::new());
-        for ip in families {
+        for ip in places {
             let socket = Socket::bind((*ip, port).into())?;
             port = socket.port()?;
             sockets.push(Arc::new(socket));
@@ -200,7 +199,10 @@ impl Hub {
     }
 
     fn udp_path(&self, local: IpAddr, remote: SocketAddr) -> Option<Path> {
-        let socket = self.sockets.iter().find(|socket| socket.is_ipv4() == remote.is_ipv4())?;
+        let its_own = self.sockets.iter().find(|socket| socket.is_at(local));
+        let of_its_family =
+            || self.sockets.iter().find(|socket| socket.is_ipv4() == remote.is_ipv4());
+        let socket = its_own.or_else(of_its_family)?;
         Some(Path::Udp { socket: Arc::clone(socket), source: socket.source(local), remote })
     }
 

@@ -22,6 +22,7 @@ mod reader;
 mod reception;
 pub mod rtcp;
 mod session;
+#[cfg_attr(any(not(target_os = "linux"), elsewhere), path = "socket_elsewhere.rs")]
 mod socket;
 pub mod srtp;
 mod stream;

@@ -20,6 +20,8 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::now::now;
 
+/// Whether one socket can have several addresses.
+pub const TELLS_ADDRESSES: bool = true;
 /// Bytes asked for: a second of two hundred streams comes in, and a packet for each of thousands of listeners goes out.
 const BUFFER: usize = 8 << 20;
 /// Longer than any datagram of a WebRTC peer.
@@ -72,6 +74,11 @@ impl Socket {
         let is_ipv4 = address.is_ipv4();
         let address = Some(address.ip()).filter(|ip| !ip.is_unspecified());
         Ok(Self { socket, is_ipv4, address, reading: Mutex::default() })
+    }
+
+    /// Whether it sends from `local`.
+    pub fn is_at(&self, local: IpAddr) -> bool {
+        self.is_ipv4 == local.is_ipv4() && self.address.is_none_or(|its| its == local)
     }
 
     pub fn is_ipv4(&self) -> bool {

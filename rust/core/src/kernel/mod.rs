@@ -49,7 +49,7 @@ impl Kernel {
 
     /// All that this processor runs, slowest first.
     pub fn available() -> Vec<Self> {
-        let mut kernels = vec![
+        let kernels = [
             Self::SCALAR,
             Self {
                 name: "baseline",
@@ -61,8 +61,8 @@ impl Kernel {
             },
         ];
         #[cfg(target_arch = "x86_64")]
-        kernels.extend(x86::available());
-        kernels
+        let kernels = kernels.into_iter().chain(x86::available());
+        kernels.into_iter().collect()
     }
 
     const SCALAR: Self = Self {
