@@ -2,11 +2,16 @@
 
 import asyncio
 import contextlib
+import gc
 import re
 import struct
+import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
+
+import aioice.stun
 
 from audiomixer._core import Mixer, Participant
 from audiomixer.webrtc.ice import LOOPBACK, Ice
@@ -20,6 +25,8 @@ class Router(asyncio.DatagramProtocol):
 
     def __init__(self, port: int) -> None:
         self.port = port
+        self.seen: list[bytes] = []
+        """What the client has sent."""
         self._client: tuple[str, int] | None = None
 
     async def open(self) -> int:
@@ -44,6 +51,7 @@ class Router(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self._client = addr
+        self.seen.append(data)
         self.outwards(data)
 
     def inwards(self, data: bytes) -> None:
@@ -101,6 +109,10 @@ class Call:
         answer = re.sub(r"a=candidate:.* tcp .*\r\n", "", answer)
         await self.client.accept(re.sub(rf"127\.0\.0\.1 {self.ice.port} typ", f"127.0.0.1 {inside} typ", answer))
         self._talking = [asyncio.create_task(self._talk(peer)) for peer in (self.server, self.client)]
+
+    def agent(self) -> Any:
+        """The server's."""
+        return self.server._transports().pop().transport._connection  # type: ignore[attr-defined]
 
     @staticmethod
     def _participant(peer: Peer) -> Participant:
@@ -193,3 +205,78 @@ async def test_who_says_nothing_for_ten_seconds_is_not_kept() -> None:
         for _, writer in made:
             writer.close()
         ice.close()
+
+
+FLOOD = """
+import socket, sys, time
+port, *datagrams = sys.argv[1:]
+stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+stranger.connect(("127.0.0.1", int(port)))
+ends = time.monotonic() + 3
+while time.monotonic() < ends:
+    for datagram in map(bytes.fromhex, datagrams):
+        for _ in range(50):
+            try:
+                stranger.send(datagram)
+            except OSError:
+                pass
+"""
+
+
+async def test_floods_of_strangers_take_nobodys_call() -> None:
+    """For three seconds as much as a process can send: junk, hellos and alerts of DTLS, forged checks, replays."""
+    async with call() as made:
+        made.router.seen.clear()
+        await asyncio.sleep(0.2)
+        (media, *_) = (data for data in made.router.seen if data[0] == 0x80)
+        ufrag = made.agent().local_username
+        forged = aioice.stun.Message(message_method=aioice.stun.Method.BINDING, message_class=aioice.stun.Class.REQUEST)
+        forged.attributes["USERNAME"] = f"{ufrag}:x"
+        forged.attributes["PRIORITY"] = 1
+        forged.attributes["ICE-CONTROLLING"] = 1
+        forged.add_message_integrity(b"another")
+        hello = "16fefd0000000000000000002a0100001e0000000000000000fefd" + 28 * "00"
+        alert = "15fefd000000000000000000020228"
+        floods = ["ff" * 100, hello, alert, bytes(forged).hex(), media.hex()]
+        port = str(made.ice.port)
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", FLOOD, port, *floods)
+        before, began = made.heard.stats(), time.monotonic()
+        await process.wait()
+        after, took = made.heard.stats(), time.monotonic() - began
+        assert made.ice.strangers > 10_000, "there was a flood"
+        assert after.received - before.received > 45 * took
+        assert after.lost == before.lost
+        assert made.server.connected
+        assert await made.until_more(made.back) < 1
+        assert made.server.media.inlet.authentic < 60 * (took + 3), "no replay was taken in"
+
+
+async def test_hundreds_come_and_go_and_leave_nothing() -> None:
+    """A hundred calls after one another, of which every other one is given up before it comes about."""
+    ice = Ice(["127.0.0.1"])
+    ice.open()
+
+    async def pass_by(n: int) -> None:
+        client, server = Peer(LOOPBACK, "sendonly"), Peer(ice, "recvonly")
+        answer = await server.answer(await client.offer())
+        if n % 2:
+            await client.accept(answer)
+            async with asyncio.timeout(5):
+                while not (client.connected and server.connected):
+                    await asyncio.sleep(0.01)
+        await asyncio.gather(client.close(), server.close())
+
+    def kept() -> tuple[int, int, int]:
+        gc.collect()
+        kinds = [type(one).__name__ for one in gc.get_objects()]
+        return kinds.count("Agent"), kinds.count("Transport"), len(asyncio.all_tasks())
+
+    await pass_by(1)
+    await asyncio.sleep(6)
+    before, files = kept(), len(list(Path("/proc/self/fd").iterdir()))
+    for n in range(100):
+        await pass_by(n)
+    await asyncio.sleep(6)
+    assert kept() <= before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= files
+    ice.close()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 import socket
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -164,3 +165,16 @@ def test_choices_that_are_none() -> None:
     server = IceServer("turn", "x", 1)
     with pytest.raises(ValueError, match="at most one STUN server, and one TURN server by"):
         Ice([], servers=[server, server])
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", ADDRESS])
+async def test_a_port_of_all_addresses_answers_from_the_one_that_was_asked(address: str) -> None:
+    """It has one socket for each family: `ss` shows two."""
+    ice = Ice(["127.0.0.1", ADDRESS, "::1"])
+    here = Ice([address], media_port=None)
+    async with connected(ice, here) as (answer, _):
+        assert {(host, port) for _, host, port in candidates(answer)} == {
+            (host, ice.port) for host in ("127.0.0.1", ADDRESS, "::1")
+        }
+        shown = subprocess.run(["ss", "-Hulnp", f"sport = :{ice.port}"], capture_output=True, text=True, check=True)
+        assert len(shown.stdout.splitlines()) == 2
