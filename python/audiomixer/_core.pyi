@@ -439,9 +439,6 @@ class Inlet:
     def authentic(self) -> int:
         """RTP packets and checks that were authentic: whether there are more proves that the other side is there."""
     @property
-    def noticed(self) -> int:
-        """What else came from the other side's address: whether there is more suggests so."""
-    @property
     def flooded(self) -> int:
         """What came, and was dropped, as there was too much of it."""
     @property

@@ -65,7 +65,8 @@ function trickle(pc, late, resource, session, authorization) {
   if (!session) return;
   const patch = (match, candidates) => {
     const headers = { 'Content-Type': 'application/trickle-ice-sdpfrag', 'If-Match': match, ...authorization };
-    return fetch(resource, { method: 'PATCH', headers, body: fragment(pc.localDescription.sdp, candidates) });
+    const signal = AbortSignal.timeout(ANSWERING);
+    return fetch(resource, { method: 'PATCH', headers, body: fragment(pc.localDescription.sdp, candidates), signal });
   };
   let timer;
   let restarting = false;
@@ -88,7 +89,10 @@ function trickle(pc, late, resource, session, authorization) {
     if (restarting || pc.iceConnectionState !== 'disconnected') return;
     restarting = true;
     restart()
-      .catch((error) => console.info(`not connected another way: ${error.message}`))
+      .catch((error) => {
+        console.info(`not connected another way: ${error.message}`);
+        return pc.signalingState === 'have-local-offer' && pc.setLocalDescription({ type: 'rollback' });
+      })
       .finally(() => {
         restarting = false;
         late.onCandidate();

@@ -26,6 +26,8 @@ _SILENT: Final = 6.0
 times…"""
 _AWAKE: Final = 0.5
 """…to where something has come from within so many."""
+_MOST_PAIRS: Final = 100
+"""Of addresses (RFC 8445, section 6.1.2.5): who moves on and on leaves some behind."""
 _State: Final = aioice.ice.CandidatePair.State
 
 
@@ -147,6 +149,11 @@ class Agent:
     async def _move(self, protocol: aioice.ice.StunProtocol, remote: Address) -> None:
         """Sends to where media comes from now, if a check finds the other side there (RFC 7675)."""
         connection = cast("Any", self._connection)
+        if len(connection._check_list) > _MOST_PAIRS:
+            kept = {id(pair) for pair in connection._nominated.values()}
+            connection._check_list[:] = [
+                pair for pair in connection._check_list if id(pair) in kept or pair.state is not _State.FAILED
+            ][-_MOST_PAIRS:]
         pair = next((p for p in connection._check_list if (p.protocol, p.remote_addr) == (protocol, remote)), None)
         if pair is None:
             pair = aioice.ice.CandidatePair(protocol, _reflexive(remote, protocol.local_candidate.component))
@@ -203,7 +210,7 @@ def _is_stun(data: bytes | str) -> bool:
 
 
 def _is_direct(pair: aioice.ice.CandidatePair) -> bool:
-    """Whether there is only UDP in between; TCP and TURN tell by themselves when they end."""
+    """Whether there is only UDP in between: a router may have changed its mind."""
     return isinstance(pair.protocol.transport, Transport) and not pair.protocol.transport.tcp
 
 

@@ -85,6 +85,7 @@ class Connection:
         self._timeout: asyncio.TimerHandle | None = None
         self._candidates: list[RTCIceCandidate] = []
         """Those that came before the other side's description."""
+        self._ended = False
         self._restart: Restart | None = None
         """The last one, if there was any."""
         self._restarting: asyncio.Task[bool] | None = None
@@ -128,15 +129,22 @@ class Connection:
             (transport,) = self._transports()
             restart = Restart(transport, ufrag, password)
             self._prepare(restart.agent)
-            await restart.agent.gather_candidates()
+            try:
+                await restart.agent.gather_candidates()
+                if self._ended:
+                    raise ConnectionError("the connection has ended")
+            except BaseException:
+                await restart.give_up()
+                raise
+            # Who looks for another way does not answer on the old one.
+            self.media.unsettle()
             self._restart = restart
             self._restarting = asyncio.create_task(self._finish_restart(restart))
             return restart.agent
 
     async def _finish_restart(self, restart: Restart) -> bool:
         has_moved = await restart.finish(_CONNECT_TIMEOUT)
-        if has_moved:
-            self.media.follow()
+        self.media.follow()
         return has_moved
 
     async def _end_restart(self) -> None:
@@ -196,6 +204,7 @@ class Connection:
 
     async def close(self) -> None:
         """Ends the connection."""
+        self._ended = True
         if self._timeout:
             self._timeout.cancel()
         on_closed, self._on_closed = self._on_closed, None

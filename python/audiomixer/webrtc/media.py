@@ -142,6 +142,12 @@ class Media:
         transport._handle_rtp_data = handle_rtp_data
         self.follow()
 
+    def unsettle(self) -> None:
+        """For the time being, nobody asks whether the other side is there."""
+        if self._pair and isinstance(self._pair.protocol.transport, Transport):
+            self._pair.protocol.transport.unsettle()
+        self._pair = None
+
     def follow(self) -> None:
         """Sends where ICE has come to now: the other side may have moved."""
         if self._transport is None:

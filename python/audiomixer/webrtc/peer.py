@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, cast
 
 from aiortc import RTCDataChannel, RTCSessionDescription
+from aiortc.sdp import candidate_from_sdp
 
 from audiomixer.clock.tasks import spawn
 from audiomixer.webrtc.connection import OPUS, Connection
@@ -152,7 +153,12 @@ class Peer(Connection):
             await asyncio.wait_for(self._settled.wait(), _A_MOMENT)
         if offer is None or not self.connected or len(self._transports()) != 1:
             raise RestartError("resource: expected a connection that has come about, with one transport for everything")
-        agent = await self._begin_restart(fragment.ufrag, fragment.password)
+        for _, candidate in fragment.candidates:
+            _check(candidate)
+        try:
+            agent = await self._begin_restart(fragment.ufrag, fragment.password)
+        except ConnectionError as error:
+            raise RestartError(f"resource: {error}") from error
         self._credentials = (fragment.ufrag, fragment.password)
         self.session = secrets.token_urlsafe(8)
         self._room_for_candidates = MOST_CANDIDATES
@@ -163,11 +169,9 @@ class Peer(Connection):
     async def _take(self, offer: Offer, fragment: Fragment) -> None:
         for mid, candidate in fragment.candidates:
             if self._room_for_candidates and is_reachable(f"a=candidate:{candidate}"):
+                _check(candidate)
                 self._room_for_candidates -= 1
-                try:
-                    await self.add_candidate(candidate, offer.transport_of(mid), None)
-                except (ValueError, IndexError):
-                    raise FragmentError(f"fragment: expected a candidate, got {candidate!r}") from None
+                await self.add_candidate(candidate, offer.transport_of(mid), None)
 
     def _limit(self, sctp: Any) -> None:
         """Ends the connection of whoever sends messages without end, which aiortc would put together for ever."""
@@ -200,3 +204,12 @@ class Peer(Connection):
         await self._pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
         self._expect()
         await self._add_candidates()
+
+
+def _check(candidate: str) -> None:
+    """Sees that one with an address can be read."""
+    if is_reachable(f"a=candidate:{candidate}"):
+        try:
+            candidate_from_sdp(candidate)
+        except (ValueError, IndexError):
+            raise FragmentError(f"fragment: expected a candidate, got {candidate!r}") from None

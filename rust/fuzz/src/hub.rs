@@ -117,13 +117,17 @@ pub fn run(data: &[u8]) {
             }
             Step::Tcp { bytes, cut } => {
                 let (mut whole, mut parts) = (Vec::new(), Vec::new());
-                let one =
-                    take_apart(&mut Vec::new(), &bytes, &mut |some| whole.push(some.to_vec()));
+                let one = take_apart(&mut Vec::new(), &bytes, &mut |some| {
+                    whole.push(some.to_vec());
+                    true
+                });
                 let mut received = Vec::new();
                 let mut outcome = Ok(());
                 for some in bytes.chunks(usize::from(cut) + 1) {
-                    outcome =
-                        take_apart(&mut received, some, &mut |some| parts.push(some.to_vec()));
+                    outcome = take_apart(&mut received, some, &mut |some| {
+                        parts.push(some.to_vec());
+                        true
+                    });
                     if outcome.is_err() {
                         break;
                     }

@@ -284,11 +284,6 @@ impl Inlet {
     }
 
     #[getter]
-    fn noticed(&self) -> u64 {
-        self.0.noticed()
-    }
-
-    #[getter]
     fn flooded(&self) -> u64 {
         self.0.flooded()
     }

@@ -17,7 +17,7 @@ use crate::outlet::{Fanout, Outlet};
 /// Packets that may wait for a share, half a second of them.
 const LIMIT: usize = 25;
 
-/// Calls with what an outlet has no port to be sent by.
+/// Calls with what an outlet has no path to be sent by.
 type Unsent<T> = Box<dyn Fn(&T, Vec<u8>) + Send + Sync>;
 
 /// Sends the same packets to many outlets, each with something, `T`, by which the caller knows it.
@@ -54,7 +54,7 @@ struct Packet {
 }
 
 impl<T: Send + Sync + 'static> Distributor<T> {
-    /// Calls `unsent`, in one of the threads, with what has no port to be sent by.
+    /// Calls `unsent`, in one of the threads, with what has no path to be sent by.
     pub fn new(unsent: impl Fn(&T, Vec<u8>) + Send + Sync + 'static) -> Self {
         let unsent: Arc<Unsent<T>> = Arc::new(Box::new(unsent));
         let share = || Share {

@@ -1,6 +1,6 @@
 //! One connection of those that share a hub: whose datagrams are its own, and what becomes of those that are no media.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -22,6 +22,10 @@ const PER_STREAM: usize = 24;
 /// So many datagrams that are no media are handed on in a tick: a peer has few to send, and each takes the event loop's
 /// time.
 const OTHERS: usize = 8;
+/// Seconds between two moves that are told…
+const MOVED: f64 = 0.1;
+/// …and until one is told again that nobody has followed.
+const MOVED_AGAIN: f64 = 1.0;
 
 /// What happens to a connection beside media.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +43,7 @@ pub struct Event {
 /// What may happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    /// A datagram has come: STUN, DTLS, RTCP.
+    /// A datagram has come: STUN or DTLS.
     Datagram(Vec<u8>),
     /// Media comes from there now.
     Moved,
@@ -88,7 +92,12 @@ pub struct Endpoint {
 #[derive(Default)]
 pub(crate) struct Known {
     pub addresses: VecDeque<SocketAddr>,
+    /// The oldest first.
     pub ssrcs: VecDeque<u32>,
+    /// The same, to be looked up.
+    pub is_known: HashSet<u32>,
+    /// Where it was last told to have moved to, and when.
+    pub moved: Option<(SocketAddr, f64)>,
 }
 
 /// What has come in the current tick.
@@ -139,16 +148,42 @@ impl Endpoint {
         lock(&self.asking)
     }
 
-    /// Whether checks from there have nothing new to say.
-    pub(crate) fn is_settled(&self, tcp: bool, remote: SocketAddr) -> bool {
+    /// Whether checks of this way have nothing new to say.
+    pub(crate) fn is_settled(&self, tcp: bool, local: IpAddr, remote: SocketAddr) -> bool {
         let asking = self.asking();
-        asking.as_ref().is_some_and(|its| its.settled.tcp == tcp && its.settled.remote == remote)
+        asking.as_ref().is_some_and(|Asking { settled: its, .. }| {
+            (its.tcp, its.local, its.remote) == (tcp, local, remote)
+        })
+    }
+
+    /// Whether it is news that media comes from `remote`, which is told a few times a second at most.
+    pub(crate) fn moves_to(&self, remote: SocketAddr, at: f64) -> bool {
+        let is_elsewhere = self
+            .asking()
+            .as_ref()
+            .is_some_and(|its| its.settled.tcp || its.settled.remote != remote);
+        if !is_elsewhere {
+            return false;
+        }
+        let moved = &mut self.known().moved;
+        let is_news = moved.is_none_or(|(before, when)| {
+            at - when > if before == remote { MOVED_AGAIN } else { MOVED }
+        });
+        if is_news {
+            *moved = Some((remote, at));
+        }
+        is_news
     }
 
     /// Tells nothing any more, and asks for nothing.
     pub(crate) fn fall_silent(&self) {
         lock(&self.deliver).take();
         self.asking().take();
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_silent(&self) -> bool {
+        lock(&self.deliver).is_none()
     }
 
     /// Whether one more packet that came `at` seconds may be taken in.
@@ -163,10 +198,10 @@ impl Endpoint {
         lock(&self.budget).media += 1;
     }
 
-    /// Adds what has happened to `others`, unless that is too much.
+    /// Adds a datagram to `others`, unless there are too many.
     pub(crate) fn hand_on(
         self: Arc<Self>,
-        what: What,
+        bytes: &[u8],
         tcp: bool,
         (local, remote): (IpAddr, SocketAddr),
         at: f64,
@@ -182,7 +217,7 @@ impl Endpoint {
             self.inlet.leave_out();
             return;
         }
-        self.inlet.notice();
+        let what = What::Datagram(bytes.to_vec());
         others.push((self, Event { tcp, local, remote, what }));
     }
 

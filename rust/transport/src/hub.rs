@@ -27,8 +27,11 @@ use crate::stun::{self, Class, Message, Transaction};
 const ADDRESSES: usize = 32;
 /// TCP connections of one connection.
 const STREAMS: usize = 8;
-/// TCP connections of which nobody knows yet whose they are.
+/// TCP connections of which nobody knows yet whose they are, and of those as many as from one address.
 const UNKNOWN: usize = 256;
+const UNKNOWN_OF_ONE: usize = 64;
+/// Streams by which one connection is known wherever it is; then the oldest is forgotten.
+const SSRCS: usize = 1024;
 /// Connections that are asked whether a packet from a new address is theirs, of those with the same SSRC.
 const NAMESAKES: usize = 4;
 /// An address at which a connection was heard within so many seconds is not another's.
@@ -48,6 +51,17 @@ const MEDIA: std::ops::RangeInclusive<u8> = 128..=191;
 /// What has happened beside media, and to whom.
 pub(crate) type Other = (Arc<Endpoint>, Event);
 
+/// What became of a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// It was the other side's.
+    Theirs,
+    /// Nobody has looked.
+    TooMuch,
+    /// It was not.
+    Not,
+}
+
 /// A port.
 pub struct Hub {
     sockets: Vec<Arc<Socket>>,
@@ -66,8 +80,8 @@ struct Table {
     requests: HashMap<Transaction, Request>,
     /// How many there may be.
     most_requests: usize,
-    /// TCP connections that have not told whose they are.
-    unknown: usize,
+    /// From where how many TCP connections are that have not told whose they are.
+    unknown: HashMap<IpAddr, usize>,
 }
 
 /// Whose an address is.
@@ -170,16 +184,11 @@ impl Hub {
         if table.by_ufrag.get(&endpoint.ufrag).is_some_and(|other| Arc::ptr_eq(other, endpoint)) {
             table.by_ufrag.remove(&endpoint.ufrag);
         }
-        for address in endpoint.known().addresses.drain(..) {
+        for address in std::mem::take(&mut endpoint.known().addresses) {
             table.by_address.remove(&address);
         }
-        for ssrc in endpoint.known().ssrcs.drain(..) {
-            if let Some(namesakes) = table.by_ssrc.get_mut(&ssrc) {
-                namesakes.retain(|other| !Arc::ptr_eq(other, endpoint));
-                if namesakes.is_empty() {
-                    table.by_ssrc.remove(&ssrc);
-                }
-            }
+        for ssrc in std::mem::take(&mut endpoint.known().ssrcs) {
+            table.forget_ssrc(ssrc, endpoint);
         }
         table.requests.retain(|_, request| !Arc::ptr_eq(&request.endpoint, endpoint));
         table.streams.retain(|_, stream| {
@@ -253,13 +262,7 @@ impl Hub {
             Some(first) if DTLS.contains(first) => {
                 let owner = self.table().owner(remote);
                 owner.is_some_and(|owner| {
-                    owner.hand_on(
-                        What::Datagram(bytes.to_vec()),
-                        false,
-                        (local, remote),
-                        at,
-                        others,
-                    );
+                    owner.hand_on(bytes, false, (local, remote), at, others);
                     true
                 })
             }
@@ -280,13 +283,16 @@ impl Hub {
         let (at, addresses) = (now(), (stream.local.ip(), stream.remote));
         let owner = lock(&stream.endpoint).clone();
         match (bytes.first(), owner) {
-            (Some(0..=3), _) => self.sort_check(bytes, Some(stream), addresses, at, others),
+            (Some(0..=3), owner) => {
+                // What is nobody's any more, a response that comes twice say, ends no connection.
+                self.sort_check(bytes, Some(stream), addresses, at, others) || owner.is_some()
+            }
             (Some(first), Some(owner)) if MEDIA.contains(first) => {
                 self.take(&owner, bytes, at);
                 true
             }
             (Some(_), Some(owner)) => {
-                owner.hand_on(What::Datagram(bytes.to_vec()), true, addresses, at, others);
+                owner.hand_on(bytes, true, addresses, at, others);
                 true
             }
             _ => false,
@@ -303,63 +309,67 @@ impl Hub {
         others: &mut Vec<Other>,
     ) -> bool {
         let Some(message) = Message::parse(bytes) else { return false };
-        let remote = addresses.1;
-        let table = &mut *self.table();
+        let (local, remote) = addresses;
         let endpoint = match message.class() {
             Class::Request => {
-                let Some(endpoint) = message.ufrag().and_then(|ufrag| table.by_ufrag.get(ufrag))
-                else {
+                let named =
+                    message.ufrag().and_then(|ufrag| self.table().by_ufrag.get(ufrag).cloned());
+                let Some(endpoint) = named.filter(|its| message.is_authentic(&its.password)) else {
                     return false;
                 };
-                let endpoint = Arc::clone(endpoint);
-                if !message.is_authentic(&endpoint.password) {
-                    return false;
-                }
                 endpoint.inlet.prove();
                 match stream {
-                    Some(stream) => table.adopt(stream, &endpoint),
-                    None => table.learn(remote, &endpoint, at),
+                    Some(stream) => self.table().adopt(stream, &endpoint),
+                    None => self.table().learn(remote, &endpoint, at),
                 }
-                if endpoint.is_settled(stream.is_some(), remote) {
+                if endpoint.is_settled(stream.is_some(), local, remote) {
                     let answer = stun::response(message.transaction(), remote, &endpoint.password);
-                    // A lost answer is asked for again.
-                    let _ = match stream {
-                        Some(stream) => stream.send(&answer),
-                        None => {
-                            let path = self.udp_path(addresses.0, remote);
-                            path.map_or(Ok(()), |path| path.send(&answer))
-                        }
+                    let path = match stream {
+                        Some(stream) => Some(Path::Tcp(Arc::clone(stream))),
+                        None => self.udp_path(local, remote),
                     };
+                    // A lost answer is asked for again.
+                    let _ = path.map_or(Ok(()), |path| path.send(&answer));
                     return true;
                 }
                 endpoint
             }
             Class::Success | Class::Error => {
-                // One from elsewhere is no answer, and does not keep the right one away.
-                let Some(request) = table.requests.get(&message.transaction()) else {
+                // One from elsewhere is no answer, and does not keep the right one away; nor does one that comes again.
+                let table = &mut *self.table();
+                let transaction = message.transaction();
+                let Some(request) =
+                    table.requests.get(&transaction).filter(|its| its.remote == remote)
+                else {
                     return false;
                 };
-                if request.remote != remote {
-                    return false;
-                }
                 let (endpoint, is_ours) = (Arc::clone(&request.endpoint), request.is_ours);
-                table.requests.remove(&message.transaction());
                 if is_ours {
-                    if let Some(asking) = endpoint.asking().as_mut() {
-                        asking.consent.answer(at);
+                    let mut asking = endpoint.asking();
+                    let Some(Asking { settled, consent }) = asking.as_mut() else { return false };
+                    // Consent is what only the other side can give.
+                    if message.class() != Class::Success
+                        || !message.is_authentic(settled.password.as_bytes())
+                    {
+                        return false;
                     }
+                    consent.answer(at);
+                    table.requests.remove(&transaction);
                     table.hear(remote, at);
                     return true;
                 }
+                table.requests.remove(&transaction);
                 if message.class() == Class::Success && stream.is_none() {
                     table.learn(remote, &endpoint, at);
                 }
                 endpoint
             }
             // It keeps a router's table fresh, and asks for nothing.
-            Class::Indication => return table.by_address.contains_key(&remote) || stream.is_some(),
+            Class::Indication => {
+                return self.table().by_address.contains_key(&remote) || stream.is_some();
+            }
         };
-        endpoint.hand_on(What::Datagram(bytes.to_vec()), stream.is_some(), addresses, at, others);
+        endpoint.hand_on(bytes, stream.is_some(), addresses, at, others);
         true
     }
 
@@ -370,13 +380,18 @@ impl Hub {
         at: f64,
         others: &mut Vec<Other>,
     ) -> bool {
-        let remote = addresses.1;
+        let (local, remote) = addresses;
         let owner = self.table().owner(remote);
-        if let Some(owner) = &owner
-            && self.take(owner, bytes, at)
-        {
-            self.table().hear(remote, at);
-            return true;
+        if let Some(owner) = &owner {
+            match self.take(owner, bytes, at) {
+                Outcome::Theirs => {
+                    self.table().hear(remote, at);
+                    Self::tell_move(owner, (local, remote), at, others);
+                    return true;
+                }
+                Outcome::TooMuch => return true,
+                Outcome::Not => {}
+            }
         }
         // Its sender may have moved, or the address be another's by now.
         if bytes.len() < HEADER {
@@ -388,30 +403,43 @@ impl Hub {
         let namesakes = self.table().by_ssrc.get(&ssrc).cloned().unwrap_or_default();
         for endpoint in namesakes {
             let is_owner = owner.as_ref().is_some_and(|owner| Arc::ptr_eq(owner, &endpoint));
-            if !is_owner && self.take(&endpoint, bytes, at) {
+            if !is_owner && self.take(&endpoint, bytes, at) == Outcome::Theirs {
                 self.table().take_over(remote, &endpoint, at);
-                endpoint.hand_on(What::Moved, false, addresses, at, others);
+                Self::tell_move(&endpoint, (local, remote), at, others);
                 return true;
             }
         }
         false
     }
 
+    /// Media of an endpoint has come from `remote`: whoever sends to it may have to follow.
+    fn tell_move(
+        endpoint: &Arc<Endpoint>,
+        (local, remote): (IpAddr, SocketAddr),
+        at: f64,
+        others: &mut Vec<Other>,
+    ) {
+        if endpoint.moves_to(remote, at) {
+            let event = Event { tcp: false, local, remote, what: What::Moved };
+            others.push((Arc::clone(endpoint), event));
+        }
+    }
+
     /// Takes in a packet, if it is the endpoint's.
-    fn take(&self, endpoint: &Arc<Endpoint>, bytes: &mut [u8], at: f64) -> bool {
+    fn take(&self, endpoint: &Arc<Endpoint>, bytes: &mut [u8], at: f64) -> Outcome {
         if !endpoint.may_send(at) {
             endpoint.inlet.leave_out();
-            return true;
+            return Outcome::TooMuch;
         }
         match endpoint.inlet.take(bytes, at) {
-            Taken::Authentic { ssrc, first } => {
+            Taken::Authentic { ssrc } => {
                 endpoint.has_sent();
-                if first {
+                if !endpoint.known().is_known.contains(&ssrc) {
                     self.table().know(ssrc, endpoint);
                 }
-                true
+                Outcome::Theirs
             }
-            Taken::Refused | Taken::Not => false,
+            Taken::Refused | Taken::Not => Outcome::Not,
         }
     }
 
@@ -452,24 +480,28 @@ impl Hub {
         }
     }
 
-    /// A TCP connection has come: whether it may stay.
-    pub(crate) fn greet(&self) -> bool {
-        let table = &mut *self.table();
-        let may_stay = table.unknown < UNKNOWN;
-        table.unknown += usize::from(may_stay);
+    /// A TCP connection has come from there: whether it may stay.
+    pub(crate) fn greet(&self, from: IpAddr) -> bool {
+        let unknown = &mut self.table().unknown;
+        let others: usize = unknown.values().sum();
+        let its = unknown.get(&from).copied().unwrap_or(0);
+        let may_stay = others < UNKNOWN && its < UNKNOWN_OF_ONE;
+        if may_stay {
+            unknown.insert(from, its + 1);
+        }
         may_stay
     }
 
-    /// It could not.
-    pub(crate) fn dismiss(&self) {
-        self.table().unknown -= 1;
+    /// It could not, or is known now.
+    pub(crate) fn dismiss(&self, from: IpAddr) {
+        self.table().dismiss(from);
     }
 
     /// A TCP connection has ended.
     pub(crate) fn part(&self, stream: &Arc<Stream>) {
         let table = &mut *self.table();
         if stream.is_unknown() {
-            table.unknown -= 1;
+            table.dismiss(stream.remote.ip());
         }
         if table.streams.get(&stream.remote).is_some_and(|other| Arc::ptr_eq(other, stream)) {
             table.streams.remove(&stream.remote);
@@ -488,6 +520,15 @@ impl Drop for Hub {
 }
 
 impl Table {
+    fn dismiss(&mut self, from: IpAddr) {
+        if let Some(count) = self.unknown.get_mut(&from) {
+            *count -= 1;
+            if *count == 0 {
+                self.unknown.remove(&from);
+            }
+        }
+    }
+
     fn owner(&self, remote: SocketAddr) -> Option<Arc<Endpoint>> {
         self.by_address.get(&remote).map(|owner| Arc::clone(&owner.endpoint))
     }
@@ -509,6 +550,9 @@ impl Table {
     }
 
     fn take_over(&mut self, remote: SocketAddr, endpoint: &Arc<Endpoint>, at: f64) {
+        if endpoint.is_silent() {
+            return;
+        }
         let owner = Owner { endpoint: Arc::clone(endpoint), heard: at };
         let before = self.by_address.insert(remote, owner);
         if let Some(Owner { endpoint: before, .. }) = before {
@@ -527,21 +571,46 @@ impl Table {
 
     /// Packets of `ssrc` may be the endpoint's, from wherever they come.
     fn know(&mut self, ssrc: u32, endpoint: &Arc<Endpoint>) {
+        if endpoint.is_silent() {
+            return;
+        }
+        let known = &mut *endpoint.known();
+        if !known.is_known.insert(ssrc) {
+            return;
+        }
+        known.ssrcs.push_back(ssrc);
         let namesakes = self.by_ssrc.entry(ssrc).or_default();
-        if namesakes.len() < NAMESAKES && !namesakes.iter().any(|one| Arc::ptr_eq(one, endpoint)) {
+        if namesakes.len() < NAMESAKES {
             namesakes.push(Arc::clone(endpoint));
-            endpoint.known().ssrcs.push_back(ssrc);
+        }
+        if known.ssrcs.len() > SSRCS
+            && let Some(oldest) = known.ssrcs.pop_front()
+        {
+            known.is_known.remove(&oldest);
+            self.forget_ssrc(oldest, endpoint);
+        }
+    }
+
+    fn forget_ssrc(&mut self, ssrc: u32, endpoint: &Arc<Endpoint>) {
+        if let Some(namesakes) = self.by_ssrc.get_mut(&ssrc) {
+            namesakes.retain(|other| !Arc::ptr_eq(other, endpoint));
+            if namesakes.is_empty() {
+                self.by_ssrc.remove(&ssrc);
+            }
         }
     }
 
     /// A TCP connection is the endpoint's.
     fn adopt(&mut self, stream: &Arc<Stream>, endpoint: &Arc<Endpoint>) {
+        if stream.is_of(endpoint) || endpoint.is_silent() {
+            return;
+        }
         let its = self.streams.values().filter(|other| other.is_of(endpoint)).count();
         if its >= STREAMS {
             return;
         }
         if lock(&stream.endpoint).replace(Arc::clone(endpoint)).is_none() {
-            self.unknown -= 1;
+            self.dismiss(stream.remote.ip());
         }
         self.streams.insert(stream.remote, Arc::clone(stream));
     }

@@ -37,7 +37,6 @@ struct State {
     latch: Latch,
     refused: u64,
     authentic: u64,
-    noticed: u64,
     flooded: u64,
 }
 
@@ -52,8 +51,6 @@ struct Agreed {
 /// What is known of a stream beside its keys.
 #[derive(Default)]
 struct Stream {
-    /// Whether a packet of it has come.
-    known: bool,
     /// Whether its route has been looked up.
     routed: bool,
     participant: Option<Participant>,
@@ -92,8 +89,6 @@ pub enum Taken {
     Authentic {
         /// Its stream.
         ssrc: u32,
-        /// Whether that is new.
-        first: bool,
     },
 }
 
@@ -159,23 +154,14 @@ impl Inlet {
         self.state().refused
     }
 
-    /// RTP packets that were authentic: whether there are more proves that the other side is there.
+    /// Packets and checks that were authentic: whether there are more proves that the other side is there.
     pub fn authentic(&self) -> u64 {
         self.state().authentic
     }
 
-    /// What else came from the other side's address: whether there is more suggests so.
-    pub fn noticed(&self) -> u64 {
-        self.state().noticed
-    }
-
-    /// What came beside RTP and was left out, as there was too much of it.
+    /// What came and was left out, as there was too much of it.
     pub fn flooded(&self) -> u64 {
         self.state().flooded
-    }
-
-    pub(crate) fn notice(&self) {
-        self.state().noticed += 1;
     }
 
     /// Something else has come that only the other side can have made.
@@ -213,7 +199,7 @@ impl State {
         };
         self.authentic += 1;
         let ssrc = srtp::ssrc_of(plain);
-        let taken = Taken::Authentic { ssrc, first: !std::mem::replace(&mut stream.known, true) };
+        let taken = Taken::Authentic { ssrc };
         let Some(packet) = Packet::parse(plain, settings.level_extension) else { return taken };
         if !stream.routed {
             stream.routed = true;
@@ -258,7 +244,7 @@ impl State {
             self.refused += 1;
             return Taken::Refused;
         }
-        let first = agreed.last_control.replace(index).is_none();
+        agreed.last_control = Some(index);
         self.authentic += 1;
         for (ssrc, time) in rtcp::sender_reports(compound) {
             if let Some(stream) = agreed.receiver.get_mut(ssrc) {
@@ -266,7 +252,7 @@ impl State {
             }
         }
         let [_, _, _, _, a, b, c, d, ..] = *compound else { return Taken::Refused };
-        Taken::Authentic { ssrc: u32::from_be_bytes([a, b, c, d]), first }
+        Taken::Authentic { ssrc: u32::from_be_bytes([a, b, c, d]) }
     }
 }
 
@@ -304,7 +290,7 @@ mod tests {
             packet.extend(payload);
             sender.protect(&mut packet);
             let taken = self.inlet.take(&mut packet, 0.02 * f64::from(sequence));
-            assert!(matches!(taken, Taken::Authentic { ssrc: s, .. } if s == ssrc));
+            assert!(matches!(taken, Taken::Authentic { ssrc: s } if s == ssrc));
         }
     }
 

@@ -1,12 +1,12 @@
 //! RTP between sockets and the mixer: what happens per datagram, without Python.
 //!
-//! Connections come about in Python (ICE, DTLS). From then on an [`Inlet`] reads a connection's [`Port`], decrypts
-//! ([`srtp`]) and hands packets to [`Participant`](audiomixer_core::Participant)s; an [`Intake`] does so for all
-//! connections of a room, once per tick, just before it is mixed. An [`Outlet`] encrypts and sends packets, a [`Fanout`]
-//! the same packet to many, and a [`Distributor`] does that by threads of its own.
+//! Connections come about in Python (ICE, DTLS). A [`Hub`] reads the port that they share, tells whose each datagram is, and
+//! has an [`Inlet`] decrypt media ([`srtp`]) and hand packets to [`Participant`](audiomixer_core::Participant)s. An
+//! [`Outlet`] encrypts and sends packets, a [`Fanout`] the same packet to many, and a [`Distributor`] does that by threads of
+//! its own. A [`Session`] reports on both directions.
 //!
-//! Ports never block. Nothing waits here but for a lock that somebody else holds for a packet's time, and no memory is
-//! taken per packet, unless one has to be handed to Python.
+//! Sockets never block. Nothing waits here but for a lock that somebody else holds for a packet's time, and no memory is
+//! taken per packet of media, unless one has to be handed to Python.
 #![forbid(unsafe_code)]
 
 mod cipher;

@@ -30,6 +30,8 @@ const ROUND: Duration = Duration::from_millis(250);
 /// …for so many seconds.
 const PATIENCE: f64 = 10.0;
 const EVENTS: usize = 256;
+/// TCP connections that are taken before it is others' turn.
+const ACCEPTED: usize = 64;
 const WAKE: Token = Token(0);
 
 struct Reader {
@@ -165,21 +167,22 @@ impl Reader {
         let Some(source) = lock(&self.sources).get(&token).cloned() else { return false };
         let Some(hub) = source.hub().upgrade() else { return false };
         match source {
-            Source::Socket(_, socket) => return self.read(&hub, &socket),
+            Source::Socket(_, socket) => self.read(&hub, &socket),
             Source::Listener(_, listener) => self.accept(&hub, &listener),
             Source::Stream(_, stream) => {
                 let mut others = Vec::new();
-                let mut is_somebodys = true;
-                let read = stream.read(|bytes| {
-                    is_somebodys &= hub.sort_stream(bytes, &stream, &mut others);
-                });
+                let read = stream.read(|bytes| hub.sort_stream(bytes, &stream, &mut others));
                 lock(&self.others).append(&mut others);
-                if read.and_then(|()| stream.flush()).is_err() || !is_somebodys {
-                    self.end(token, &hub, &stream);
+                let flushed = stream.flush();
+                match read.and_then(|more| flushed.map(|()| more)) {
+                    Ok(more) => more,
+                    Err(_) => {
+                        self.end(token, &hub, &stream);
+                        false
+                    }
                 }
             }
         }
-        false
     }
 
     fn read(&self, hub: &Hub, socket: &Socket) -> bool {
@@ -191,17 +194,19 @@ impl Reader {
         more
     }
 
-    fn accept(&self, hub: &Arc<Hub>, listener: &TcpListener) {
-        while let Ok((socket, _)) = listener.accept() {
-            if !hub.greet() {
+    fn accept(&self, hub: &Arc<Hub>, listener: &TcpListener) -> bool {
+        for _ in 0..ACCEPTED {
+            let Ok((socket, remote)) = listener.accept() else { return false };
+            if !hub.greet(remote.ip()) {
                 continue;
             }
             let added = Stream::new(socket)
                 .and_then(|stream| self.add(Source::Stream(Arc::downgrade(hub), Arc::new(stream))));
             if added.is_err() {
-                hub.dismiss();
+                hub.dismiss(remote.ip());
             }
         }
+        true
     }
 
     fn end(&self, token: Token, hub: &Hub, stream: &Arc<Stream>) {
@@ -232,13 +237,16 @@ impl Reader {
         let late: Vec<_> = lock(&self.sources)
             .iter()
             .filter_map(|(token, source)| match source {
-                Source::Stream(hub, stream) => Some((*token, hub.upgrade()?, Arc::clone(stream))),
+                Source::Stream(hub, stream) => Some((*token, hub.clone(), Arc::clone(stream))),
                 _ => None,
             })
             .filter(|(_, _, stream)| stream.is_unknown() && now() - stream.since > PATIENCE)
             .collect();
         for (token, hub, stream) in late {
-            self.end(token, &hub, &stream);
+            // A hub may end here: it must not find the sources locked.
+            if let Some(hub) = hub.upgrade() {
+                self.end(token, &hub, &stream);
+            }
         }
     }
 

@@ -32,6 +32,8 @@ struct Open {
     ssrc: u32,
     cname: String,
     due: f64,
+    /// How many packets had been sent when it reported last, and the time before that.
+    sent: [u32; 2],
 }
 
 impl Session {
@@ -43,8 +45,14 @@ impl Session {
     /// Begins to report, with our master key, as `ssrc`; after that, only the name counts.
     pub fn open(&self, key: &MasterKey, ssrc: u32, cname: &str) {
         let cipher = Cipher::derive_for_control(key);
-        let begin =
-            || Open { cipher, index: 0, ssrc, cname: String::new(), due: now() + varied(INTERVAL) };
+        let begin = || Open {
+            cipher,
+            index: 0,
+            ssrc,
+            cname: String::new(),
+            due: now() + varied(INTERVAL),
+            sent: [0; 2],
+        };
         lock(&self.open).get_or_insert_with(begin).cname = cname.into();
     }
 
@@ -57,7 +65,10 @@ impl Session {
         }
         open.due = at + varied(INTERVAL);
         let counts = self.outlet.counts();
-        let info = (counts.packets > 0).then(|| SenderInfo {
+        // Who has sent nothing for two reports is no sender (RFC 3550, section 6.4).
+        let sends = open.sent[1] != counts.packets;
+        open.sent = [counts.packets, open.sent[0]];
+        let info = sends.then(|| SenderInfo {
             ntp: ntp(),
             timestamp: counts.timestamp,
             packets: counts.packets,

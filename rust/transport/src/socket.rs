@@ -28,10 +28,10 @@ const BUFFER: usize = 8 << 20;
 const LONGEST: usize = 2048;
 /// Datagrams that are read, or sent, at once.
 const BATCH: usize = 32;
-/// TCP connections that wait to be taken.
-const WAITING: i32 = 256;
 /// …and before somebody else's turn, however many there are.
 const AT_ONCE: usize = 64 * BATCH;
+/// TCP connections that wait to be taken.
+const WAITING: i32 = 256;
 
 /// A datagram, where it came from and where to, and when, in seconds.
 pub struct Came<'a> {

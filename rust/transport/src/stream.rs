@@ -13,6 +13,8 @@ use crate::now::now;
 
 /// Longer than any datagram of a WebRTC peer.
 const LONGEST: usize = 2048;
+/// Pieces of eight such that are read before it is others' turn.
+const AT_ONCE: usize = 8;
 /// Bytes that the kernel keeps, twice as many with its bookkeeping: two seconds of audio. Left to itself it would keep
 /// minutes for who does not get on, to be heard minutes late.
 const SEND_BUFFER: usize = 64 << 10;
@@ -91,21 +93,22 @@ impl Stream {
         Ok(())
     }
 
-    /// Calls `each` with every datagram that has come.
+    /// Calls `each` with datagrams that have come, which tells whether it is content; whether there may be more.
     ///
     /// # Errors
-    /// It has ended, or what comes is no datagrams.
-    pub fn read(&self, mut each: impl FnMut(&mut [u8])) -> io::Result<()> {
+    /// It has ended, or what comes is no datagrams, or not what `each` wants.
+    pub fn read(&self, mut each: impl FnMut(&mut [u8]) -> bool) -> io::Result<bool> {
         let mut received = lock(&self.received);
         let mut some = [0; 8 * LONGEST];
-        loop {
+        for _ in 0..AT_ONCE {
             match (&self.socket).read(&mut some) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => take_apart(&mut received, &some[..count], &mut each)?,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
+        Ok(true)
     }
 
     /// Whether nobody knows yet whose it is.
@@ -130,15 +133,15 @@ impl AsRawFd for Stream {
     }
 }
 
-/// Adds `some` to what has been `received`, and calls `each` with the datagrams that are whole; what has been `received` is
-/// then the beginning of the next.
+/// Adds `some` to what has been `received`, and calls `each` with the datagrams that are whole, as long as it is content; what
+/// has been `received` is then the beginning of the next.
 ///
 /// # Errors
-/// It is no sequence of datagrams.
+/// It is no sequence of datagrams, or not of those that are wanted.
 pub fn take_apart(
     received: &mut Vec<u8>,
     some: &[u8],
-    each: &mut impl FnMut(&mut [u8]),
+    each: &mut impl FnMut(&mut [u8]) -> bool,
 ) -> io::Result<()> {
     received.extend(some);
     let mut at = 0;
@@ -148,7 +151,9 @@ pub fn take_apart(
             return Err(io::ErrorKind::InvalidData.into());
         }
         let Some(datagram) = after.get_mut(..length) else { break };
-        each(datagram);
+        if !each(datagram) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         at += 2 + length;
     }
     received.drain(..at);
@@ -174,7 +179,7 @@ mod tests {
             let (mut received, mut seen, mut rest) = (Vec::new(), Vec::new(), &bytes[..]);
             for cut in cuts.iter().cycle() {
                 let (some, next) = rest.split_at(rest.len().min(*cut));
-                take_apart(&mut received, some, &mut |one| seen.push(one.to_vec())).unwrap();
+                take_apart(&mut received, some, &mut |one| { seen.push(one.to_vec()); true }).unwrap();
                 rest = next;
                 if rest.is_empty() {
                     break;
@@ -187,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_is_no_datagram_ends_it() {
-        assert!(take_apart(&mut Vec::new(), b"GET / HTTP/1.1\r\n\r\n", &mut |_| {}).is_err());
+        assert!(take_apart(&mut Vec::new(), b"GET / HTTP/1.1\r\n\r\n", &mut |_| true).is_err());
     }
 
     #[test]
@@ -206,6 +211,7 @@ mod tests {
             take_apart(&mut received, &some[..count], &mut |one| {
                 assert_eq!(one, [seen.to_be_bytes(); 125].concat());
                 seen += 1;
+                true
             })
             .unwrap();
             stream.flush().unwrap();
