@@ -132,6 +132,7 @@ async def demo_command(
                         f"Listen   {url}/listen/{stream.sid}",
                         f"Talk     {url}/rooms/{ROOM}",
                         f"HLS      {url}/hls/{stream.sid}/index.m3u8",
+                        f"Media    port {ice.port}, UDP and TCP",
                         "Open to all who can reach this address, without tokens. Stop with Ctrl-C.",
                     ]
                     with contextlib.ExitStack() as shown:
@@ -232,6 +233,8 @@ async def mix_command(
                 show = _print_json(files.enter_context(_open(metadata)), unread) if metadata else _ignore
                 where = f"Talk at {url}/rooms/{quote(place.name)}" if url else f"Mixing {place.name}"
                 typer.echo(f"{where}; stop with Ctrl-C.", err=True)
+                if url:
+                    typer.echo(f"Media comes by port {rooms.ice.port}, UDP and TCP.", err=True)
                 if url and secret:
                     told_how = f"audiomixer token --identity NAME --room {shlex.quote(place.name)}"
                     typer.echo(f"Who talks needs a token, at the end of the link, #token=…: {told_how}", err=True)
@@ -311,16 +314,16 @@ async def serve_command(
         tls = _tls(tls_cert, tls_key)
         async with serving(held, host, port, on_stop=held.close, tls=tls, proxies=chosen.proxies) as url:
             made = chosen.complete()
-            held.app = create_app(chosen, host)
-            service = held.app.state.service
-            await service.start()
-            held.app.state.streams = service.streams
             if made:
                 typer.echo(f"These credentials were made just now, and are kept in {chosen.data}/credentials.json:")
                 for name in made:
                     typer.echo(f"  {name:<12} {getattr(chosen, name)}")
+            held.app = create_app(chosen, host)
+            service = held.app.state.service
+            await service.start()
+            held.app.state.streams = service.streams
             public = f" as {chosen.public_url}" if chosen.public_url else ""
-            typer.echo(f"Media comes by port {service.ice.port}, UDP and TCP.")
+            typer.echo(f"Media comes by port {service.ice.port}, UDP and TCP, of {', '.join(service.ice.addresses)}.")
             typer.echo(f"Serving {url}{public}; stop with Ctrl-C.")
             _warn_of_loopback(chosen, service.ice, host, tls=tls_cert is not None)
             sys.stdout.flush()

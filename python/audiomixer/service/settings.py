@@ -302,7 +302,9 @@ def _check_names(file: Path) -> None:
         raise ValueError(f"config: expected a file of TOML, {file}: {error}") from None
     for name in names:
         if name not in Settings.model_fields:
-            raise ValueError(f"config: {name}: expected a setting, one of {', '.join(Settings.model_fields)}")
+            others = f", one of {', '.join(Settings.model_fields)}"
+            hint = _ARGUMENTS.get(f"AUDIOMIXER_{name.upper()}", others)
+            raise ValueError(f"config: {name}: expected a setting{hint}")
 
 
 def help_text() -> str:

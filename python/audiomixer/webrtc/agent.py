@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import secrets
 from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
 import aioice.ice
+import aioice.stun
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 
 from audiomixer._core import Endpoint, Hub, Inlet, Path, Session
@@ -29,6 +31,8 @@ _AWAKE: Final = 0.5
 _MOST_PAIRS: Final = 100
 """Of addresses (RFC 8445, section 6.1.2.5): who moves on and on leaves some behind."""
 _State: Final = aioice.ice.CandidatePair.State
+
+_log = logging.getLogger(__name__)
 
 
 class Transport(asyncio.DatagramTransport):
@@ -106,6 +110,9 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         self._endpoint = hub.open(connection.local_username, connection.local_password, session, self._receive)
         self._protocols: dict[tuple[bool, str], aioice.ice.StunProtocol] = {}
+        self._moved_to: tuple[aioice.ice.StunProtocol, Address] | None = None
+        """Where media comes from, until that has been looked into."""
+        self._moving: asyncio.Task[None] | None = None
 
     def bind(self, hosts: Iterable[str], component: int, *, tcp: bool) -> list[aioice.ice.StunProtocol]:
         """Offers addresses of ours, no two of them alike: by UDP, and to take connections by TCP if wanted."""
@@ -138,31 +145,57 @@ class Agent:
             if protocol is None:
                 continue
             if what == "moved":
-                spawn(self._move(protocol, (host, port)))
+                self._moved_to = (protocol, (host, port))
+                if self._moving is None or self._moving.done():
+                    self._moving = spawn(self._move())
             elif what == "gone":
                 spawn(self._connection.close())
             elif len(what) > 1:  # aiortc would trip over what is shorter.
-                protocol.datagram_received(what, (host, port))
+                try:
+                    protocol.datagram_received(what, (host, port))
+                except Exception as error:
+                    # aioice reads attributes as though they were what they should be.
+                    _log.info("a datagram from %s cannot be read: %r", host, error)
+        self._prune()
         self._leave_the_silent()
         self._on_check()
 
-    async def _move(self, protocol: aioice.ice.StunProtocol, remote: Address) -> None:
-        """Sends to where media comes from now, if a check finds the other side there (RFC 7675)."""
+    async def _move(self) -> None:
+        """Sends to where media comes from now, if it is asked and the other side is there (RFC 7675)."""
         connection = cast("Any", self._connection)
-        if len(connection._check_list) > _MOST_PAIRS:
-            kept = {id(pair) for pair in connection._nominated.values()}
-            connection._check_list[:] = [
-                pair for pair in connection._check_list if id(pair) in kept or pair.state is not _State.FAILED
-            ][-_MOST_PAIRS:]
-        pair = next((p for p in connection._check_list if (p.protocol, p.remote_addr) == (protocol, remote)), None)
-        if pair is None:
-            pair = aioice.ice.CandidatePair(protocol, _reflexive(remote, protocol.local_candidate.component))
-            connection._check_list.append(pair)
-        if pair.state in {_State.FROZEN, _State.WAITING, _State.FAILED}:
-            await connection.check_start(pair)
-        if pair.state is _State.SUCCEEDED and connection._nominated:
-            connection._nominated[pair.component] = pair
-            self._on_check()
+        while self._moved_to:
+            (protocol, remote), self._moved_to = self._moved_to, None
+            pair = next((p for p in connection._check_list if (p.protocol, p.remote_addr) == (protocol, remote)), None)
+            if pair is None:
+                pair = aioice.ice.CandidatePair(protocol, _reflexive(remote, protocol.local_candidate.component))
+                connection._check_list.append(pair)
+            if pair.state is not _State.SUCCEEDED:
+                request = connection.build_request(pair, nominate=False)
+                key = connection.remote_password.encode()
+                try:
+                    # Whoever is there is not to get more than was sent in its name.
+                    await protocol.request(request, remote, integrity_key=key, retransmissions=1)
+                except aioice.stun.TransactionError:
+                    connection.check_state(pair, _State.FAILED)
+                    continue
+                connection.check_state(pair, _State.SUCCEEDED)
+            if connection._nominated:
+                connection._nominated[pair.component] = pair
+                self._on_check()
+
+    def _prune(self) -> None:
+        """Forgets old pairs of who has had very many addresses."""
+        connection = cast("Any", self._connection)
+        if len(connection._check_list) <= _MOST_PAIRS:
+            return
+        kept = {id(pair) for pair in [*connection._nominated.values(), *connection._check_list[-_MOST_PAIRS // 2 :]]}
+        for pair in [pair for pair in connection._check_list if id(pair) not in kept]:
+            connection._check_list.remove(pair)
+            if pair.task:
+                pair.task.cancel()
+        remote = {id(pair.remote_candidate) for pair in connection._check_list}
+        candidates = connection._remote_candidates
+        candidates[:] = [one for one in candidates if id(one) in remote or one.type != "prflx"]
 
     def _leave_the_silent(self) -> None:
         """Sends to where checks come from, once nothing comes any more from where it did: a router has changed it."""

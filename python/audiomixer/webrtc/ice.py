@@ -11,6 +11,7 @@ import hmac
 import ipaddress
 import logging
 import re
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -168,6 +169,8 @@ class Ice:
         """
         if self.media_port is None or not self.addresses or self._hub:
             return
+        for address in self.addresses:
+            _check_address(address)
         try:
             self._hub = Hub(self.addresses, self.media_port, tcp=True)
         except OSError as error:
@@ -303,6 +306,23 @@ class Ice:
             turn_ssl=server.tls,
             turn_transport=server.transport,
         )
+
+
+def _check_address(address: str) -> None:
+    """Sees that it is one of this machine.
+
+    Raises:
+        ValueError: It is none.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as one:
+        try:
+            one.bind((address, 0))
+        except OSError as error:
+            raise ValueError(
+                f"ice_addresses: expected addresses of this machine, got {address}; a public one, which a router"
+                " translates, is AUDIOMIXER_ICE_ANNOUNCED"
+            ) from error
 
 
 @cache

@@ -6,6 +6,8 @@ from typing import Any
 import aioice
 from aiortc import RTCDtlsTransport
 
+from audiomixer.clock.tasks import spawn
+
 
 class Restart:
     """An agent that is to take the place of a transport's.
@@ -38,7 +40,8 @@ class Restart:
         now._event_waiter, before._event_waiter = before._event_waiter, None
         self._transport._connection = self._transport.iceGatherer._connection = now
         self._transport._recv, self._transport._send = now.recv, now.send
-        await _close(before)
+        # Whoever restarts once more finds this one done.
+        spawn(_close(before))
         return True
 
     async def give_up(self) -> None:

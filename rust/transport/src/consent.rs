@@ -63,7 +63,7 @@ impl Consent {
         if self.asked {
             self.asked = false;
             self.failures += 1;
-            if self.failures == FAILURES || now - self.answered > LASTS {
+            if self.failures >= FAILURES || now - self.answered > LASTS {
                 return Step::GiveUp;
             }
             self.wait(now, RETRY);

@@ -196,7 +196,12 @@ impl Reader {
 
     fn accept(&self, hub: &Arc<Hub>, listener: &TcpListener) -> bool {
         for _ in 0..ACCEPTED {
-            let Ok((socket, remote)) = listener.accept() else { return false };
+            let (socket, remote) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                // As many files are open as may be, say: it is tried again, as nothing tells when there is room.
+                Err(_) => return true,
+            };
             if !hub.greet(remote.ip()) {
                 continue;
             }
