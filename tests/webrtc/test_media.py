@@ -45,9 +45,11 @@ async def test_the_names_are_there() -> None:
     names = ("_handle_rtp_data", "_register_rtp_receiver", "_register_rtp_sender", "_ssl", "_role")
     for name in (*names, "_srtp_profiles"):
         assert name in transport, f"aiortc's RTCDtlsTransport.{name} has moved: see audiomixer/webrtc"
-    assert "_connection" in RTCIceTransport.__init__.__code__.co_names
+    for name in ("_connection", "_recv", "_send"):
+        assert name in RTCIceTransport.__init__.__code__.co_names
     connection = aioice.Connection(ice_controlling=True)
-    for name in ("_protocols", "get_component_candidates", "query_consent", "_query_consent_task", "_nominated"):
+    agents = "_check_list _closing _event_waiter _local_username _nominated _protocols _query_consent_task _queue"
+    for name in (*agents.split(), "_remote_candidates", "_tie_breaker", "get_component_candidates", "query_consent"):
         assert hasattr(connection, name), f"aioice's Connection.{name} has moved: see audiomixer/webrtc"
 
 
