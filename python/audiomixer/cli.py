@@ -232,9 +232,8 @@ async def mix_command(
                 unread = stop.set if metadata == "-" and not records else None
                 show = _print_json(files.enter_context(_open(metadata)), unread) if metadata else _ignore
                 where = f"Talk at {url}/rooms/{quote(place.name)}" if url else f"Mixing {place.name}"
-                typer.echo(f"{where}; stop with Ctrl-C.", err=True)
-                if url:
-                    typer.echo(f"Media comes by port {rooms.ice.port}, UDP and TCP.", err=True)
+                media = f", media by port {rooms.ice.port}, UDP and TCP" if url else ""
+                typer.echo(f"{where}{media}; stop with Ctrl-C.", err=True)
                 if url and secret:
                     told_how = f"audiomixer token --identity NAME --room {shlex.quote(place.name)}"
                     typer.echo(f"Who talks needs a token, at the end of the link, #token=…: {told_how}", err=True)
