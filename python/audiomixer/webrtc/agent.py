@@ -21,8 +21,6 @@ _Event = tuple[bool, str, str, int, bytes | str]
 
 _PASSIVE_TCP: Final = (4 << 13) + 8191
 """Local preference of a TCP candidate that takes connections (RFC 6544, section 4.2): below that of any UDP one."""
-
-
 _SILENT: Final = 6.0
 """Seconds for which nothing has to have come from where the other side was, for it to have moved: it sends checks at
 times…"""

@@ -136,7 +136,7 @@ class Connection:
             except BaseException:
                 await restart.give_up()
                 raise
-            # Who looks for another way does not answer on the old one.
+            # Who looks for another way does not answer on the old one: its time begins anew.
             self.media.unsettle()
             self._restart = restart
             self._restarting = asyncio.create_task(self._finish_restart(restart))

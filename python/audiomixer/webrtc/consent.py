@@ -1,4 +1,4 @@
-"""What the hub does for all but connections by a TURN server: asks for consent (RFC 7675), and sends reports."""
+"""For connections by a TURN server, what the hub does for all others: consent (RFC 7675), and reports."""
 
 import contextlib
 import random

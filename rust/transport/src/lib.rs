@@ -11,6 +11,7 @@
 
 mod cipher;
 mod consent;
+mod datagram;
 mod distributor;
 mod endpoint;
 mod hub;
@@ -27,6 +28,7 @@ mod socket;
 pub mod srtp;
 mod stream;
 pub mod stun;
+mod table;
 
 pub use cipher::MasterKey;
 pub use distributor::Distributor;

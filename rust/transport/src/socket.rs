@@ -18,28 +18,19 @@ use nix::sys::socket::{
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
 
+use crate::datagram::{Came, LONGEST};
 use crate::now::now;
 
 /// Whether one socket can have several addresses.
 pub const TELLS_ADDRESSES: bool = true;
 /// Bytes asked for: a second of two hundred streams comes in, and a packet for each of thousands of listeners goes out.
 const BUFFER: usize = 8 << 20;
-/// Longer than any datagram of a WebRTC peer.
-const LONGEST: usize = 2048;
 /// Datagrams that are read, or sent, at once.
 const BATCH: usize = 32;
 /// …and before somebody else's turn, however many there are.
 const AT_ONCE: usize = 64 * BATCH;
 /// TCP connections that wait to be taken.
 const WAITING: i32 = 256;
-
-/// A datagram, where it came from and where to, and when, in seconds.
-pub struct Came<'a> {
-    pub bytes: &'a mut [u8],
-    pub remote: SocketAddr,
-    pub local: IpAddr,
-    pub at: f64,
-}
 
 /// A UDP socket, which never blocks.
 pub struct Socket {

@@ -9,24 +9,15 @@ use std::sync::Mutex;
 use audiomixer_core::lock;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
+use crate::datagram::{Came, LONGEST};
 use crate::now::now;
 
 /// Whether one socket can have several addresses.
 pub const TELLS_ADDRESSES: bool = false;
 /// Bytes asked for; the system gives what it may.
 const BUFFERS: [usize; 3] = [8 << 20, 2 << 20, 512 << 10];
-/// Longer than any datagram of a WebRTC peer.
-const LONGEST: usize = 2048;
 /// Datagrams that are read before somebody else's turn, however many there are.
 const AT_ONCE: usize = 2048;
-
-/// A datagram, where it came from and where to, and when, in seconds.
-pub struct Came<'a> {
-    pub bytes: &'a mut [u8],
-    pub remote: SocketAddr,
-    pub local: IpAddr,
-    pub at: f64,
-}
 
 /// A UDP socket, which never blocks.
 pub struct Socket {

@@ -8,11 +8,10 @@ use std::sync::{Arc, Mutex};
 use audiomixer_core::lock;
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::datagram::LONGEST;
 use crate::endpoint::Endpoint;
 use crate::now::now;
 
-/// Longer than any datagram of a WebRTC peer.
-const LONGEST: usize = 2048;
 /// Pieces of eight such that are read before it is others' turn.
 const AT_ONCE: usize = 8;
 /// Bytes that the kernel keeps, twice as many with its bookkeeping: two seconds of audio. Left to itself it would keep
