@@ -9,6 +9,10 @@ import pytest
 
 NAME, INSIDE, OUTSIDE = "audiomixer-test", "10.77.0.1", "10.77.0.2"
 """The namespace, the address in it, and the one on this side, on which the two reach each other."""
+INSIDE_6, OUTSIDE_6 = "fd77::1", "fd77::2"
+"""The same by IPv6."""
+SPARE = "10.77.0.3"
+"""Another address inside."""
 ENTER = ("ip", "netns", "exec", NAME)
 """What a command begins with that is to be run inside."""
 
@@ -30,9 +34,12 @@ def namespace() -> Iterator[None]:
         stack.callback(_ip, "netns", "delete", NAME)
         _ip("link", "add", "test-out", "type", "veth", "peer", "name", "test-in", "netns", NAME)
         _ip("address", "add", f"{OUTSIDE}/24", "dev", "test-out")
+        _ip("address", "add", f"{OUTSIDE_6}/64", "dev", "test-out", "nodad")
         _ip("link", "set", "test-out", "up")
         for command in (
             ["address", "add", f"{INSIDE}/24", "dev", "test-in"],
+            ["address", "add", f"{SPARE}/24", "dev", "test-in"],
+            ["address", "add", f"{INSIDE_6}/64", "dev", "test-in", "nodad"],
             ["link", "set", "test-in", "up"],
             ["link", "set", "lo", "up"],
             # Leads nowhere; without one, browsers take a machine for one without a network.
@@ -43,9 +50,9 @@ def namespace() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def rules(*chain: str) -> Iterator[None]:
+def rules(*chain: str, hook: str = "type filter hook output priority 0") -> Iterator[None]:
     """What the network lets through, for the length of the context: rules of nftables for what is sent in it."""
-    lines = ["table inet test {", "chain sent {", "type filter hook output priority 0", *chain, "}", "}"]
+    lines = ["table inet test {", "chain sent {", hook, *chain, "}", "}"]
     script = "\n".join(lines) + "\n"
     subprocess.run([*ENTER, "nft", "-f", "-"], input=script.encode(), check=True)
     try:

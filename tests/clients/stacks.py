@@ -36,11 +36,14 @@ class Stack:
     missing: str = ""
     """What it lacks here, if anything."""
 
-    async def run(self, what: str, url: str, *more: str, seconds: float = 4) -> dict[str, Any]:
-        """Runs it to its end; what it says."""
+    async def run(
+        self, what: str, url: str, *more: str, seconds: float = 4, within: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
+        """Runs it to its end, by a command `within` if there is one; what it says."""
         if self.missing:
             pytest.skip(f"{self.name}: {self.missing}")
         process = await asyncio.create_subprocess_exec(
+            *within,
             *self.command,
             what,
             url,

@@ -44,6 +44,7 @@ var (
 	hide     = flags.Bool("hide", false, "offer no candidates, as if none could be resolved")
 	restarts = flags.Bool("restart", false, "begin another ICE session once it is connected")
 	onlyTCP  = flags.Bool("tcp", false, "connect by TCP, as if no UDP came through")
+	anywhere = flags.Bool("anywhere", false, "by any address but loopback, of IPv4 and IPv6")
 
 	connected                bool
 	connectTime              time.Duration
@@ -115,9 +116,13 @@ func run(address string, publishes bool) (problem string) {
 
 func newPeerConnection() *webrtc.PeerConnection {
 	settings := webrtc.SettingEngine{}
-	settings.SetIncludeLoopbackCandidate(true)
-	settings.SetIPFilter(net.IP.IsLoopback)
-	settings.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
+	if *anywhere {
+		settings.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
+	} else {
+		settings.SetIncludeLoopbackCandidate(true)
+		settings.SetIPFilter(net.IP.IsLoopback)
+		settings.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
+	}
 	settings.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled) // else it joins a multicast group
 	if *onlyTCP {
 		settings.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeTCP4})
