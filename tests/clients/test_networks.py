@@ -1,4 +1,4 @@
-"""Networks as they are found: one open port, IPv6 alone, a router that translates addresses, and one that changes its own."""
+"""Networks as they are found: one open port, IPv6 alone, a router that translates, an address that changes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
