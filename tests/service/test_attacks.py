@@ -252,7 +252,7 @@ async def test_a_room_whose_mix_panics_ends_with_a_reason_and_the_others_go_on(a
     streamers = [await api.streamer(), await api.streamer()]
     broken = await api.processor("broken", streamers[0])
     whole = await api.processor("whole", streamers[1])
-    room = api.service.rooms.local.get("broken")
+    room = api.service.streams.rooms.get("broken")
     assert room
     room.bus.mixer._break_down()
     async with asyncio.timeout(20):

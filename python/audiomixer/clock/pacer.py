@@ -77,6 +77,8 @@ class Pacer(Generic[Paced]):
         """Rounds that ended after the next should have begun."""
         self.lateness = 0.0
         """Seconds by which they did, all together."""
+        self.busy = 0.0
+        """Seconds that rounds took, all together."""
 
     def add(self, paced: Paced) -> None:
         """Begins to pace."""
@@ -113,12 +115,15 @@ class Pacer(Generic[Paced]):
                         return
                     first, *others = self._shares
                     self._busy = True
+                began = clock()
                 # The first share is done here: with a single room, no other thread is woken.
                 advancing = [pool.submit(self._advance, share) for share in others]
                 self._advance(first)
                 if advancing:
                     wait(advancing)
-                lateness = clock() - (tick + FRAME)
+                ended = clock()
+                self.busy += ended - began
+                lateness = ended - (tick + FRAME)
                 if lateness > 0:
                     self.late += 1
                     self.lateness += lateness

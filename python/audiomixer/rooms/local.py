@@ -5,7 +5,8 @@ import contextlib
 import logging
 import re
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from functools import partial
 from typing import Final, Protocol
 
@@ -20,6 +21,7 @@ from audiomixer.clock.frame import FRAME_SIZE
 from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import RoomError, RoomEvent, What
 from audiomixer.rooms.returns import Return, Returns
+from audiomixer.rooms.roster import COUNTED
 from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.peer import Peer
 
@@ -90,11 +92,11 @@ class Doorkeeper(Protocol):
             TokenError: A token is needed, and this is none or not good for the room.
         """
 
-    def joined(self, room: "LocalRoom", resource: str, identity: str) -> None:
-        """Somebody has joined."""
+    def joined(self, room: str, resource: str, identity: str) -> None:
+        """Somebody has joined the room of this name."""
 
-    def left(self, room: "LocalRoom", resource: str, stats: Stats) -> None:
-        """Somebody has left, of whose packets so much is to be said."""
+    def left(self, room: str, resource: str) -> None:
+        """Somebody has left."""
 
 
 class OpenDoor:
@@ -128,10 +130,10 @@ class OpenDoor:
             self._keyring.verify(token).check_room(room)
         return room
 
-    def joined(self, room: "LocalRoom", resource: str, identity: str) -> None:
+    def joined(self, room: str, resource: str, identity: str) -> None:
         """Nobody keeps account."""
 
-    def left(self, room: "LocalRoom", resource: str, stats: Stats) -> None:
+    def left(self, room: str, resource: str) -> None:
         """Nobody keeps account."""
 
 
@@ -162,6 +164,7 @@ class LocalRoom:
         ice: Where participants reach it; on this machine only, if None.
         door: Who is told of participants that come and go.
         on_ended: Called when the room has ended.
+        past: What happened to the packets of who has left is added to.
 
     Raises:
         ValueError: The name is none.
@@ -173,6 +176,7 @@ class LocalRoom:
         ice: Ice | None = None,
         door: Doorkeeper | None = None,
         on_ended: Callable[["LocalRoom"], None] = lambda _: None,
+        past: Counter[str] | None = None,
     ) -> None:
         check_name(name)
         self.name = name
@@ -183,6 +187,7 @@ class LocalRoom:
         self._ice = ice or Ice(["127.0.0.1"])
         self._door = door or OpenDoor()
         self._on_ended = on_ended
+        self._past = Counter() if past is None else past
         self._members: dict[str, _Member] = {}
         self._users = 0
         self._ended = False
@@ -199,6 +204,11 @@ class LocalRoom:
     def identities(self) -> list[str]:
         """The participants."""
         return list(self._members)
+
+    @property
+    def resources(self) -> dict[str, str]:
+        """The participants' identities, by the resources that they joined as."""
+        return {member.resource: identity for identity, member in self._members.items()}
 
     def stats(self) -> dict[str, Stats]:
         """What happened to each participant's packets, by identity."""
@@ -247,7 +257,7 @@ class LocalRoom:
             member.participant = self.bus.mixer.add_participant(identity)
             self._members[identity] = member
             self._count_listeners()
-            self._door.joined(self, member.resource, identity)
+            self._door.joined(self.name, member.resource, identity)
             if not previous:
                 self._tell("participant-joined", identity)
             if member.peer.receives:
@@ -286,7 +296,8 @@ class LocalRoom:
         if member.peer.receives:
             self._tell("unpublished", identity, member.resource)
         if member.participant:
-            self._door.left(self, member.resource, member.participant.stats())
+            self._past.update(_counted(member.participant.stats()))
+            self._door.left(self.name, member.resource)
         # Packets may still come, until the connection is closed.
         member.participant = None
         self.bus.mixer.remove_participant(identity)
@@ -346,6 +357,10 @@ class LocalRoom:
         self._loop.call_soon_threadsafe(self.volumes.publish, volumes)
 
 
+def _counted(stats: Stats) -> dict[str, float]:
+    return {name: getattr(stats, name) for name in COUNTED}
+
+
 class LocalRooms:
     """The local rooms of one server: made when somebody wants to join, gone when everybody has left.
 
@@ -358,6 +373,7 @@ class LocalRooms:
         self.ice = ice or Ice(["127.0.0.1"])
         self.door: Doorkeeper = door or OpenDoor()
         self._rooms: dict[str, LocalRoom] = {}
+        self._past: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[LocalRoom]:
         """The rooms there are."""
@@ -375,7 +391,7 @@ class LocalRooms:
         """
         room = self._rooms.get(name)
         if room is None:
-            room = self._rooms[name] = LocalRoom(name, self.ice, self.door, self._forget)
+            room = self._rooms[name] = LocalRoom(name, self.ice, self.door, self._forget, self._past)
         return room
 
     async def join(self, name: str, offer: str, token: str | None, identity: str | None) -> tuple[str, str]:
@@ -391,6 +407,29 @@ class LocalRooms:
         """
         async with self.door.admit(name, token, identity) as (room, admitted):
             return await self.open(room).join(offer, admitted)
+
+    def identities(self, name: str) -> list[str]:
+        """The participants of the room called `name`."""
+        room = self.get(name)
+        return room.identities if room else []
+
+    def present(self) -> Mapping[str, Mapping[str, str]]:
+        """The participants' identities, by room and by the resources that they joined as."""
+        return {name: room.resources for name, room in self._rooms.items()}
+
+    async def end(self, name: str) -> None:
+        """Ends the room called `name`, if there is one."""
+        room = self.get(name)
+        if room:
+            await room.close()
+
+    def packets(self) -> Counter[str]:
+        """What happened to packets, of everybody so far; `concealed` is in seconds."""
+        counted = self._past.copy()
+        for room in self._rooms.values():
+            for stats in room.stats().values():
+                counted.update(_counted(stats))
+        return counted
 
     async def leave(self, resource: str) -> bool:
         """The participant leaves that joined as `resource`, whatever room it is in; False if there is none."""

@@ -1,13 +1,43 @@
 """What `/metrics` tells Prometheus: read from the service when it is asked, never counted twice."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from audiomixer.clock.bus import process_pacer
+from audiomixer.rooms.roster import COUNTED
+from audiomixer.service.jobs import Load
 from audiomixer.service.service import Service
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"audiomixer_{name}", text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"audiomixer_{name}", text, value=value)
+
+
+_OF_ALL: Final[Sequence[tuple[Callable[[str, str, float], Metric], str, str, Callable[[Load], float]]]] = (
+    (_counter, "strangers", "Datagrams at the media port that were nobody's.", lambda load: load.strangers),
+    (_counter, "ticks", "Rounds of 20 ms.", lambda load: load.ticks),
+    (_counter, "ticks_late", "Rounds that ended after the next should have begun.", lambda load: load.late),
+    (_counter, "tick_lateness_seconds", "By how much, all together.", lambda load: load.lateness),
+    (_counter, "tick_busy_seconds", "How long rounds took, all together.", lambda load: load.busy),
+    (
+        _counter,
+        "frames_left_out",
+        "Frames of mixes that were not encoded, for want of time.",
+        lambda load: load.left_out,
+    ),
+    (_counter, "output_dropped", "Packets that slow listeners and servers lost.", lambda load: load.dropped),
+    (_gauge, "output_queued", "Packets that wait for servers.", lambda load: load.queued),
+    (_gauge, "pushes", "Outputs that push to servers.", lambda load: load.pushes),
+    (_gauge, "pushes_connected", "Those of them that are connected.", lambda load: load.connected),
+)
+"""What is added up for all processes."""
 
 
 class ServiceCollector(Collector):
@@ -22,35 +52,25 @@ class ServiceCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All of them."""
-        service, pacer = self._service, process_pacer()
-        streams = list(service.streams)
-        outputs = [output for stream in streams for output in stream.outputs]
+        service, loads = self._service, self._service.engine.loads()
+        all_loads = list(loads.values())
         yield _gauge("rooms", "Rooms in progress.", service.rooms.in_progress)
         yield _gauge("participants", "Participants in rooms, mixers included.", service.rooms.participants)
         yield _gauge("media_processors", "MediaProcessors at work.", service.processors.running)
-        yield _gauge("player_streamers", "PlayerStreamers that are fed.", len(streams))
-        yield _gauge("listeners", "WebRTC listeners.", sum(stream.whep.listeners for stream in streams))
-        here, elsewhere = service.rooms.packets(), service.engine.packets()
-        happened = {fate: number + elsewhere[fate] for fate, number in here.items()}
+        yield _gauge("player_streamers", "PlayerStreamers that are fed.", sum(load.streams for load in all_loads))
+        yield _gauge("listeners", "WebRTC listeners.", sum(load.listeners for load in all_loads))
+        happened = dict.fromkeys(COUNTED, 0.0)
+        for load in all_loads:
+            for fate, number in load.packets.items():
+                happened[fate] += number
         yield _counter("concealed_seconds", "Audio made up for missing packets.", happened.pop("concealed"))
         packets = CounterMetricFamily("audiomixer_packets", "Packets of participants.", labels=["fate"])
         for fate, number in happened.items():
             packets.add_metric([fate], number)
         yield packets
-        yield _counter("strangers", "Datagrams at the media port that were nobody's.", service.ice.strangers)
-        yield _counter("ticks", "Rounds of 20 ms.", pacer.rounds)
-        yield _counter("ticks_late", "Rounds that ended after the next should have begun.", pacer.late)
-        yield _counter("tick_lateness_seconds", "By how much, all together.", pacer.lateness)
-        left_out = service.engine.left_out()
-        yield _counter("frames_left_out", "Frames of mixes that were not encoded, for want of time.", left_out)
-        dropped = service.streams.dropped + service.engine.dropped() + sum(output.dropped for output in outputs)
-        yield _counter("output_dropped", "Packets that slow listeners and servers lost.", dropped)
+        for kind, name, text, of in _OF_ALL:
+            yield kind(name, text, sum(of(load) for load in all_loads))
         yield _gauge("event_readers", "Readers of server-sent events.", service.streams.readers)
-        pushes = service.engine.pushes()
-        queued = sum(push.queued for push in pushes)
-        yield _gauge("output_queued", "Packets that wait for servers.", queued)
-        yield _gauge("pushes", "Outputs that push to servers.", len(pushes))
-        yield _gauge("pushes_connected", "Those of them that are connected.", sum(push.connected for push in pushes))
         yield _gauge("callbacks_waiting", "Status callbacks not delivered yet.", service.callbacks.waiting)
         yield _counter("callbacks_delivered", "Status callbacks delivered.", service.callbacks.delivered)
         yield _counter("callbacks_failed", "Tries to deliver that failed.", service.callbacks.failed)
@@ -62,11 +82,3 @@ def render(service: Service) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(ServiceCollector(service))
     return generate_latest(registry)
-
-
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"audiomixer_{name}", text, value=value)
-
-
-def _counter(name: str, text: str, value: float) -> Metric:
-    return CounterMetricFamily(f"audiomixer_{name}", text, value=value)

@@ -3,15 +3,16 @@
 import asyncio
 import contextlib
 import fcntl
-import hashlib
-import hmac
 import logging
 from pathlib import Path
 from typing import IO, Literal
 
 from audiomixer.auth.turnstile import Turnstile
 from audiomixer.clock.tasks import spawn
-from audiomixer.service.jobs import LocalEngine
+from audiomixer.rooms.local import LocalRooms
+from audiomixer.rooms.place import Place
+from audiomixer.service.jobs import Engine
+from audiomixer.service.local_engine import LocalEngine
 from audiomixer.service.outbound import Outbound
 from audiomixer.service.resources.callbacks import Callbacks
 from audiomixer.service.resources.lifecycles import Office
@@ -95,34 +96,45 @@ class Service:
         self.callbacks = Callbacks(self.store, settings.account_sid, settings.auth_token, self.outbound)
         office = Office(settings, self.store, self.callbacks)
         self.rooms = RoomLifecycle(office, settings.keyring())
-        self.rooms.local.ice = self.ice
         self.turnstile = Turnstile(self.playback_key, settings.keyring())
-        self.streams = Streams(self.rooms.local, self.turnstile, settings.max_listeners)
-        self.engine = LocalEngine(self.streams, self.outbound, settings, self._prefix)
+        self.streams = Streams(LocalRooms(self.ice, self.rooms), self.turnstile, settings.max_listeners)
+        self.engine: Engine = LocalEngine(self.streams, self.outbound, settings)
+        self.rooms.hosted = self.engine.rooms
         self.streamers = StreamerLifecycle(office, self.streams)
         self.processors = ProcessorLifecycle(office, self.engine, self.rooms, self.streamers)
         self._opened.push_async_callback(self.callbacks.close)
         await self.callbacks.start()
         self._opened.push_async_callback(self.rooms.close)
-        await self.rooms.start()
+        self._opened.push_async_callback(self.engine.close)
+        await self.engine.open()
+        await self.rooms.start(self._present())
+        for name, resources in self.engine.rooms.present().items():
+            for resource, identity in resources.items():
+                self.rooms.joined(name, resource, identity)
         self._opened.callback(self.streamers.close)
         await self.streamers.start()
         self._opened.push_async_callback(self.processors.close)
         await self.processors.start()
+        self.rooms.everybody_told()
+        self.engine.begin()
         self._opened.push_async_callback(_cancel, asyncio.create_task(keep_small(office)))
         if self.ice.servers:
             self._opened.push_async_callback(_cancel, asyncio.create_task(self.ice.watch()))
         self._opened.callback(self.streams.closed.set)
+
+    def _present(self) -> dict[str, set[str]]:
+        """Who is in which room already, mixers included."""
+        present = {name: set(resources.values()) for name, resources in self.engine.rooms.present().items()}
+        for sid, job in self.engine.working().items():
+            if job.room:
+                present.setdefault(Place.parse(job.room).name, set()).update([job.identity, *self.engine.whoever(sid)])
+        return present
 
     def _lose(self, error: TakenError) -> None:
         """Another service goes on with everything: two would write over each other."""
         _log.critical("stopping: %s", error)
         self.taken.set()
         spawn(self.close())
-
-    def _prefix(self, sid: str) -> str:
-        """What the names of a stream's HLS segments begin with: the same in every process, and not to be guessed."""
-        return hmac.new(self.settings.auth_token.encode(), sid.encode(), hashlib.sha256).hexdigest()[:16] + "-"
 
     async def close(self) -> None:
         """Stops everything, to be resumed by the next process."""

@@ -61,6 +61,5 @@ async def checkpoint(office: Office, engine: Engine, before: Mapping[str, float]
                     session.get_one(PlayerStreamer, output).streamed = processor.streamed
 
     await office.store.run(note)
-    for sid, progress in all_progress.items():
-        engine.reserve(sid, progress.next_sequence + reserve)
+    await engine.reserve({sid: progress.next_sequence + reserve for sid, progress in all_progress.items()})
     return all_progress

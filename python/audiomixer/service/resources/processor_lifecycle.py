@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 
 from audiomixer.clock.tasks import spawn
 from audiomixer.outputs.base import OutputError
-from audiomixer.rooms.base import RoomError, RoomEvent
+from audiomixer.rooms.base import FullError, RoomError, RoomEvent
 from audiomixer.rooms.place import place_url
+from audiomixer.service.http.errors import ApiError
 from audiomixer.service.jobs import PLAYER_STREAMER, Engine, Job, Progress
 from audiomixer.service.resources import lives
 from audiomixer.service.resources.checkpoints import CHECKPOINT, LAST_RESERVE, RESERVE, checkpoint, segments_after
@@ -28,8 +29,6 @@ from audiomixer.service.resources.store import (
 )
 from audiomixer.service.resources.streamer_lifecycle import StreamerLifecycle
 
-_FIRST_FRAME: Final = 0.01
-"""Seconds until the next look for a mixer's first frame."""
 _AGAIN: Final = 5.0
 """Seconds until what could not be done, since the database is away, is tried again."""
 
@@ -94,6 +93,7 @@ class ProcessorLifecycle:
         self._checking: asyncio.Task[None] | None = None
         streamers.on_ended = self._lose_output
         engine.on_room_event = self._told
+        engine.on_lost = self._lost
         rooms.on_completed = self._room_completed
 
     @property
@@ -105,19 +105,73 @@ class ProcessorLifecycle:
         """Goes on with those of the last process, in the same PlayerStreamers."""
         running = select(MediaProcessor).where(MediaProcessor.status.in_(lives.MEDIA_PROCESSOR.open))
         processors = await self._office.store.run(lambda session: list(session.scalars(running)))
+        working = self._engine.working()
+        for processor in processors:
+            if processor.sid in working:
+                await self._adopt(processor, working[processor.sid])
         self._checking = asyncio.create_task(self._check_for_ever())
         await asyncio.gather(*(self._go_on(processor) for processor in processors))
+        for sid in set(working).difference(self._runs):
+            await self._engine.stop(sid)
         await self._end_orphans()
+
+    async def _adopt(self, processor: MediaProcessor, job: Job) -> None:
+        """Takes over one that has gone on while there was no service."""
+        run = self._runs[processor.sid] = _Run(asyncio.Lock(), set(job.outputs), job.streamed)
+        if job.room and processor.room_sid and processor.leaves:
+            entered = await self._rooms.enter(processor.room_sid, processor.identity)
+            if entered:
+                run.room, run.participant = entered[0].sid, entered[1]
+                self._stays.set(processor.sid, processor.leaves - now(), lambda: self._leave_room(processor.sid, run))
+                for identity in self._engine.whoever(processor.sid):
+                    self._told(processor.sid, RoomEvent("participant-joined", identity))
+            else:
+                self._engine.leave_room(processor.sid)
+        await self._streamers.started([sid for sid in job.outputs if sid.startswith(PLAYER_STREAMER)])
+        _log.info("taken over", extra={"sid": processor.sid})
 
     async def _go_on(self, processor: MediaProcessor) -> None:
         try:
             if processor.created + processor.max_duration <= now():
                 await self.end(processor.sid, "max-duration-exceeded")
+            elif processor.sid in self._runs:
+                self._limit(processor)
             else:
                 await self._resume(processor)
         except Exception as error:
             _log.exception("a MediaProcessor cannot be resumed", extra={"sid": processor.sid})
             self._end_soon(processor.sid, "internal-service-error", repr(error))
+
+    async def move(self, sid: str) -> None:
+        """Has one go on elsewhere, in the same PlayerStreamers."""
+        run = self._runs.get(sid)
+        if run is None:
+            return
+        async with run.lock:
+            if sid in self._runs:
+                await self._engine.stop(sid, to_resume=True)
+        await self._recover(sid)
+
+    def _lost(self, sid: str) -> None:
+        spawn(self._recover(sid))
+
+    async def _recover(self, sid: str) -> None:
+        """Goes on with one that nobody works at any more."""
+        run = self._runs.get(sid)
+        if run is None:
+            return
+        async with run.lock:
+            if self._runs.get(sid) is not run:
+                return
+            self._stays.clear(sid)
+            if run.room:
+                room, run.room = run.room, None
+                self._rooms.exit(room, run.participant)
+            processor = await self._office.store.run(lambda session: session.get_one(MediaProcessor, sid))
+            if processor.status in lives.MEDIA_PROCESSOR.open:
+                del self._runs[sid]
+        if sid not in self._runs:
+            await self._go_on(processor)
 
     async def close(self) -> None:
         """Stops work, to be resumed by the next process."""
@@ -127,12 +181,13 @@ class ProcessorLifecycle:
             self._checking.cancel()
             await asyncio.gather(self._checking, return_exceptions=True)
             try:
-                await self._checkpoint(LAST_RESERVE)
+                await self._checkpoint(RESERVE if self._engine.outlives else LAST_RESERVE)
             except StoreClosedError:
                 pass  # It is another's now.
             except Exception:
                 _log.exception("the last checkpoint failed")
-        await asyncio.gather(*(self._engine.stop(sid, to_resume=True) for sid in list(self._runs)))
+        if not self._engine.outlives:
+            await asyncio.gather(*(self._engine.stop(sid, to_resume=True) for sid in list(self._runs)))
         await self._tasks_done()
 
     async def create(self, order: ProcessorOrder) -> MediaProcessor:
@@ -142,6 +197,10 @@ class ProcessorLifecycle:
             ApiError: An output is none, or fed by another; or there are too many.
         """
         sid, made = make_sid("ZX"), now()
+        try:
+            self._engine.check()
+        except FullError as error:
+            raise ApiError(429, str(error)) from error
 
         def add(session: Session) -> MediaProcessor:
             running = MediaProcessor.status.in_(lives.MEDIA_PROCESSOR.open)
@@ -252,6 +311,7 @@ class ProcessorLifecycle:
             run.gap,
             processor.interruptions,
             processor.reserved + RESERVE if processor.interruptions else RESERVE,
+            run.streamed,
         )
         try:
             try:
@@ -269,8 +329,6 @@ class ProcessorLifecycle:
             return "internal-service-error", repr(error)
         if room and processor.leaves:
             self._stays.set(processor.sid, processor.leaves - now(), lambda: self._leave_room(processor.sid, run))
-        while (progress := self._engine.progress().get(processor.sid)) and not progress.seconds:
-            await asyncio.sleep(_FIRST_FRAME)
         await self._streamers.started([sid for sid in job.outputs if sid.startswith(PLAYER_STREAMER)])
         return None
 

@@ -1,5 +1,7 @@
 """What is stored of a room and of who was in it, and told of them, within a transaction."""
 
+from collections.abc import Collection
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -32,9 +34,20 @@ class RoomAccount:
 
     def everybody_left(self, session: Session, room: Room, when: float) -> None:
         """All who were in the room have left."""
+        self.left_but(session, room, when, ())
+
+    def left_but(
+        self, session: Session, room: Room, when: float, present: Collection[str]
+    ) -> dict[str, Participant]:
+        """All who were in the room have left, but those who are still present; gives these, by identity."""
         connected = Participant.room_sid == room.sid, Participant.status == "connected"
+        kept: dict[str, Participant] = {}
         for participant in session.scalars(select(Participant).where(*connected).order_by(Participant.started)):
-            self.leave(session, room, participant, when)
+            if participant.identity in present and participant.identity not in kept:
+                kept[participant.identity] = participant
+            else:
+                self.leave(session, room, participant, when)
+        return kept
 
     def tell(self, session: Session, room: Room, event: str, **parameters: str | None) -> None:
         """Has the room's callback called."""

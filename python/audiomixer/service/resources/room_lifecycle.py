@@ -2,21 +2,19 @@
 
 import contextlib
 import logging
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from audiomixer._core import Stats
 from audiomixer.auth.tokens import Keyring
 from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import FullError, NoRoomError, RoomEvent
-from audiomixer.rooms.local import LocalRoom, LocalRooms, check_identity, check_name
-from audiomixer.rooms.roster import COUNTED
+from audiomixer.rooms.local import check_identity, check_name
 from audiomixer.service.http.errors import ApiError
+from audiomixer.service.jobs import Hosted
 from audiomixer.service.resources import lives
 from audiomixer.service.resources.lifecycles import Alarms, Office, check_room_for_more, make_sid
 from audiomixer.service.resources.records import Records
@@ -68,6 +66,8 @@ class _Live:
     """Whether it was made for who joined first, and not by order."""
     joining: int = 0
     """Those who have been admitted, and are not present yet."""
+    kept: dict[str, Participant] = field(default_factory=dict)
+    """Who was there when the last process ended, and is still, by identity, until that has been told."""
 
     @property
     def taken(self) -> int:
@@ -84,9 +84,8 @@ class RoomLifecycle:
     """
 
     def __init__(self, office: Office, keyring: Keyring) -> None:
-        self.local = LocalRooms(door=self)
-        self.totals: Counter[str] = Counter()
-        """What happened to the packets of participants that have left."""
+        self.hosted: Hosted
+        """The rooms of ours."""
         self.on_completed: Callable[[str], None] = lambda sid: None
         """Told of the SID of a room that has ended."""
         self._office = office
@@ -108,26 +107,38 @@ class RoomLifecycle:
         """How many are in a room, mixers included."""
         return sum(len(live.present) for live in self._live.values())
 
-    async def start(self) -> None:
-        """Goes on with the rooms of the last process, which everybody has left."""
+    async def start(self, present: Mapping[str, Collection[str]]) -> None:
+        """Goes on with the rooms of the last process, which all have left but who is still present.
 
-        def load(session: Session) -> list[Room]:
+        Args:
+            present: Identities, by the room's name; `everybody_told` has to follow when all of these have been told of
+                again.
+        """
+
+        def load(session: Session) -> list[tuple[Room, dict[str, Participant]]]:
             rooms = list(session.scalars(select(Room).where(Room.status.in_(lives.ROOM.open))))
             heartbeat = session.get(Heartbeat, 1)
-            for room in rooms:
-                self._account.everybody_left(session, room, heartbeat.at if heartbeat else now())
-            return rooms
+            when = heartbeat.at if heartbeat else now()
+            return [
+                (room, self._account.left_but(session, room, when, present.get(room.unique_name, ()))) for room in rooms
+            ]
 
         self._records.start()
-        for room in await self._office.store.run(load):
-            self._live[room.sid] = _Live(room)
+        for room, kept in await self._office.store.run(load):
+            live = self._live[room.sid] = _Live(room, kept=kept)
+            live.present.update(participant.sid for participant in kept.values())
             self._office.callbacks.deliver(room.sid)
             self._await_somebody(room)
 
+    def everybody_told(self) -> None:
+        """Whoever was present has been told of; of whom nobody has, has left."""
+        for live in self._live.values():
+            while live.kept:
+                self._drop(live.room.sid, live.kept.popitem()[1].sid)
+
     async def close(self) -> None:
-        """Everybody has to leave; the rooms stay in progress."""
+        """Keeps account no more; the rooms stay in progress."""
         self._alarms.close()
-        await self.local.close()
         await self._records.close()
 
     async def create(self, order: RoomOrder) -> Room:
@@ -194,9 +205,7 @@ class RoomLifecycle:
             self._alarms.clear(sid)
             name = self._live.pop(sid).room.unique_name
             self._office.callbacks.deliver(sid)
-            room = self.local.get(name)
-            if room:
-                await room.close()
+            await self.hosted.end(name)
             self.on_completed(sid)
 
     async def enter(self, name: str, identity: str) -> tuple[Room, str] | None:
@@ -269,8 +278,7 @@ class RoomLifecycle:
         if found is None or found.sid not in self._live:
             raise NoRoomError(f"room: there is no {room!r}")
         live, most = self._live[found.sid], self._office.settings.max_participants
-        local = self.local.get(found.unique_name)
-        if local is None or identity not in local.identities:
+        if identity not in self.hosted.identities(found.unique_name):
             if live.taken >= found.max_participants:
                 raise FullError(f"room: expected at most {found.max_participants} participants")
             if sum(other.taken for other in self._live.values()) >= most:
@@ -288,35 +296,28 @@ class RoomLifecycle:
         access.check_room(room, *([found.unique_name, found.sid] if found else []))
         return found.unique_name if found else room
 
-    def joined(self, room: LocalRoom, resource: str, identity: str) -> None:
+    def joined(self, room: str, resource: str, identity: str) -> None:
         """A participant has joined."""
-        live = next((live for live in self._live.values() if live.room.unique_name == room.name), None)
+        live = next((live for live in self._live.values() if live.room.unique_name == room), None)
         if live is None:
-            spawn(room.close())  # It has ended since.
+            spawn(self.hosted.end(room))  # It has ended since.
             return
+        kept = live.kept.get(identity)
+        stayed = now() - kept.started if kept else 0.0
         sid = self._add(live.room, identity)
         self._participants[resource] = live.room.sid, sid
 
         async def has_to_leave() -> None:
-            await room.leave(resource)
+            await self.hosted.leave(resource)
 
-        self._alarms.set(resource, live.room.max_participant_duration, has_to_leave)
+        self._alarms.set(resource, live.room.max_participant_duration - stayed, has_to_leave)
 
-    def left(self, room: LocalRoom, resource: str, stats: Stats) -> None:
+    def left(self, room: str, resource: str) -> None:
         """A participant has left."""
         self._alarms.clear(resource)
-        self.totals.update({name: getattr(stats, name) for name in COUNTED})
         found = self._participants.pop(resource, None)
         if found:
             self._drop(*found)
-
-    def packets(self) -> dict[str, float]:
-        """What happened to packets, of everybody so far; `concealed` is in seconds."""
-        totals = Counter(self.totals)
-        for room in self.local:
-            for stats in room.stats().values():
-                totals.update({name: getattr(stats, name) for name in COUNTED})
-        return {name: totals[name] for name in COUNTED}
 
     async def _find_or_create(self, name: str) -> Room | None:
         room = await self.find(name)
@@ -334,9 +335,12 @@ class RoomLifecycle:
         return room
 
     def _add(self, room: Room, identity: str) -> str:
-        sid, joined = make_sid("PA"), now()
-        self._live[room.sid].present.add(sid)
+        live = self._live[room.sid]
         self._alarms.clear(room.sid)
+        if kept := live.kept.pop(identity, None):
+            return kept.sid
+        sid, joined = make_sid("PA"), now()
+        live.present.add(sid)
 
         def add(session: Session) -> None:
             stored = session.get_one(Room, room.sid)

@@ -247,11 +247,12 @@ async def insert(
     form: Annotated[Insert, fastapi.Form()],
 ) -> Inserted:
     """Inserts a payload into the stream, now."""
-    stream = service.streams.get(streamer.sid)
-    if stream is None or streamer.status != "started":
-        raise ApiError(400, f"Sid: expected a PlayerStreamer that is started, got {streamer.sid}")
     try:
-        stream.insert(form.metadata)
+        if streamer.status != "started":
+            raise LookupError
+        await service.engine.insert(streamer.sid, form.metadata)
+    except LookupError:
+        raise ApiError(400, f"Sid: expected a PlayerStreamer that is started, got {streamer.sid}") from None
     except ValueError as error:
         raise ApiError(400, str(error)) from None
     return Inserted(sid=streamer.sid, metadata=form.metadata)
@@ -284,16 +285,14 @@ async def timed_metadata(
 
     async def payloads() -> AsyncIterator[str]:
         while not service.streams.closed.is_set():
-            stream = service.streams.get(sid)
-            if stream:
-                async for text in stream.events.read():
-                    yield text
+            async for text in service.engine.payloads(sid):
+                yield text
             if (await _find(request, service, sid)).status not in lives.PLAYER_STREAMER.open:
                 return
             # Streams come and go; only this one is worth asking the database about.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_AGAIN):
-                    while not service.streams.get(sid) and not service.streams.closed.is_set():
+                    while not service.engine.has(sid) and not service.streams.closed.is_set():
                         await service.streams.until_changed(_LOOK_AGAIN)
 
     return events(service.streams, payloads())
