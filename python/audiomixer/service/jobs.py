@@ -5,7 +5,7 @@ What the service asks of an engine is narrow on purpose: start a job, end an out
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from audiomixer.rooms.base import RoomEvent
 
@@ -100,6 +100,20 @@ class Playing:
     listeners: int
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A process that mixes."""
+
+    name: str
+    node: str
+    """Addresses of its machine."""
+    status: Literal["active", "draining", "lost"]
+    media_port: int
+    share: float
+    """Of the time that it has for mixing, how much it needs."""
+    load: Load
+
+
 class Hosted(Protocol):
     """Rooms of ours, by their names, wherever they are."""
 
@@ -176,6 +190,9 @@ class Engine(Protocol):
     def has(self, stream: str) -> bool:
         """Whether a stream is live."""
 
+    async def until_changed(self) -> None:
+        """Waits until a stream may have come or gone."""
+
     def streams(self) -> list[Playing]:
         """The streams that are live."""
 
@@ -190,5 +207,5 @@ class Engine(Protocol):
     def payloads(self, stream: str) -> AsyncIterator[str]:
         """Every payload of a stream from now on, as long as it is live."""
 
-    def loads(self) -> Mapping[str, Load]:
-        """What each process has to do, by its name."""
+    def workers(self) -> list[WorkerState]:
+        """The processes that mix."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
 from audiomixer.clock.bus import process_pacer
+from audiomixer.clock.frame import FRAME
 from audiomixer.clock.tasks import spawn
 from audiomixer.mixer import AudioMixer
 from audiomixer.outputs.base import Output, OutputError
@@ -18,7 +19,7 @@ from audiomixer.rooms.local import LocalRoom, LocalRooms
 from audiomixer.rooms.place import Place
 from audiomixer.rooms.remote import RemoteRoom
 from audiomixer.rooms.roster import COUNTED
-from audiomixer.service.jobs import PLAYER_STREAMER, PUSHED, Job, Load, OnRoomEvent, Playing, Progress
+from audiomixer.service.jobs import PLAYER_STREAMER, PUSHED, Job, Load, OnRoomEvent, Playing, Progress, WorkerState
 from audiomixer.service.outbound import ForbiddenError, Outbound
 from audiomixer.service.settings import Settings
 from audiomixer.service.streams import Stream, Streams
@@ -198,18 +199,13 @@ class LocalEngine:
         """Whether it is live."""
         return any(stream == live.sid for live in self._streams)
 
+    async def until_changed(self) -> None:
+        """Waits until a stream has come or gone, or everything ends."""
+        await self._streams.until_changed()
+
     def streams(self) -> list[Playing]:
         """The live ones."""
-        return [
-            Playing(
-                stream.sid,
-                stream.mixer.room.name,
-                stream.mixer.audio_bitrate,
-                round(stream.mixer.time),
-                stream.whep.listeners,
-            )
-            for stream in self._streams
-        ]
+        return self._streams.playing()
 
     async def insert(self, stream: str, text: str) -> None:
         """Inserts a payload."""
@@ -225,9 +221,11 @@ class LocalEngine:
             async for text in found.events.read():
                 yield text
 
-    def loads(self) -> Mapping[str, Load]:
-        """This process's."""
-        return {"": self.load()}
+    def workers(self) -> list[WorkerState]:
+        """This process alone."""
+        pacer, ice = process_pacer(), self.rooms.ice
+        share = pacer.busy / (pacer.rounds * FRAME) if pacer.rounds else 0.0
+        return [WorkerState("local", ",".join(ice.addresses), "active", ice.port or 0, share, self.load())]
 
     def load(self) -> Load:
         """What this process has to do, and how it gets on."""

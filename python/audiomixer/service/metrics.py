@@ -52,8 +52,8 @@ class ServiceCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All of them."""
-        service, loads = self._service, self._service.engine.loads()
-        all_loads = list(loads.values())
+        service = self._service
+        all_loads = [worker.load for worker in service.engine.workers()]
         yield _gauge("rooms", "Rooms in progress.", service.rooms.in_progress)
         yield _gauge("participants", "Participants in rooms, mixers included.", service.rooms.participants)
         yield _gauge("media_processors", "MediaProcessors at work.", service.processors.running)

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import logging
+import os
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 from audiomixer.auth.turnstile import Turnstile
 from audiomixer.clock.tasks import spawn
@@ -24,6 +26,9 @@ from audiomixer.service.resources.streamer_lifecycle import StreamerLifecycle
 from audiomixer.service.settings import Settings
 from audiomixer.service.streams import Streams
 
+if TYPE_CHECKING:
+    from audiomixer.service.cluster.cluster import Cluster
+
 _log = logging.getLogger(__name__)
 
 
@@ -36,6 +41,19 @@ def _lock(data: Path) -> IO[str]:
         file.close()
         raise ValueError(f"data: {data} is in use by another audiomixer") from None
     return file
+
+
+def _cluster(settings: Settings, host: str) -> "Cluster":
+    """The engine on Ray."""
+    if not settings.ray_address:
+        # Whoever may call Ray may do anything, and it listens on all addresses. It reads this when it is imported.
+        token = hashlib.sha256(f"ray {settings.auth_token}".encode()).hexdigest()
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token)
+    from audiomixer.service.cluster.cluster import Cluster
+    from audiomixer.service.cluster.forward import Forwarder
+    from audiomixer.service.cluster.nodes import Nodes
+
+    return Cluster(Nodes(settings, host), Forwarder(settings.auth_token), settings.drain_seconds)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
@@ -58,6 +76,7 @@ class Service:
         self.outbound = Outbound(settings.allowed_networks)
         self.store = Store(settings.database_url)
         self.ice = settings.ice(host)
+        self.cluster = _cluster(settings, host) if settings.engine == "ray" else None
         self.taken = asyncio.Event()
         """Set when another service has taken the database, and this one stops."""
         self._starting = asyncio.Lock()
@@ -90,7 +109,8 @@ class Service:
         settings = self.settings
         self._opened.callback(_lock(settings.data).close)
         self._opened.callback(self.ice.close)
-        self.ice.open()
+        if self.cluster is None:
+            self.ice.open()
         self.store.on_taken = self._lose
         await self.store.migrate()
         self.callbacks = Callbacks(self.store, settings.account_sid, settings.auth_token, self.outbound)
@@ -98,10 +118,14 @@ class Service:
         self.rooms = RoomLifecycle(office, settings.keyring())
         self.turnstile = Turnstile(self.playback_key, settings.keyring())
         self.streams = Streams(LocalRooms(self.ice, self.rooms), self.turnstile, settings.max_listeners)
-        self.engine: Engine = LocalEngine(self.streams, self.outbound, settings)
+        self.engine: Engine = self.cluster or LocalEngine(self.streams, self.outbound, settings)
         self.rooms.hosted = self.engine.rooms
+        if self.cluster:
+            self.cluster.door = self.rooms
         self.streamers = StreamerLifecycle(office, self.streams)
         self.processors = ProcessorLifecycle(office, self.engine, self.rooms, self.streamers)
+        if self.cluster:
+            self.cluster.on_move = self.processors.move
         self._opened.push_async_callback(self.callbacks.close)
         await self.callbacks.start()
         self._opened.push_async_callback(self.rooms.close)

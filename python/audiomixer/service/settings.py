@@ -1,5 +1,6 @@
 """Settings of the service: from the environment, `AUDIOMIXER_*`, and a TOML file."""
 
+import importlib.util
 import ipaddress
 import json
 import os
@@ -92,6 +93,16 @@ class Settings(BaseSettings):
     janus_token: str = Field("", repr=False, description="for Janus, if it wants tokens")
     janus_api_secret: str = Field("", repr=False, description="for Janus, if its API has a secret")
     room_creation: bool = Field(True, description="rooms that do not exist are created when somebody joins them")
+    engine: Literal["local", "ray"] = Field(
+        "local", description="what mixes: local is this process; ray, workers on a Ray cluster"
+    )
+    ray_address: str = Field(
+        "", description="of the Ray cluster; default: one of this machine's own, started if need be"
+    )
+    workers: int = Field(0, ge=0, description="on each node of the Ray cluster; 0: as many as it has CPUs")
+    drain_seconds: float = Field(
+        600, ge=0, description="after which rooms on a worker that is drained end, for all to join again elsewhere"
+    )
     public_url: str = Field("", description="the service's URL as clients see it; default: that of each request")
 
     ice_addresses: Addresses = Field(
@@ -161,6 +172,8 @@ class Settings(BaseSettings):
                     raise ValueError(f"{name}: {error}") from None
                 if not name.startswith(given_kind):
                     raise ValueError(f"{name}: expected no {given_kind.upper()} server, got {url!r}")
+        if self.engine == "ray" and importlib.util.find_spec("ray") is None:
+            raise ValueError("engine: expected audiomixer[ray] to be installed, there is no ray")
         if self.turn_secret and self.turn_username:
             raise ValueError("turn_secret: expected no turn_username beside it")
         return self

@@ -12,6 +12,7 @@ from audiomixer.outputs.events import EventOutput
 from audiomixer.outputs.hls import HlsOutput
 from audiomixer.outputs.whep import WhepOutput
 from audiomixer.rooms.local import LocalRooms
+from audiomixer.service.jobs import Playing
 from audiomixer.webrtc.ice import Ice
 
 _MOST: Final = 100
@@ -109,6 +110,19 @@ class Streams:
         """The streams that are live."""
         return iter(list(self._streams.values()))
 
+    def playing(self) -> list[Playing]:
+        """What is live."""
+        return [
+            Playing(
+                stream.sid,
+                stream.mixer.room.name,
+                stream.mixer.audio_bitrate,
+                round(stream.mixer.time),
+                stream.whep.listeners,
+            )
+            for stream in self
+        ]
+
     @property
     def full(self) -> bool:
         """Whether there are as many listeners as there may be."""
@@ -118,12 +132,12 @@ class Streams:
         """How many listeners of a network have not come about yet."""
         return sum(stream.whep.connecting(network) for stream in self._streams.values())
 
-    async def until_changed(self, seconds: float) -> None:
-        """Waits until a stream comes or goes, or everything ends; not for longer than so many seconds."""
+    async def until_changed(self) -> None:
+        """Waits until a stream comes or goes, or everything ends."""
         changed = asyncio.ensure_future(self._changed.wait())
         closed = asyncio.ensure_future(self.closed.wait())
         try:
-            await asyncio.wait([changed, closed], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([changed, closed], return_when=asyncio.FIRST_COMPLETED)
         finally:
             changed.cancel()
             closed.cancel()

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from audiomixer.service.http.endpoints import CORS, media_routes
@@ -56,7 +56,7 @@ def create_app(settings: Settings | None = None, host: str = "0.0.0.0") -> Starl
             await service.close()
 
     app = Starlette(
-        routes=[Mount("/v1", create_api(service)), Route("/metrics", _metrics), *media_routes()],
+        routes=[Mount("/v1", create_api(service)), Route("/metrics", _metrics), *_media_routes(service)],
         middleware=[
             Middleware(Headed),
             CORS,
@@ -70,6 +70,15 @@ def create_app(settings: Settings | None = None, host: str = "0.0.0.0") -> Starl
     app.state.guard = _guard
     app.state.prefix = urlsplit(settings.public_url or "").path.rstrip("/")
     return app
+
+
+def _media_routes(service: Service) -> list[BaseRoute]:
+    """Of this process, or of its workers."""
+    if service.cluster is None:
+        return media_routes()
+    from audiomixer.service.http.forwarding import forwarding_routes
+
+    return forwarding_routes(service.cluster)
 
 
 async def _start(state: object, service: Service) -> None:

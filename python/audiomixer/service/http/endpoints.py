@@ -6,9 +6,10 @@ import gzip
 import json
 import re
 from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -27,9 +28,12 @@ from audiomixer.service.http import negotiation
 from audiomixer.service.http.errors import HANDLERS, ApiError
 from audiomixer.service.http.lookups import admit, stream_of, streams_of, token_of, unauthorized
 from audiomixer.service.http.sites import Headed, OwnSite
+from audiomixer.service.jobs import Playing
 from audiomixer.service.streams import Streams
 
-_WEB: Final = Path(__file__).parent.parent.parent / "web"
+WEB: Final = Path(__file__).parent.parent.parent / "web"
+HIGHEST: Final = BITRATES[-1]
+"""What is told of a stream whose bitrate is not known yet."""
 _LONGEST_NUMBER: Final = 12
 _LINES: Final = re.compile(r"\r\n|\r|\n")
 """What ends a line of a server-sent event, and nothing else does."""
@@ -70,60 +74,58 @@ def media_routes() -> list[BaseRoute]:
     `prefix` that a proxy takes off paths.
     """
     return [
-        Route("/", _index_page),
-        Route("/rooms/{name}", _room_page),
+        Route("/", index_page),
+        Route("/rooms/{name}", room_page),
         Route("/listen/{sid}", _listen_page),
         Route("/overview.json", _overview),
         Route("/rooms/{name}/volumes", _room_volumes),
         *negotiation.ROUTES,
         Route("/hls/{sid}/index.m3u8", _hls_master),
         Route("/hls/{sid}/audio.m3u8", _hls_media),
-        Route("/hls/{sid}/permit", _hls_permit),
+        Route("/hls/{sid}/permit", hls_permit),
         Route("/hls/{sid}/{segment}", _hls_segment),
-        Route("/healthz", _healthz),
-        Mount("/web", StaticFiles(directory=_WEB)),
+        Route("/healthz", healthz),
+        Mount("/web", StaticFiles(directory=WEB)),
     ]
 
 
-async def _index_page(request: Request) -> Response:
-    _guard(request)
-    return _page("index.html")
+async def index_page(request: Request) -> Response:
+    """What there is, for who may see it."""
+    guard(request)
+    return page("index.html")
 
 
-async def _room_page(request: Request) -> Response:
-    return _page("room.html")
+async def room_page(request: Request) -> Response:
+    """A room to talk in."""
+    return page("room.html")
 
 
 async def _listen_page(request: Request) -> Response:
     known = streams_of(request).get(request.path_params["sid"])
-    return _page("listen.html", 200 if known else 404)
+    return page("listen.html", 200 if known else 404)
 
 
-def _page(name: str, status: int = 200) -> Response:
-    return FileResponse(_WEB / name, status, headers={"Cache-Control": "no-cache"})
+def page(name: str, status: int = 200) -> Response:
+    """One of the pages."""
+    return FileResponse(WEB / name, status, headers={"Cache-Control": "no-cache"})
 
 
-def _guard(request: Request) -> None:
-    guard: Callable[[Request], None] = request.app.state.guard
-    guard(request)
+def guard(request: Request) -> None:
+    """Sees that a request may be told what there is."""
+    check: Callable[[Request], None] = request.app.state.guard
+    check(request)
 
 
 async def _overview(request: Request) -> Response:
-    _guard(request)
+    guard(request)
     streams = streams_of(request)
     rooms = [{"name": room.name, "identities": room.identities} for room in streams.rooms]
-    playing = [
-        {
-            "sid": stream.sid,
-            "room": stream.mixer.room.name,
-            "bitrate": stream.mixer.audio_bitrate,
-            "seconds": round(stream.mixer.time),
-            "listeners": stream.whep.listeners,
-        }
-        for stream in streams
-    ]
-    needs_tokens = streams.turnstile is not None
-    return JSONResponse({"needsTokens": needs_tokens, "rooms": rooms, "streams": playing})
+    return JSONResponse(overview_of(streams.turnstile is not None, rooms, streams.playing()))
+
+
+def overview_of(needs_tokens: bool, rooms: list[dict[str, Any]], playing: list[Playing]) -> dict[str, Any]:
+    """What the front page shows."""
+    return {"needsTokens": needs_tokens, "rooms": rooms, "streams": [asdict(stream) for stream in playing]}
 
 
 async def _hls_master(request: Request) -> Response:
@@ -131,8 +133,8 @@ async def _hls_master(request: Request) -> Response:
     query = f"?token={session}" if session else ""
     if request.path_params["sid"] in streams_of(request).expected:
         # Players may come before the stream does; at which bitrate it will is not known yet.
-        return _playlist(request, master_playlist(BITRATES[-1], query), "no-cache")
-    return _playlist(request, stream_of(request).hls.master_playlist(query), "no-cache")
+        return playlist_response(request, master_playlist(HIGHEST, query), "no-cache")
+    return playlist_response(request, stream_of(request).hls.master_playlist(query), "no-cache")
 
 
 async def _hls_media(request: Request) -> Response:
@@ -155,10 +157,10 @@ async def _hls_media(request: Request) -> Response:
     if playlist is None:
         raise ApiError(404, "stream: nothing to play yet", headers={"Retry-After": "2"})
     # What was waited for is the same for everybody who asks for it; the newest is not, a moment later.
-    return _playlist(request, playlist, "no-cache" if number is None else f"public, max-age={6 * TARGET}")
+    return playlist_response(request, playlist, "no-cache" if number is None else f"public, max-age={6 * TARGET}")
 
 
-async def _hls_permit(request: Request) -> Response:
+async def hls_permit(request: Request) -> Response:
     """Whether a playlist may be had: for proxies that keep them."""
     admit(request, request.query_params.get("token"))
     return Response(status_code=204)
@@ -173,7 +175,8 @@ def _number(request: Request, name: str) -> int | None:
     return int(text)
 
 
-def _playlist(request: Request, text: str, caching: str) -> Response:
+def playlist_response(request: Request, text: str, caching: str) -> Response:
+    """A playlist, as short as the client can take it."""
     body, headers = text.encode(), {"Cache-Control": caching, "Vary": "Accept-Encoding"}
     if "gzip" in request.headers.get("accept-encoding", ""):
         body, headers["Content-Encoding"] = _zipped(text), "gzip"
@@ -255,5 +258,6 @@ async def _room_volumes(request: Request) -> Response:
     return events(streams, volumes())
 
 
-async def _healthz(request: Request) -> Response:
+async def healthz(request: Request) -> Response:
+    """The process is alive."""
     return JSONResponse({"status": "ok"})

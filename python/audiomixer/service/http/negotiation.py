@@ -25,23 +25,37 @@ _MOST_CONNECTING: Final = 250
 """Listeners of one network that have not connected yet: who only asks takes others' places for ten seconds each."""
 
 
-async def _text(request: Request, what: str, expected: str) -> str:
-    """The body, of the `expected` type."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != expected:
-        raise ApiError(415, f"Content-Type: expected {expected}, got {kind or 'none'}")
+async def body_of(request: Request, what: str = "fragment") -> bytes:
+    """The body.
+
+    Raises:
+        ApiError: It is too long.
+    """
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > _LARGEST_BODY:
             raise ApiError(413, f"{what}: expected at most {_LARGEST_BODY} bytes")
+    return bytes(body)
+
+
+async def _text(request: Request, what: str, expected: str) -> str:
+    """The body, of the `expected` type."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != expected:
+        raise ApiError(415, f"Content-Type: expected {expected}, got {kind or 'none'}")
     try:
-        return body.decode()
+        return (await body_of(request, what)).decode()
     except UnicodeDecodeError:
         raise ApiError(400, f"{what}: expected SDP in UTF-8") from None
 
 
-async def _offer(request: Request) -> str:
+async def offer_of(request: Request) -> str:
+    """The SDP offer in a request.
+
+    Raises:
+        ApiError: There is none, or it is too long.
+    """
     return await _text(request, "offer", _SDP)
 
 
@@ -71,17 +85,20 @@ def _etag(peer: Peer) -> str:
     return f'"{peer.session}"'
 
 
-def _answered(request: Request, resource: str, answer: str, peer: Peer | None) -> Response:
-    # Quoted: a room's name may hold what no header can.
+def path_of(request: Request) -> str:
+    """The path of a request as clients see it, quoted: a room's name may hold what no header can."""
     path, prefix = quote(request.url.path), request.app.state.prefix
-    path = path if path.startswith(prefix) else prefix + path
-    headers = {"Location": f"{path}/{resource}", "Accept-Patch": trickle.TYPE}
+    return path if path.startswith(prefix) else prefix + path
+
+
+def _answered(request: Request, resource: str, answer: str, peer: Peer | None) -> Response:
+    headers = {"Location": f"{path_of(request)}/{resource}", "Accept-Patch": trickle.TYPE}
     if peer:  # It may have gone already.
         headers["ETag"] = _etag(peer)
     return _with_servers(Response(answer, 201, headers, _SDP), streams_of(request).rooms.ice)
 
 
-async def _whip_accepts(request: Request) -> Response:
+async def whip_accepts(request: Request) -> Response:
     """What may be posted here, and with which ICE servers, as RFC 9725 has it."""
     rooms = streams_of(request).rooms
     token = token_of(request)
@@ -94,7 +111,8 @@ async def _whip_accepts(request: Request) -> Response:
     return _with_servers(_accepting(), rooms.ice)
 
 
-async def _whep_accepts(request: Request) -> Response:
+async def whep_accepts(request: Request) -> Response:
+    """The same for a stream."""
     token = token_of(request) or request.query_params.get("token")
     if token or streams_of(request).turnstile is None:
         admit(request, token)
@@ -122,7 +140,7 @@ async def _whip(request: Request) -> Response:
         await streams_of(request).rooms.door.check(request.path_params["name"], token_of(request))
     except TokenError as error:
         raise unauthorized(error) from error
-    offer = await _offer(request)
+    offer = await offer_of(request)
     try:
         resource, answer = await streams_of(request).rooms.join(
             request.path_params["name"], offer, token_of(request), request.query_params.get("identity")
@@ -162,7 +180,7 @@ async def _whep(request: Request) -> Response:
     if network and streams_of(request).connecting(network) >= _MOST_CONNECTING:
         raise ApiError(429, f"listeners: expected at most {_MOST_CONNECTING} at a time to connect")
     try:
-        resource, answer = await stream.whep.join(await _offer(request), network)
+        resource, answer = await stream.whep.join(await offer_of(request), network)
     except OfferError as error:
         raise ApiError(400, str(error)) from error
     except OutputError as error:
@@ -186,11 +204,11 @@ async def _whep_leave(request: Request) -> Response:
 
 
 ROUTES: Final = (
-    Route("/whip/{name}", _whip_accepts, methods=["OPTIONS"]),
+    Route("/whip/{name}", whip_accepts, methods=["OPTIONS"]),
     Route("/whip/{name}", _whip, methods=["POST"]),
     Route("/whip/{name}/{resource}", _whip_trickle, methods=["PATCH"]),
     Route("/whip/{name}/{resource}", _whip_leave, methods=["DELETE"]),
-    Route("/whep/{sid}", _whep_accepts, methods=["OPTIONS"]),
+    Route("/whep/{sid}", whep_accepts, methods=["OPTIONS"]),
     Route("/whep/{sid}", _whep, methods=["POST"]),
     Route("/whep/{sid}/{resource}", _whep_trickle, methods=["PATCH"]),
     Route("/whep/{sid}/{resource}", _whep_leave, methods=["DELETE"]),

@@ -36,9 +36,7 @@ class RoomAccount:
         """All who were in the room have left."""
         self.left_but(session, room, when, ())
 
-    def left_but(
-        self, session: Session, room: Room, when: float, present: Collection[str]
-    ) -> dict[str, Participant]:
+    def left_but(self, session: Session, room: Room, when: float, present: Collection[str]) -> dict[str, Participant]:
         """All who were in the room have left, but those who are still present; gives these, by identity."""
         connected = Participant.room_sid == room.sid, Participant.status == "connected"
         kept: dict[str, Participant] = {}

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from audiomixer.service.http.errors import HANDLERS
-from audiomixer.service.http.rest import media_processors, player_streamers, rooms
+from audiomixer.service.http.rest import media_processors, player_streamers, rooms, workers
 from audiomixer.service.http.rest.gate import Gate
 from audiomixer.service.http.rest.handlers import API_HANDLERS
 from audiomixer.service.service import Service
@@ -52,7 +52,13 @@ def create_api(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for router in (media_processors.router, player_streamers.router, player_streamers.open_router, rooms.router):
+    for router in (
+        media_processors.router,
+        player_streamers.router,
+        player_streamers.open_router,
+        rooms.router,
+        workers.router,
+    ):
         api.include_router(router)
     api.add_middleware(Gate, service=service)
     api.state.service = service

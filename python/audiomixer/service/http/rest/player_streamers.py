@@ -293,7 +293,7 @@ async def timed_metadata(
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_AGAIN):
                     while not service.engine.has(sid) and not service.streams.closed.is_set():
-                        await service.streams.until_changed(_LOOK_AGAIN)
+                        await service.engine.until_changed()
 
     return events(service.streams, payloads())
 

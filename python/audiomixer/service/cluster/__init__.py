@@ -1,0 +1,1 @@
+"""Rooms and mixers spread over processes and machines, by Ray; the service itself mixes nothing then."""

@@ -1,0 +1,287 @@
+"""Workers that are lost, hang, are full, or drained; rooms and streams go on on the others."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from audiomixer.service.jobs import WorkerState
+from tests.cluster.machines import Machines
+from tests.rooms.client import Client, Microphone
+from tests.service.api import Api, running
+from tests.service.receiver import receiving
+from tests.service.test_media_processors import payloads
+from tests.service.test_restart import connected, session_of
+from tests.signals import level_at
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+async def until_true(condition: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.1)
+
+
+def at_work(api: Api) -> WorkerState:
+    """The worker that has a stream."""
+    return next(worker for worker in api.service.engine.workers() if worker.load.streams)
+
+
+async def busy(api: Api) -> WorkerState:
+    """The same, once it has told of it."""
+    await until(lambda: any(worker.load.streams for worker in api.service.engine.workers()))
+    return at_work(api)
+
+
+def process_of(api: Api, worker: WorkerState) -> int:
+    member = api.service.cluster._members[worker.name]
+    assert member.greeting
+    return int(member.greeting.process)
+
+
+class Audience:
+    """Reads a stream's payloads, however often it has to begin again."""
+
+    def __init__(self, api: Api, streamer: str) -> None:
+        self._api, self._streamer = api, streamer
+        self.told: list[dict[str, Any]] = []
+        self.times: list[float] = []
+
+    async def __aenter__(self) -> "Audience":
+        self._reading = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def _read(self) -> None:
+        url = f"{self._api.url}/v1/PlayerStreamers/{self._streamer}/TimedMetadata"
+        async with self._api.client.stream("GET", url, timeout=60) as response:
+            async for line in response.aiter_lines():
+                if line.startswith("data: "):
+                    self.told.append(json.loads(line.removeprefix("data: ")))
+                    self.times.append(time.monotonic())
+
+    def check(self) -> float:
+        """Sees that no number came twice; the longest time without one."""
+        numbers = [payload["s"] for payload in self.told]
+        assert numbers == sorted(set(numbers))
+        return max(late - early for early, late in zip(self.times, self.times[1:], strict=False))
+
+
+async def test_a_room_its_mixer_and_its_stream_are_on_one_worker(api: Api) -> None:
+    streamer = await api.streamer()
+    await api.processor("lounge", streamer)
+    async with Client(api.whip("lounge"), Microphone(500), token=api.token("alice")) as alice:
+        async with Client(api.whip("lounge"), None, token=api.token("bob")) as bob:
+            told = await payloads(api, streamer, 4)
+            assert told[-1]["p"]["alice"]["v"] > 1000  # type: ignore[index]
+            await until(lambda: len(bob.heard) > 50)
+            assert level_at(bob.heard[-1][:, 0], 500) > 0.05
+            assert sorted(await connected(api, "lounge")) == ["alice", "audio-mixer-v2", "bob"]
+            workers = api.service.engine.workers()
+            assert sorted(worker.load.rooms for worker in workers) == [0, 1]
+            assert at_work(api).load.rooms == 1
+        assert alice.response.headers["location"].startswith("/whip/lounge/")
+        assert (await alice_leaves(api, alice)).status_code == 200
+    await until_true(lambda: has_left(api, "alice"))
+
+
+async def alice_leaves(api: Api, client: Client) -> httpx.Response:
+    return await api.client.delete(api.url + client.response.headers["location"])
+
+
+async def has_left(api: Api, identity: str) -> bool:
+    return identity not in await connected(api, "lounge")
+
+
+async def test_jobs_are_spread(api: Api) -> None:
+    for n in range(6):
+        await api.processor(f"room-{n}", await api.streamer())
+    await until(lambda: sum(worker.load.jobs for worker in api.service.engine.workers()) == 6)
+    assert [worker.load.jobs for worker in api.service.engine.workers()] == [3, 3]
+
+
+async def test_players_are_served_by_webrtc_and_hls(api: Api) -> None:
+    streamer = await api.streamer()
+    await api.processor("lounge", streamer)
+    token = await session_of(api, streamer)
+    async with (
+        Client(api.whip("lounge"), Microphone(500), token=api.token("alice")),
+        Client(f"{api.url}/whep/{streamer}", None, token=token) as listener,
+    ):
+        await until(lambda: len(listener.heard) > 60 and len(listener.payloads) > 3)
+        assert level_at(listener.heard[-1][:, 0], 500) > 0.05
+        playlist = await api.client.get(f"{api.url}/hls/{streamer}/audio.m3u8", params={"token": token})
+        assert playlist.headers["content-type"] == "application/vnd.apple.mpegurl"
+        number = int(playlist.text.partition("#EXT-X-MEDIA-SEQUENCE:")[2].split()[0])
+        began = time.monotonic()
+        waited = await api.client.get(
+            f"{api.url}/hls/{streamer}/audio.m3u8", params={"token": token, "_HLS_msn": number + 8, "_HLS_part": 1}
+        )
+        assert waited.status_code in {200, 400}
+        segment = next(line for line in playlist.text.splitlines() if line.endswith(".ts"))
+        data = await api.client.get(f"{api.url}/hls/{streamer}/{segment}")
+        assert data.status_code == 200
+        assert data.content[0] == 0x47
+        assert time.monotonic() - began < 9
+
+
+async def test_a_worker_that_dies_is_replaced_and_its_stream_goes_on(api: Api) -> None:
+    """Killed in mid-stream: told within 3 s, and numbers that never come twice."""
+    async with receiving() as receiver:
+        streamer = await api.streamer(StatusCallback=receiver.url)
+        processor = await api.processor("lounge", streamer, StatusCallback=receiver.url)
+        token = await session_of(api, streamer)
+        worker = await busy(api)
+        async with (
+            Audience(api, streamer) as audience,
+            Client(api.whip("lounge"), Microphone(500), token=api.token("alice")),
+        ):
+            await until(lambda: len(audience.told) > 3)
+            began = time.monotonic()
+            os.kill(process_of(api, worker), signal.SIGKILL)
+            await until_true(lambda: has_left(api, "alice"), 3)
+            heard = len(audience.told)
+            await until(lambda: len(audience.told) > heard + 3)
+            assert time.monotonic() - began < 10
+            assert audience.check() < 6
+            async with Client(api.whip("lounge"), Microphone(500), token=api.token("alice")):
+                await until(lambda: audience.told[-1]["p"].get("alice", {}).get("v", 0) > 1000)
+        playlist = await api.client.get(f"{api.url}/hls/{streamer}/audio.m3u8", params={"token": token})
+        assert "#EXT-X-DISCONTINUITY\n" in playlist.text
+        assert (await api.get(f"MediaProcessors/{processor['sid']}"))["status"] == "started"
+        assert sum(worker.load.jobs for worker in api.service.engine.workers()) == 1
+        await api.post(f"MediaProcessors/{processor['sid']}", 200, Status="ended")
+        await receiver.until(5)
+        assert receiver.events() == [
+            "player-streamer-created",
+            "media-processor-started",
+            "player-streamer-started",
+            "media-processor-ended",
+            "player-streamer-ended",
+        ]
+
+
+async def test_a_machine_that_is_lost_is_done_without(api: Api, machines: Machines) -> None:
+    streamers = [await api.streamer() for _ in range(4)]
+    for n, streamer in enumerate(streamers):
+        await api.processor(f"room-{n}", streamer)
+    await until(lambda: sum(worker.load.jobs for worker in api.service.engine.workers()) == 4)
+    lost = api.service.engine.workers()[0].name
+    async with Audience(api, streamers[0]) as one, Audience(api, streamers[1]) as other:
+        await until(lambda: min(len(one.told), len(other.told)) > 2)
+        machines.kill(lost)
+        try:
+            before = time.monotonic()
+            await until(lambda: [w.load.jobs for w in api.service.engine.workers() if w.name != lost] == [4])
+            assert time.monotonic() - before < 10
+            counts = len(one.told), len(other.told)
+            await until(lambda: len(one.told) > counts[0] + 2 and len(other.told) > counts[1] + 2)
+            assert max(one.check(), other.check()) < 10
+            assert min(one.check(), other.check()) < 1, "what is on the other machine is not interrupted"
+        finally:
+            machines.add()
+    await until(lambda: len([w for w in api.service.engine.workers() if w.status == "active"]) == 2, 20)
+
+
+async def test_a_worker_that_hangs_is_ended(api: Api) -> None:
+    streamer = await api.streamer()
+    await api.processor("lounge", streamer)
+    worker = await busy(api)
+    async with Audience(api, streamer) as audience:
+        await until(lambda: len(audience.told) > 2)
+        os.kill(process_of(api, worker), signal.SIGSTOP)
+        heard = len(audience.told)
+        await until(lambda: len(audience.told) > heard + 2, 20)
+        assert audience.check() < 12
+
+
+async def test_a_drained_worker_ends_empty(api: Api) -> None:
+    """Rooms of ours go when nobody but mixers is in them, or when it takes too long."""
+    streamer, other = await api.streamer(), await api.streamer()
+    await api.processor("lounge", streamer)
+    worker = await busy(api)
+    api.service.cluster._drain_seconds = 3.0
+    async with (
+        Audience(api, streamer) as audience,
+        Client(api.whip("lounge"), Microphone(500), token=api.token("alice")),
+    ):
+        await until(lambda: len(audience.told) > 2)
+        drained = await api.post(f"Workers/{worker.name}", 200, Status="DRAINING")
+        assert drained["status"] == "draining"
+        await api.processor("other", other)
+        await asyncio.sleep(1)
+        listed = {told["name"]: told for told in (await api.get("Workers"))["workers"]}
+        assert listed[worker.name]["load"]["rooms"] == 1, "Alice is still there"
+        await until(lambda: all(w.load.jobs == 0 for w in api.service.engine.workers() if w.name == worker.name))
+        heard = len(audience.told)
+        await until(lambda: len(audience.told) > heard + 2)
+        assert audience.check() < 3
+    assert (await api.post(f"Workers/{worker.name}", 200, Status="active"))["status"] == "active"
+    await api.post("Workers/nobody", 404, Status="draining")
+    await api.post(f"Workers/{worker.name}", 400, Status="gone")
+
+
+async def test_a_full_cluster_takes_nothing_more(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audiomixer.service.cluster.member._FULL", -1.0)
+    refused = await api.processor("lounge", await api.streamer(), status=429)
+    assert refused["code"] == 20429
+    async with httpx.AsyncClient() as client:
+        headers = {"Content-Type": "application/sdp", "Authorization": f"Bearer {api.token('alice')}"}
+        assert (await client.post(api.whip("lounge"), content="v=0", headers=headers)).status_code == 429
+
+
+@pytest.fixture
+async def folder(machines: Machines, tmp_path: Path) -> AsyncIterator[Path]:
+    yield tmp_path / "data"
+    async with running(tmp_path / "data", engine="ray", ray_address=machines.address) as api:
+        pass
+    await api.service.cluster.retire()
+
+
+async def test_another_control_takes_over(machines: Machines, folder: Path) -> None:
+    """Streams, rooms and their account go on; who left meanwhile has left."""
+    settings = {"engine": "ray", "ray_address": machines.address}
+    async with receiving() as receiver:
+        async with running(folder, **settings) as api:
+            streamer = await api.streamer()
+            processor = (await api.processor("lounge", streamer, StatusCallback=receiver.url))["sid"]
+            await api.post("Rooms/lounge", 400, Status="nothing")
+            alice = await Client(api.whip("lounge"), Microphone(500), token=api.token("alice")).__aenter__()
+            bob = await Client(api.whip("lounge"), Microphone(700), token=api.token("bob")).__aenter__()
+            token = await session_of(api, streamer)
+            listener = await Client(f"{api.url}/whep/{streamer}", None, token=token).__aenter__()
+            await until(lambda: len(listener.payloads) > 2)
+            people = {p["identity"]: p["sid"] for p in (await api.get("Rooms/lounge/Participants"))["participants"]}
+        await bob.__aexit__()
+        heard = len(listener.payloads)
+        await until(lambda: len(listener.payloads) > heard + 2)
+        async with running(folder, **settings) as api:
+            await until(lambda: sum(worker.load.jobs for worker in api.service.engine.workers()) == 1)
+            assert sorted(await connected(api, "lounge")) == ["alice", "audio-mixer-v2"]
+            again = {p["identity"]: p["sid"] for p in (await api.get("Rooms/lounge/Participants"))["participants"]}
+            assert again == people, "nobody has joined anew"
+            async with Client(api.whip("lounge"), Microphone(900), token=api.token("carol")):
+                await until(lambda: listener.payloads[-1]["p"].get("carol", {}).get("v", 0) > 1000)
+            await alice.__aexit__()
+            await until_true(lambda: has_left(api, "alice"))
+            numbers = [payload["s"] for payload in listener.payloads]
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+            await api.post(f"MediaProcessors/{processor}", 200, Status="ended")
+            await receiver.until(2)
+            assert receiver.events() == ["media-processor-started", "media-processor-ended"]
+            await listener.__aexit__()
