@@ -322,7 +322,8 @@ async def serve_command(
             await service.start()
             held.app.state.streams = service.streams
             public = f" as {chosen.public_url}" if chosen.public_url else ""
-            typer.echo(f"Media comes by port {service.ice.port}, UDP and TCP, of {', '.join(service.ice.addresses)}.")
+            for worker in service.engine.workers():
+                typer.echo(f"Media comes by port {worker.media_port}, UDP and TCP, of {worker.node}.")
             typer.echo(f"Serving {url}{public}; stop with Ctrl-C.")
             _warn_of_loopback(chosen, service.ice, host, tls=tls_cert is not None)
             sys.stdout.flush()

@@ -41,20 +41,22 @@ async ([module, token, options]) => {
 class App:
     """An application written for the old service: only the base URL is new."""
 
-    def __init__(self, port: int, data: Path) -> None:
+    def __init__(self, port: int, data: Path, **more: str) -> None:
         self.port = port
         self.data = data
+        self.more = more
         self.url = f"http://127.0.0.1:{port}"
         self.process: Process
 
     async def start(self) -> None:
         environment = {"AUDIOMIXER_ALLOWED_NETWORKS": "127.0.0.0/8", "AUDIOMIXER_DATA": str(self.data), "PATH": ""}
+        environment |= {f"AUDIOMIXER_{name.upper()}": value for name, value in self.more.items()}
         command = (AUDIOMIXER, "serve", "--port", str(self.port))
         self.process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, env=environment)
         assert self.process.stdout
         async with asyncio.timeout(20):
-            while b"Serving" not in await self.process.stdout.readline():
-                assert self.process.returncode is None
+            while b"Serving" not in (line := await self.process.stdout.readline()):
+                assert line, "it has ended"
         credentials = json.loads((self.data / "credentials.json").read_text())
         self.account, self.auth_token = credentials["account_sid"], credentials["auth_token"]
         self.key, self.secret = credentials["api_key"], credentials["api_secret"]

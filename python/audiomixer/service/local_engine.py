@@ -225,7 +225,7 @@ class LocalEngine:
         """This process alone."""
         pacer, ice = process_pacer(), self.rooms.ice
         share = pacer.busy / (pacer.rounds * FRAME) if pacer.rounds else 0.0
-        return [WorkerState("local", ",".join(ice.addresses), "active", ice.port or 0, share, self.load())]
+        return [WorkerState("local", ", ".join(ice.addresses), "active", ice.port or 0, share, self.load())]
 
     def load(self) -> Load:
         """What this process has to do, and how it gets on."""

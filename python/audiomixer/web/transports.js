@@ -7,7 +7,7 @@ import { Code, PlayerError, get, toPlayerError } from './player_error.js';
 import { connect } from './webrtc.js';
 
 const CONNECTING = 6000; // ms until WebRTC is given up
-const SILENT = 6000; // ms without a payload, of which there are two a second: is the connection lost?
+const SILENT = 4000; // ms without a payload, of which there are two a second: is the connection lost?
 const TICK = 50; // ms between looks for payloads that are due
 const UNKNOWN_LATENCY = 6; // s behind live that browsers play HLS, if they do not say
 const OWNER = 'metadata.live-video.net';

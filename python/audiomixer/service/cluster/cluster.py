@@ -72,14 +72,20 @@ class Cluster:
             ValueError: There is no cluster.
         """
         await self._nodes.connect()
-        await asyncio.gather(*(self._add(slot) for slot in await self._nodes.slots()))
-        if not any(member.status == "active" for member in self._members.values()):
-            _log.error("there is no worker: nodes need CPUs, or the resource that is called audiomixer")
+        problems = await asyncio.gather(*(self._add(slot) for slot in await self._nodes.slots()))
+        if not any(member.status != "lost" for member in self._members.values()):
+            problem = next(filter(None, problems), None)
+            raise ValueError(f"engine: no worker can be had: {problem or 'no node has a CPU, or audiomixer, for one'}")
 
-    async def _add(self, slot: Slot) -> None:
+    async def _add(self, slot: Slot) -> Exception | None:
+        """Meets the worker that is there, or starts it; gives what is wrong with it."""
         member = self._members[slot.name] = Member(await self._nodes.worker(slot))
-        with contextlib.suppress(GoneError, TimeoutError):
+        try:
             await self._meet(member)
+        except Exception as error:
+            _log.warning("worker %s cannot work yet: %s", member.name, error)
+            return error
+        return None
 
     async def _meet(self, member: Member) -> None:
         """Asks a worker what it is at."""

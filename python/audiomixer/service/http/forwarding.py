@@ -21,8 +21,8 @@ from audiomixer.service.http import endpoints, negotiation
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.http.lookups import admit, streams_of, token_of, unauthorized
 
-_LOOK_AGAIN: Final = 1.0
-"""Seconds until the next look for a room that is not there."""
+_LOOK_AGAIN: Final = 0.5
+"""Seconds until the next look for a room that is not there: those who were in it notice that as soon as others do."""
 
 
 def forwarding_routes(cluster: Cluster) -> list[BaseRoute]:
