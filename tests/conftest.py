@@ -20,6 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--garbage", type=int, default=600, help="how many bad requests to make")
     parser.addoption("--examples", type=int, default=10, help="how many requests schemathesis makes of each operation")
     parser.addoption("--joins", type=int, default=10, help="how often libdatachannel joins")
+    parser.addoption("--engine", default="local", help="what mixes in the tests of the service: local or ray")
     parser.addoption("--churn", type=float, default=10.0, help="seconds of MediaProcessors that come and go")
 
 

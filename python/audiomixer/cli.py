@@ -446,6 +446,24 @@ async def token_command(
     typer.echo(mint(chosen.api_secret, identity, room, ttl=ttl, issuer=key, account_sid=account, player=player))
 
 
+@app.command("drain")
+@_command
+async def drain_command(
+    node: Annotated[str, typer.Argument(help="A worker's name, or the address of its machine.")],
+    back: Annotated[bool, typer.Option("--back", help="Take it back.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until nothing is left on it.")] = False,
+    url: Annotated[str, typer.Option(help="The service's URL.")] = "http://127.0.0.1:8080",
+    data: Annotated[Path | None, typer.Option(help="The service's folder.", show_default="audiomixer-data")] = None,
+    config: Annotated[Path | None, typer.Option(envvar="AUDIOMIXER_CONFIG", help="The service's settings.")] = None,
+) -> None:
+    """Has workers of a cluster get nothing new; what they have goes on on others."""
+    from audiomixer.service.operating import drain
+
+    chosen = _load(data, config)
+    chosen.read_credentials()
+    await drain(url, (chosen.account_sid, chosen.auth_token), node, back=back, wait=wait, say=typer.echo)
+
+
 Show = Callable[[TimedMetadata], None]
 
 

@@ -4,9 +4,16 @@ import json
 from typing import Any
 
 import ray
+import ray.util
 from ray.cluster_utils import Cluster
 
 from audiomixer.service.cluster.nodes import CONFIG
+
+
+def retire_all() -> None:
+    """Ends the workers of all services."""
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        ray.kill(ray.get_actor(actor["name"], namespace=actor["namespace"]), no_restart=True)
 
 
 class Machines:

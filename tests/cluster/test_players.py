@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import ANY
 
 import av
 import jwt
@@ -18,7 +19,7 @@ from playwright.async_api import Browser, Page, expect
 from tests.clients.stacks import STACKS
 from tests.cluster.machines import Machines
 from tests.cluster.test_cluster import busy, process_of
-from tests.e2e.command import free_port
+from tests.e2e.command import free_port, run
 from tests.e2e.test_service import LISTEN, App
 from tests.e2e.test_service import until as until_page
 from tests.outputs.servers import nginx_rtmp
@@ -135,6 +136,13 @@ async def test_nobody_notices_when_control_is_killed(
             assert heard["messages"] >= 2 * seconds - 2
             assert alice.pc.connectionState == "connected"
         assert (await app.get(f"MediaProcessors/{processor}"))["status"] == "started"
+        worker = next(worker for worker in (await app.get("Workers"))["workers"] if worker["load"]["jobs"])["name"]
+        options = ["--url", app.url, "--data", str(app.data)]
+        assert await run("drain", worker, "--wait", *options) == (0, ANY, "")
+        assert await run("drain", worker, "--back", *options) == (0, f"{worker} is active\n", "")
+        code, _, problem = await run("drain", "nobody", *options)
+        assert (code, problem.partition(":")[0]) == (2, "audiomixer")
+        assert worker in problem
         await app.post(f"MediaProcessors/{pusher['sid']}", Status="ended")
     (recorded,) = (tmp_path / "recorded").iterdir()
     with av.open(str(recorded)) as container:

@@ -15,6 +15,8 @@ from audiomixer.service.http.server import serving
 from audiomixer.service.service import Service
 
 LOOPBACK = "127.0.0.0/8"
+GIVEN: dict[str, Any] = {}
+"""Settings of all services, unless a test has others."""
 
 
 class Api:
@@ -65,7 +67,7 @@ class Api:
 @contextlib.asynccontextmanager
 async def running(data: Path, **settings: Any) -> AsyncIterator[Api]:
     """A service with its data in a folder; it stops in order when the block is left."""
-    given = {"data": data, "allowed_networks": LOOPBACK, "requests_per_second": 1000} | settings
+    given = {"data": data, "allowed_networks": LOOPBACK, "requests_per_second": 1000} | GIVEN | settings
     app = create_app(Settings(**given))
     service: Service = app.state.service
     await service.start()

@@ -93,6 +93,7 @@ async def test_offers_of_hundreds_of_sections_hold_up_nobody(api: Api) -> None:
             assert "expected at most 16 sections" in answer.json()["message"]
 
 
+@pytest.mark.local
 @pytest.mark.parametrize("whole", [False, True])
 async def test_who_sends_messages_without_end_is_ended_and_disturbs_nobody(api: Api, whole: bool) -> None:
     """A listener sends one by its data channel, in pieces, or whole ones, each in a stream of its own."""
@@ -149,6 +150,7 @@ async def test_forged_alerts_from_elsewhere_prevent_no_join(api: Api) -> None:
     await pc.close()
 
 
+@pytest.mark.local
 async def test_who_only_asks_to_listen_takes_few_places_and_not_for_long(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +250,7 @@ async def test_a_callback_goes_to_the_url_that_was_given(tmp_path: Path, path: s
         assert told.signature == signature(api.settings.auth_token, told.url, form)
 
 
+@pytest.mark.local
 async def test_a_room_whose_mix_panics_ends_with_a_reason_and_the_others_go_on(api: Api) -> None:
     streamers = [await api.streamer(), await api.streamer()]
     broken = await api.processor("broken", streamers[0])

@@ -101,6 +101,7 @@ async def test_the_room_ends_there(api: Api, server: Server, room: str) -> None:
         assert (await api.get(f"MediaProcessors/{made['sid']}"))["status"] == "started"
 
 
+@pytest.mark.local
 async def test_without_room_creation_it_starts_unconnected(api: Api, server: Server, room: str) -> None:
     """It tries once; a room that is there is joined."""
     api.settings.room_creation = False

@@ -30,6 +30,7 @@ from tests.service.receiver import receiving
 from tests.service.test_media_processors import payloads
 
 
+@pytest.mark.local
 async def test_streams_go_on_where_they_were(tmp_path: Path) -> None:
     """Stopped in order and started again: same stream, same room, `s` goes on, HLS has a discontinuity."""
     async with receiving() as receiver:
@@ -174,6 +175,7 @@ def test_databases_that_are_none(url: str) -> None:
         Store(url)
 
 
+@pytest.mark.local
 async def test_postgresql(tmp_path: Path, postgresql: str) -> None:
     """The same over a real PostgreSQL: made, resumed, ended, listed."""
     settings: dict[str, Any] = {"database_url": postgresql}

@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from audiomixer.rooms.roster import COUNTED
-from audiomixer.service.jobs import Load
+from audiomixer.service.jobs import Load, WorkerState
 from audiomixer.service.service import Service
 
 
@@ -38,6 +38,29 @@ _OF_ALL: Final[Sequence[tuple[Callable[[str, str, float], Metric], str, str, Cal
     (_gauge, "pushes_connected", "Those of them that are connected.", lambda load: load.connected),
 )
 """What is added up for all processes."""
+
+
+_OF_EACH: Final[Sequence[tuple[str, str, Callable[[WorkerState], float]]]] = (
+    ("share", "Of the time that it has for mixing, how much a worker needs.", lambda worker: worker.share),
+    ("rooms", "Rooms of ours on a worker.", lambda worker: worker.load.rooms),
+    ("media_processors", "MediaProcessors on a worker.", lambda worker: worker.load.jobs),
+    ("listeners", "WebRTC listeners of a worker.", lambda worker: worker.load.listeners),
+)
+_COUNTED_OF_EACH: Final[Sequence[tuple[str, str, Callable[[WorkerState], float]]]] = (
+    ("ticks", "Rounds of 20 ms of a worker.", lambda worker: worker.load.ticks),
+    (
+        "ticks_late",
+        "Rounds of a worker that ended after the next should have begun.",
+        lambda worker: worker.load.late,
+    ),
+    (
+        "frames_left_out",
+        "Frames of mixes that a worker did not encode, for want of time.",
+        lambda worker: worker.load.left_out,
+    ),
+    ("output_dropped", "Packets that slow listeners and servers of a worker lost.", lambda worker: worker.load.dropped),
+)
+"""What is counted from the beginning of the worker's process."""
 
 
 class ServiceCollector(Collector):
@@ -70,11 +93,31 @@ class ServiceCollector(Collector):
         yield packets
         for kind, name, text, of in _OF_ALL:
             yield kind(name, text, sum(of(load) for load in all_loads))
+        if service.cluster:
+            yield from _of_each(service.engine.workers())
         yield _gauge("event_readers", "Readers of server-sent events.", service.streams.readers)
         yield _gauge("callbacks_waiting", "Status callbacks not delivered yet.", service.callbacks.waiting)
         yield _counter("callbacks_delivered", "Status callbacks delivered.", service.callbacks.delivered)
         yield _counter("callbacks_failed", "Tries to deliver that failed.", service.callbacks.failed)
         yield _counter("callbacks_given_up", "Status callbacks given up.", service.callbacks.given_up)
+
+
+def _of_each(workers: Sequence[WorkerState]) -> Iterator[Metric]:
+    """The same by worker, and how it is."""
+    status = GaugeMetricFamily("audiomixer_worker_status", "What a worker is.", labels=["worker", "node", "status"])
+    for worker in workers:
+        status.add_metric([worker.name, worker.node, worker.status], 1)
+    yield status
+    for name, text, of in _OF_EACH:
+        family = GaugeMetricFamily(f"audiomixer_worker_{name}", text, labels=["worker", "node"])
+        for worker in workers:
+            family.add_metric([worker.name, worker.node], of(worker))
+        yield family
+    for name, text, count in _COUNTED_OF_EACH:
+        counter = CounterMetricFamily(f"audiomixer_worker_{name}", text, labels=["worker", "node"])
+        for worker in workers:
+            counter.add_metric([worker.name, worker.node], count(worker))
+        yield counter
 
 
 def render(service: Service) -> bytes:

@@ -227,6 +227,10 @@ class Cluster:
         for member in self._members.values():
             await member.handle.retire()
 
+    def processes(self) -> list[int]:
+        """The process of each worker, on its own machine."""
+        return [member.greeting.process for member in self._members.values() if member.greeting]
+
     def working(self) -> Mapping[str, Job]:
         """The jobs of all workers."""
         return {sid: job for member in self._members.values() for sid, job in member.jobs.items()}

@@ -85,13 +85,12 @@ class Forwarder:
         """The server-sent events of a worker, until there are no more."""
         try:
             async with self._client.stream("GET", url) as answer:
-                lines: list[str] = []
-                async for line in answer.aiter_lines():
-                    if line.startswith("data: "):
-                        lines.append(line.removeprefix("data: "))
-                    elif not line and lines:
-                        yield "\n".join(lines)
-                        lines = []
+                rest = ""
+                async for text in answer.aiter_text():
+                    *items, rest = (rest + text).split("\n\n")
+                    for item in items:
+                        if item.startswith("data: "):
+                            yield "\n".join(line.removeprefix("data: ") for line in item.split("\n"))
         except httpx.TransportError:
             return
 
