@@ -45,6 +45,7 @@ test-python: build $(VENV)/.test
 	@$(BIN)/python -m tests.clients.stacks
 	@$(BIN)/python -m tests.clients.firefox
 	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --engine ray $(ARGS) tests/service
 
 soak: build $(VENV)/.test ## half an hour of garbage, kills, and MediaProcessors that come and go
 	@tests/system-packages
@@ -53,7 +54,7 @@ soak: build $(VENV)/.test ## half an hour of garbage, kills, and MediaProcessors
 	$(BIN)/python -m pytest --timeout 1500 --kills 5 --garbage 10000 --examples 200 --churn 300 --restarts 10 --joins 200 \
 	    -s $(ARGS) tests/outputs/test_chaos.py tests/rooms/test_churn.py \
 	    tests/service/test_churn.py tests/service/test_robustness.py tests/e2e/test_service.py \
-	    tests/clients/test_stacks.py
+	    tests/clients/test_stacks.py tests/cluster
 
 lint: build $(VENV)/.test $(VENV)/.lint
 	cargo fmt --check
@@ -73,6 +74,8 @@ bench: build $(VENV)/.test ## what it costs, beside others; the machine has to b
 	$(BIN)/python -m benches.density --rooms 60 --speakers 2
 	$(BIN)/python -m benches.density --rooms 1 --speakers 200
 	$(BIN)/python -m benches.listeners --listeners 400
+	$(BIN)/python -m benches.cluster
+	$(BIN)/python -m benches.control
 	$(BIN)/python -m benches.playback --clicks 100
 
 quality: build $(VENV)/.test $(VENV)/.quality ## what is heard over bad networks, beside NetEq: make quality ARGS="--seeds 1"

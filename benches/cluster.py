@@ -2,7 +2,7 @@
 
 Every room has two speakers, sent by a process of its own, and is streamed at 128 kbit/s. Prints the CPU time that a
 room takes of its worker; with two workers as many rooms again are to cost each no more. Then the share of a core that
-control takes while so many rooms run and nobody asks it anything.
+control takes while so many rooms run and nobody asks it anything, and what it takes to hand a request on (by wrk).
 
     python -m benches.cluster --rooms 20 --idle 120
 """
@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import multiprocessing
 import os
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -72,8 +73,8 @@ async def costs(workers: int, rooms: int, seconds: float) -> tuple[float, float,
     return 1000 * used / took / rooms, fullest, late
 
 
-async def idle(rooms: int, seconds: float) -> float:
-    """The share of a core that control takes."""
+async def idle(rooms: int, seconds: float) -> tuple[float, float]:
+    """The share of a core that control takes, and what a request costs it that it hands on."""
     machines = Machines(2)
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -84,11 +85,24 @@ async def idle(rooms: int, seconds: float) -> float:
                 used, began = time.process_time(), time.monotonic()
                 await asyncio.sleep(seconds)
                 share = (time.process_time() - used) / (time.monotonic() - began)
+                handing_on = await forwarding(api)
             assert api.service.cluster
             await api.service.cluster.retire()
     finally:
         machines.close()
-    return share
+    return share, handing_on
+
+
+async def forwarding(api: Api, seconds: int = 5) -> float:
+    """CPU time in ms that control takes to hand on a request for a playlist."""
+    streamer = api.service.engine.streams()[0].sid
+    master = await api.client.get(await api.playback_url(streamer))
+    url = f"{api.url}/hls/{streamer}/{master.text.splitlines()[-1]}"
+    used = time.process_time()
+    command = ["wrk", "-t1", "-c8", f"-d{seconds}", url]
+    wrk = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    told = (await wrk.communicate())[0].decode()
+    return 1000 * (time.process_time() - used) / int(re.findall(r"(\d+) requests in", told)[0])
 
 
 def main() -> None:
@@ -102,8 +116,8 @@ def main() -> None:
     two, fullest, late = asyncio.run(costs(2, 2 * options.rooms, options.seconds))
     times = 2 * options.rooms / fullest * one / two
     print(f"two workers, {2 * options.rooms} rooms: {two:.2f} ms/s of CPU a room, {late} late ticks: {times:.2f} × one")
-    share = asyncio.run(idle(options.idle, options.seconds))
-    print(f"control, {options.idle} rooms: {share:.1%} of a core")
+    share, handing_on = asyncio.run(idle(options.idle, options.seconds))
+    print(f"control, {options.idle} rooms: {share:.1%} of a core; a request that is handed on: {handing_on:.2f} ms")
 
 
 if __name__ == "__main__":

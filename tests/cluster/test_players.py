@@ -136,6 +136,7 @@ async def test_nobody_notices_when_control_is_killed(
             assert heard["messages"] >= 2 * seconds - 2
             assert alice.pc.connectionState == "connected"
         assert (await app.get(f"MediaProcessors/{processor}"))["status"] == "started"
+        await app.post(f"MediaProcessors/{pusher['sid']}", Status="ended")
         worker = next(worker for worker in (await app.get("Workers"))["workers"] if worker["load"]["jobs"])["name"]
         options = ["--url", app.url, "--data", str(app.data)]
         assert await run("drain", worker, "--wait", *options) == (0, ANY, "")
@@ -143,7 +144,6 @@ async def test_nobody_notices_when_control_is_killed(
         code, _, problem = await run("drain", "nobody", *options)
         assert (code, problem.partition(":")[0]) == (2, "audiomixer")
         assert worker in problem
-        await app.post(f"MediaProcessors/{pusher['sid']}", Status="ended")
     (recorded,) = (tmp_path / "recorded").iterdir()
     with av.open(str(recorded)) as container:
         times = [float(packet.pts * packet.time_base) for packet in container.demux(audio=0) if packet.pts is not None]

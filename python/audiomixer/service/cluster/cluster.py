@@ -27,12 +27,18 @@ _PAUSE: Final = 0.2
 """Seconds until a worker is asked again that has broken off."""
 _FRESH: Final = 3.0
 """Seconds for which a room's place is kept though its worker does not have the room yet."""
+_OTHER: Final = 30.0
+"""Seconds until the next look whether a machine has our version by now."""
 _LINGER: Final = 30.0
 """Seconds for which players may still get what there is of a stream that has ended."""
 _WAIT: Final = 60.0
 """Seconds that a job that was interrupted waits for a worker."""
 
 _log = logging.getLogger(__name__)
+
+
+class VersionError(Exception):
+    """A worker speaks another version."""
 
 
 class Cluster:
@@ -92,10 +98,12 @@ class Cluster:
         version, greeting = await member.call("hello", patience=_WAIT)
         if version != VERSION:
             # What it says cannot be relied on: whatever it was at goes on elsewhere.
-            _log.warning("worker %s speaks version %s: replaced", member.name, version)
+            _log.warning("worker %s speaks version %s, not %s: replaced", member.name, version, VERSION)
             await member.call("close")
-            await member.handle.retire()
-            raise GoneError(member.name)
+            await self._renew(member)
+            version, greeting = await member.call("hello", patience=_WAIT)
+            if version != VERSION:
+                raise VersionError(f"its machine has another version of audiomixer: {version}, not {VERSION}")
         member.met(greeting)
         _log.info("worker %s is there, process %d, media port %d", member.name, greeting.process, greeting.media_port)
         for room in greeting.rooms:
@@ -103,6 +111,11 @@ class Cluster:
             self.rooms.members[room] = dict(greeting.rooms[room])
         for job in greeting.jobs.values():
             self._know(job, member)
+
+    async def _renew(self, member: Member) -> None:
+        """Has another worker in the place of one."""
+        await member.handle.retire()
+        member.handle = await self._nodes.worker(member.handle.slot)
 
     def _know(self, job: Job, member: Member) -> None:
         member.jobs[job.sid] = job
@@ -150,6 +163,9 @@ class Cluster:
             except TimeoutError:
                 self._lose(member, "it does not answer")
                 await member.handle.kill()
+            except VersionError as error:
+                _log.error("worker %s cannot be used: %s", member.name, error)
+                await asyncio.sleep(_OTHER)
             except Exception:
                 _log.exception("worker %s cannot be followed", member.name)
                 self._lose(member, "it cannot be followed")

@@ -1,11 +1,21 @@
 """Requests on their way to a worker, and its answers on their way back, as they come."""
 
+import contextlib
 from collections.abc import AsyncIterator, Mapping
+from functools import cached_property
 from typing import Final
 
-import httpx
+from aiohttp import (
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    TCPConnector,
+)
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from yarl import URL
 
 from audiomixer.service.cluster.worker import NETWORK_HEADER, SECRET_HEADER
 from audiomixer.service.http.errors import ApiError
@@ -13,6 +23,8 @@ from audiomixer.service.http.errors import ApiError
 _CONNECT: Final = 2.0
 _ANSWER: Final = 30.0
 """Seconds: playlists are waited for, and pages keep silent events open with comments."""
+_SHORT: Final = 256 << 10
+"""Bytes up to which an answer is taken as a whole: playlists and segments are."""
 _PASSED: Final = ("accept-encoding", "content-type", "if-match")
 """Headers of requests that workers read."""
 _RETURNED: Final = (
@@ -39,11 +51,17 @@ class Forwarder:
     """
 
     def __init__(self, secret: str) -> None:
-        self._client = httpx.AsyncClient(
-            headers={SECRET_HEADER: secret},
-            timeout=httpx.Timeout(_ANSWER, connect=_CONNECT),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-            trust_env=False,
+        self._secret = secret
+
+    @cached_property
+    def _client(self) -> ClientSession:
+        return ClientSession(
+            headers={SECRET_HEADER: self._secret},
+            timeout=ClientTimeout(sock_connect=_CONNECT, sock_read=_ANSWER),
+            connector=TCPConnector(limit=0),
+            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+            auto_decompress=False,
+            cookie_jar=DummyCookieJar(),
         )
 
     async def answer(
@@ -62,41 +80,38 @@ class Forwarder:
         """
         headers = {name: request.headers[name] for name in _PASSED if name in request.headers}
         headers[NETWORK_HEADER] = getattr(request.state, "network", "")
-        asked = self._client.build_request(request.method, url, params=query, headers=headers, content=body)
+        asked = URL(url, encoded=True).with_query(query or {})
         try:
-            answer = await self._client.send(asked, stream=True)
-        except httpx.TransportError as error:
+            answer = await self._client.request(request.method, asked, headers=headers, data=body or None)
+            short = answer.content_length is not None and answer.content_length <= _SHORT
+            whole = await answer.read() if short else b""
+        except (ClientError, TimeoutError) as error:
             raise _away() from error
-
-        async def pieces() -> AsyncIterator[bytes]:
-            try:
-                async for piece in answer.aiter_raw():
-                    yield piece
-            finally:
-                await answer.aclose()
-
-        response = StreamingResponse(pieces(), answer.status_code)
-        response.raw_headers = [
-            (name.lower(), value) for name, value in answer.headers.raw if name.lower() in _RETURNED
-        ]
+        headers_back = [(name.lower(), value) for name, value in answer.raw_headers if name.lower() in _RETURNED]
+        response = Response(whole, answer.status) if short else StreamingResponse(_pieces(answer), answer.status)
+        response.raw_headers = headers_back
         return response
 
     async def events(self, url: str) -> AsyncIterator[str]:
         """The server-sent events of a worker, until there are no more."""
-        try:
-            async with self._client.stream("GET", url) as answer:
-                rest = ""
-                async for text in answer.aiter_text():
-                    *items, rest = (rest + text).split("\n\n")
+        with contextlib.suppress(ClientError, TimeoutError):
+            async with self._client.get(URL(url, encoded=True)) as answer:
+                rest = b""
+                async for piece in answer.content.iter_any():
+                    *items, rest = (rest + piece).split(b"\n\n")
                     for item in items:
-                        if item.startswith("data: "):
-                            yield "\n".join(line.removeprefix("data: ") for line in item.split("\n"))
-        except httpx.TransportError:
-            return
+                        if item.startswith(b"data: "):
+                            yield "\n".join(line.removeprefix("data: ") for line in item.decode().split("\n"))
 
     async def close(self) -> None:
         """Ends all connections."""
-        await self._client.aclose()
+        await self._client.close()
+
+
+async def _pieces(answer: ClientResponse) -> AsyncIterator[bytes]:
+    async with answer:
+        async for piece in answer.content.iter_any():
+            yield piece
 
 
 def _away() -> ApiError:
