@@ -45,7 +45,7 @@ test-python: build $(VENV)/.test
 	@$(BIN)/python -m tests.clients.stacks
 	@$(BIN)/python -m tests.clients.firefox
 	$(BIN)/python -m pytest $(ARGS)
-	$(BIN)/python -m pytest --engine ray $(ARGS) tests/service
+	$(BIN)/python -m pytest --engine ray $(ARGS) tests/service tests/e2e/test_service.py
 
 soak: build $(VENV)/.test ## half an hour of garbage, kills, and MediaProcessors that come and go
 	@tests/system-packages

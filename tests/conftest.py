@@ -1,7 +1,7 @@
 """What many tests need: a service on a port of its own, in this process."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import aioice.ice
@@ -12,6 +12,7 @@ from audiomixer.rooms.local import LocalRooms, OpenDoor
 from audiomixer.service import Streams, media_app
 from audiomixer.service.http.server import serving
 from tests.browser import browser, npm, page, plain_page  # noqa: F401 - fixtures
+from tests.service.api import GIVEN
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,6 +35,33 @@ class Service:
 def _loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stock aiortc clients in tests gather on loopback, which they would leave out."""
     monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _engine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All services of these tests have workers on Ray, if it is asked for."""
+    if request.config.getoption("--engine") == "local":
+        yield
+        return
+    from tests.cluster.machines import Machines
+
+    machines = Machines(2)
+    GIVEN.update(engine="ray", ray_address=machines.address, media_port=0)
+    yield
+    GIVEN.clear()
+    machines.close()
+
+
+@pytest.fixture(autouse=True)
+def _retired(_engine: None, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Workers go on when their service has ended, but not beyond the test."""
+    if GIVEN and request.node.get_closest_marker("local"):
+        pytest.skip("it is about one process")
+    yield
+    if GIVEN:
+        from tests.cluster.machines import retire_all
+
+        retire_all(GIVEN["ray_address"])
 
 
 @pytest.fixture

@@ -10,8 +10,10 @@ from ray.cluster_utils import Cluster
 from audiomixer.service.cluster.nodes import CONFIG
 
 
-def retire_all() -> None:
-    """Ends the workers of all services."""
+def retire_all(address: str) -> None:
+    """Ends the workers of all services of a cluster."""
+    if not ray.is_initialized():
+        ray.init(address=address, log_to_driver=False, logging_level="warning")
     for actor in ray.util.list_named_actors(all_namespaces=True):
         ray.kill(ray.get_actor(actor["name"], namespace=actor["namespace"]), no_restart=True)
 

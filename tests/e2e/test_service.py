@@ -18,6 +18,7 @@ from playwright.async_api import Browser, Page
 from audiomixer.service.resources.callbacks import signature
 from tests.e2e.command import AUDIOMIXER, free_port
 from tests.rooms.client import Client, Microphone
+from tests.service.api import GIVEN
 from tests.service.receiver import receiving
 
 LISTEN = """
@@ -100,7 +101,7 @@ class App:
 
 @pytest.fixture
 async def app(tmp_path: Path) -> AsyncIterator[App]:
-    app = App(free_port(), tmp_path)
+    app = App(free_port(), tmp_path, **{name: str(value) for name, value in GIVEN.items()})
     await app.start()
     yield app
     if app.process.returncode is None:

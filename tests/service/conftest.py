@@ -6,36 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.api import GIVEN, Api, running
+from tests.service.api import Api, running
 from tests.service.postgresql import PostgreSql
 from tests.service.postgresql import running as started
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _engine(request: pytest.FixtureRequest) -> Iterator[None]:
-    """All services of these tests have workers on Ray, if it is asked for."""
-    if request.config.getoption("--engine") == "local":
-        yield
-        return
-    from tests.cluster.machines import Machines
-
-    machines = Machines(2)
-    GIVEN.update(engine="ray", ray_address=machines.address)
-    yield
-    GIVEN.clear()
-    machines.close()
-
-
-@pytest.fixture(autouse=True)
-def _retired(_engine: None, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Workers go on when their service has ended, but not beyond the test."""
-    if GIVEN and request.node.get_closest_marker("local"):
-        pytest.skip("it is about one process")
-    yield
-    if GIVEN:
-        from tests.cluster.machines import retire_all
-
-        retire_all()
 
 
 @pytest.fixture

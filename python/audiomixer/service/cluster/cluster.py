@@ -410,7 +410,7 @@ class Cluster:
                 member.share,
                 member.load,
             )
-            for member in self._members.values()
+            for _, member in sorted(self._members.items())
         ]
 
     async def drain(self, name: str, draining: bool) -> None:
