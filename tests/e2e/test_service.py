@@ -161,6 +161,7 @@ async def test_the_flow_of_the_old_sample_application(app: App, plain_page: Page
     assert sorted(by_resource[room["sid"]][1:-1]) == ["participant-connected"] * 2 + ["participant-disconnected"] * 2
 
 
+@pytest.mark.local
 async def test_a_player_survives_kill_9(app: App, plain_page: Page, pytestconfig: pytest.Config) -> None:
     """Killed in mid-stream and started again: the player comes back by itself, and `s` only rises."""
     page = plain_page
@@ -242,7 +243,7 @@ async def test_hls_js_in_low_latency_mode_plays_on_after_kill_9(
 
 @pytest.mark.parametrize(
     ("token", "code"),
-    [("x", 20101), ("x.e30.x", 20101), ("expired", 56001), ("gone", 56007)],
+    [("x", 20101), ("x.e30.x", 20101), ("expired", 56001), pytest.param("gone", 56007, marks=pytest.mark.local)],
 )
 async def test_errors_of_the_player(app: App, browser: Browser, token: str, code: int) -> None:
     page = await browser.new_page()

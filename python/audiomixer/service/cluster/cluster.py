@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 from audiomixer.clock.pacer import clock
@@ -67,8 +67,8 @@ class Cluster:
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._places: dict[str, tuple[Member, float]] = {}
         """Where rooms of ours are, and since when."""
-        self._streams: dict[str, Member] = {}
-        """Where streams are served."""
+        self._streams: dict[str, Member | None] = {}
+        """Where streams are served; None while they are on their way to another worker."""
         self._looking: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -225,10 +225,19 @@ class Cluster:
             del self._places[room]
             for resource in self.rooms.members.pop(room, {}):
                 self.door.left(room, resource)
-        for stream in [stream for stream, where in self._streams.items() if where is member]:
-            del self._streams[stream]
+        self._on_their_way([stream for stream, where in self._streams.items() if where is member])
         for sid in jobs:
             self.on_lost(sid)
+
+    def _on_their_way(self, streams: Iterable[str]) -> None:
+        """These go on elsewhere, in a minute or never."""
+        for stream in streams:
+            self._streams[stream] = None
+            asyncio.get_running_loop().call_later(_WAIT, self._give_up, stream)
+
+    def _give_up(self, stream: str) -> None:
+        if self._streams.get(stream, self) is None:
+            del self._streams[stream]
 
     async def close(self) -> None:
         """Asks no more; the workers go on."""
@@ -296,8 +305,12 @@ class Cluster:
         return found[0] if found else None
 
     def where_stream(self, stream: str) -> Member | None:
-        """The worker that serves a stream, if there is one."""
+        """The worker that serves a stream, if one does."""
         return self._streams.get(stream)
+
+    def knows(self, stream: str) -> bool:
+        """Whether a stream is served, or will be again in a moment."""
+        return stream in self._streams
 
     async def start(self, job: Job) -> None:
         """Has a worker start a job; one that was interrupted waits for a worker for a minute."""
@@ -341,10 +354,12 @@ class Cluster:
         await self._ask_of(sid, "stop", to_resume=to_resume)
         job = member.jobs.pop(sid, None)
         member.progress.pop(sid, None)
-        if job and not to_resume:
+        if job and to_resume:
+            self._on_their_way(output for output in job.outputs if output in self._streams)
+        elif job:
             self._retire(job.outputs)
 
-    def _retire(self, outputs: Any) -> None:
+    def _retire(self, outputs: Iterable[str]) -> None:
         for output in outputs:
             asyncio.get_running_loop().call_later(_LINGER, self._streams.pop, output, None)
 

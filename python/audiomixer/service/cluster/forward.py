@@ -86,7 +86,7 @@ class Forwarder:
             short = answer.content_length is not None and answer.content_length <= _SHORT
             whole = await answer.read() if short else b""
         except (ClientError, TimeoutError) as error:
-            raise _away() from error
+            raise away() from error
         headers_back = [(name.lower(), value) for name, value in answer.raw_headers if name.lower() in _RETURNED]
         response = Response(whole, answer.status) if short else StreamingResponse(_pieces(answer), answer.status)
         response.raw_headers = headers_back
@@ -114,5 +114,6 @@ async def _pieces(answer: ClientResponse) -> AsyncIterator[bytes]:
             yield piece
 
 
-def _away() -> ApiError:
+def away() -> ApiError:
+    """The error for what is there again in a moment."""
     return ApiError(503, "worker: it does not answer", headers={"Retry-After": "1", "Cache-Control": "no-store"})

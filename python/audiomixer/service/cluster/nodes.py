@@ -127,8 +127,12 @@ class Nodes:
             raise ValueError(f"ray_address: the cluster that was started at {started} cannot be joined")
 
     def _join(self, address: str) -> bool:
+        # Its log is ours: lines of the same kind. It warns that it cannot stop us at SIGTERM, which is our own business.
+        logger = logging.getLogger("ray")
+        logger.propagate = True
+        logger.setLevel(logging.ERROR)
         try:
-            ray.init(address=address, namespace=self._namespace, log_to_driver=False, logging_level=logging.WARNING)
+            ray.init(address=address, namespace=self._namespace, log_to_driver=False, configure_logging=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
             _log.warning("no Ray cluster at %s: %s", address, error)
             return False

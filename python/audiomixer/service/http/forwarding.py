@@ -16,6 +16,7 @@ from audiomixer.auth.turnstile import SESSION_HEADER
 from audiomixer.outputs.playlist import master_playlist
 from audiomixer.rooms.base import FullError, NoRoomError, RoomError
 from audiomixer.service.cluster.cluster import Cluster
+from audiomixer.service.cluster.forward import away
 from audiomixer.service.cluster.member import Member
 from audiomixer.service.http import endpoints, negotiation
 from audiomixer.service.http.errors import ApiError
@@ -72,13 +73,15 @@ class Forwarding:
         member = self._cluster.where_stream(sid)
         if member:
             return member
+        if self._cluster.knows(sid):
+            raise away()  # Players take it for over if they are told that there is none.
         if sid in streams_of(request).expected:
             raise ApiError(404, "stream: nothing to play yet", headers={"Retry-After": "2"})
         raise ApiError(404, f"stream: there is no {sid}")
 
     async def listen_page(self, request: Request) -> Response:
         """The player."""
-        return endpoints.page("listen.html", 200 if self._cluster.where_stream(request.path_params["sid"]) else 404)
+        return endpoints.page("listen.html", 200 if self._cluster.knows(request.path_params["sid"]) else 404)
 
     async def overview(self, request: Request) -> Response:
         """What there is."""
@@ -162,16 +165,11 @@ class Forwarding:
         session = admit(request, request.query_params.get("token"))
         sid = request.path_params["sid"]
         playing = next((stream for stream in self._cluster.streams() if stream.sid == sid), None)
-        if playing is None and self._cluster.where_stream(sid) is None:
-            self._expect(request)
+        if not self._cluster.knows(sid) and sid not in streams_of(request).expected:
+            self._serves(request)
         bitrate = playing.bitrate if playing else endpoints.HIGHEST
         query = f"?token={session}" if session else ""
         return endpoints.playlist_response(request, master_playlist(bitrate, query), "no-cache")
-
-    def _expect(self, request: Request) -> None:
-        """Sees that a stream is to come that is not there yet."""
-        if request.path_params["sid"] not in streams_of(request).expected:
-            self._serves(request)
 
     async def hls_media(self, request: Request) -> Response:
         """The playlist, when it has what is asked for."""
