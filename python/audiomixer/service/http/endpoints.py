@@ -214,10 +214,12 @@ def events(streams: Streams, items: AsyncIterator[str]) -> Response:
             streams.readers -= 1
 
     async def each() -> AsyncIterator[str]:
-        coming = asyncio.ensure_future(anext(items, None))
+        coming, closed = asyncio.ensure_future(anext(items, None)), asyncio.ensure_future(streams.closed.wait())
         try:
             while True:
-                await asyncio.wait([coming], timeout=_KEEP_ALIVE)
+                await asyncio.wait([coming, closed], timeout=_KEEP_ALIVE, return_when=asyncio.FIRST_COMPLETED)
+                if not coming.done() and closed.done():
+                    return
                 if not coming.done():
                     yield ":\n\n"  # A comment, so that no proxy takes it for dead.
                     continue
@@ -228,6 +230,7 @@ def events(streams: Streams, items: AsyncIterator[str]) -> Response:
                 coming = asyncio.ensure_future(anext(items, None))
         finally:
             coming.cancel()
+            closed.cancel()
 
     return StreamingResponse(lines(), headers={"Cache-Control": "no-cache"}, media_type="text/event-stream")
 
