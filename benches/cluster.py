@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 
+from audiomixer.service.jobs import Load
 from benches.senders import in_process, send
 from tests.cluster.machines import Machines
 from tests.service.api import Api, running
@@ -30,6 +31,11 @@ def cpu(process: int) -> float:
     """Seconds of CPU that a process has taken."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def loads(api: Api) -> list[Load]:
+    """What the workers have to do."""
+    return [worker.load for worker in api.service.engine.workers() if worker.load]
 
 
 async def begin(api: Api, rooms: int) -> None:
@@ -56,15 +62,14 @@ async def costs(workers: int, rooms: int, seconds: float) -> tuple[float, float,
                     offers.send(answer.raise_for_status().text)
                 await asyncio.sleep(_SETTLE)
                 assert api.service.cluster
-                processes = api.service.cluster.processes()
+                processes = [worker.process for worker in api.service.engine.workers()]
                 before, began = [cpu(process) for process in processes], time.monotonic()
-                late = sum(worker.load.late for worker in api.service.engine.workers())
+                late = sum(load.late for load in loads(api))
                 await asyncio.sleep(seconds)
                 took = time.monotonic() - began
                 used = sum(cpu(process) - then for process, then in zip(processes, before, strict=True))
-                states = api.service.engine.workers()
-                late = sum(worker.load.late for worker in states) - late
-                fullest = max(worker.load.jobs for worker in states)
+                late = sum(load.late for load in loads(api)) - late
+                fullest = max(load.jobs for load in loads(api))
             await api.service.cluster.retire()
     finally:
         offers.send("stop")

@@ -35,8 +35,11 @@ class StubHandle:
         calls += 1
         return await getattr(self, method)(*arguments)
 
-    async def hello(self) -> Any:
-        return VERSION, Greeting("one", "http://127.0.0.1:9", 1, 1, draining=False, number=0)
+    async def version(self) -> int:
+        return VERSION
+
+    async def hello(self) -> Greeting:
+        return Greeting("one", "http://127.0.0.1:9", ["127.0.0.1"], 1, 1, draining=False, number=0)
 
     async def start(self, job: Job) -> Progress:
         self._jobs[job.sid] = job, time.monotonic()
@@ -80,7 +83,10 @@ class StubNodes:
         pass
 
     async def slots(self) -> list[Slot]:
-        return [Slot(f"{n:012d}-0", f"{n:012d}", "127.0.0.1", 0) for n in range(self.workers)]
+        return [Slot(f"{n:012d}-0", f"{n:012d}", "127.0.0.1", "127.0.0.1", 0) for n in range(self.workers)]
+
+    async def retire_others(self, names: object) -> None:
+        pass
 
     async def worker(self, slot: Slot) -> StubHandle:
         return StubHandle(slot)

@@ -41,6 +41,7 @@ from audiomixer.service.demo import ROOM, demo
 from audiomixer.service.http.endpoints import media_app
 from audiomixer.service.http.errors import error_response
 from audiomixer.service.http.server import PortError, allow_many_files, serving, stop_signals
+from audiomixer.service.jobs import WorkerState
 from audiomixer.service.streams import Streams
 from audiomixer.webrtc.ice import Ice, addresses_of
 
@@ -322,8 +323,8 @@ async def serve_command(
             await service.start()
             held.app.state.streams = service.streams
             public = f" as {chosen.public_url}" if chosen.public_url else ""
-            for worker in service.engine.workers():
-                typer.echo(f"Media comes by port {worker.media_port}, UDP and TCP, of {worker.node}.")
+            for where, ports in _media(service.engine.workers()).items():
+                typer.echo(f"Media comes by port {ports}, UDP and TCP, of {where}.")
             typer.echo(f"Serving {url}{public}; stop with Ctrl-C.")
             _warn_of_loopback(chosen, service.ice, host, tls=tls_cert is not None)
             sys.stdout.flush()
@@ -333,6 +334,15 @@ async def serve_command(
                 end.cancel()
             if service.taken.is_set():
                 raise ValueError("database_url: another audiomixer has taken this database")
+
+
+def _media(workers: list[WorkerState]) -> dict[str, str]:
+    """The media ports, by the addresses where they are."""
+    ports: dict[str, list[int]] = {}
+    for worker in workers:
+        if worker.media_port:
+            ports.setdefault(", ".join(worker.addresses), []).append(worker.media_port)
+    return {where: ", ".join(map(str, sorted(many))) for where, many in ports.items()}
 
 
 class _Held:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tests.cluster.machines import Machines
-from tests.cluster.test_cluster import Audience, busy, process_of, until
+from tests.cluster.test_cluster import Audience, busy, until
 from tests.e2e.command import free_port
 from tests.outputs.servers import Server
 from tests.rooms.livekit_server import KEY, SECRET, LiveKit, Participant
@@ -87,7 +87,7 @@ async def test_a_node_of_each_is_lost(machines: Machines, tmp_path: Path) -> Non
             processor = await api.processor("show", streamer)
             async with Audience(api, streamer) as audience:
                 await until(lambda: is_heard(audience))
-                os.kill(process_of(api, await busy(api)), signal.SIGKILL)
+                os.kill((await busy(api)).process, signal.SIGKILL)
                 killed = len(audience.told)
                 await until(lambda: len(audience.told) > killed + 2 and is_heard(audience))
                 assert audience.check() < 10

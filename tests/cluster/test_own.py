@@ -45,7 +45,10 @@ async def test_it_goes_on_when_the_service_stops_and_is_found_again(folder: Path
     await app.start()
     assert [worker["name"] for worker in (await app.get("Workers"))["workers"]] == names
     async with asyncio.timeout(5):
-        while sorted(worker["load"]["jobs"] for worker in (await app.get("Workers"))["workers"]) != [0, 1]:
+        while sorted((worker["load"] or {}).get("jobs") or 0 for worker in (await app.get("Workers"))["workers"]) != [
+            0,
+            1,
+        ]:
             await asyncio.sleep(0.1)
     grant = (await app.post(f"PlayerStreamers/{streamer}/PlaybackGrant", Ttl=60))["grant"]
     master = (await asyncio.to_thread(requests.get, grant["playbackUrl"], timeout=10)).text

@@ -17,6 +17,9 @@ _SWITCH: Final = 0.001
 _SHARED_OUT: Final = 250
 """Rounds after which what is paced is shared out anew, as its costs are now."""
 
+_A_SECOND: Final = 50
+"""Rounds for which it is measured how busy they are."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -79,6 +82,13 @@ class Pacer(Generic[Paced]):
         """Seconds by which they did, all together."""
         self.busy = 0.0
         """Seconds that rounds took, all together."""
+        self._share = 0.0
+        self._busy_before = 0.0
+
+    @property
+    def share(self) -> float:
+        """Of the time there is, how much rounds took in the last second or so."""
+        return self._share if self._thread else 0.0
 
     def add(self, paced: Paced) -> None:
         """Begins to pace."""
@@ -132,6 +142,9 @@ class Pacer(Generic[Paced]):
                     self.rounds += 1
                     if self.rounds % _SHARED_OUT == 0:
                         self._share_out()
+                    if self.rounds % _A_SECOND == 0:
+                        self._share = (self.busy - self._busy_before) / (_A_SECOND * FRAME)
+                        self._busy_before = self.busy
                     if self._waiting:
                         self._work.notify_all()
                 tick = max(tick, clock() - FRAME)

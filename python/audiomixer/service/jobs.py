@@ -106,12 +106,21 @@ class WorkerState:
 
     name: str
     node: str
-    """Addresses of its machine."""
+    """The address of its machine."""
     status: Literal["active", "draining", "lost"]
+    addresses: list[str]
+    """Where media is offered."""
     media_port: int
+    process: int
+    """Its ID, on its machine."""
     share: float
-    """Of the time that it has for mixing, how much it needs."""
-    load: Load
+    """Of the time that it has for mixing, how much it needs, of late."""
+    load: Load | None
+    """None until it has told."""
+
+
+class NoWorkerError(Exception):
+    """No process has time for more."""
 
 
 class Hosted(Protocol):
@@ -162,7 +171,7 @@ class Engine(Protocol):
         """Sees that there is a place for another job.
 
         Raises:
-            FullError: There is none.
+            NoWorkerError: There is none.
         """
 
     async def start(self, job: Job) -> None:

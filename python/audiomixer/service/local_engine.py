@@ -3,12 +3,12 @@
 import asyncio
 import hashlib
 import hmac
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
 from audiomixer.clock.bus import process_pacer
-from audiomixer.clock.frame import FRAME
 from audiomixer.clock.tasks import spawn
 from audiomixer.mixer import AudioMixer
 from audiomixer.outputs.base import Output, OutputError
@@ -223,9 +223,9 @@ class LocalEngine:
 
     def workers(self) -> list[WorkerState]:
         """This process alone."""
-        pacer, ice = process_pacer(), self.rooms.ice
-        share = pacer.busy / (pacer.rounds * FRAME) if pacer.rounds else 0.0
-        return [WorkerState("local", ", ".join(ice.addresses), "active", ice.port or 0, share, self.load())]
+        ice, share = self.rooms.ice, process_pacer().share
+        node = ice.addresses[0] if ice.addresses else ""
+        return [WorkerState("local", node, "active", ice.addresses, ice.port or 0, os.getpid(), share, self.load())]
 
     def load(self) -> Load:
         """What this process has to do, and how it gets on."""

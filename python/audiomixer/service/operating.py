@@ -36,7 +36,7 @@ async def drain(
             await _ask(client, "POST", f"Workers/{name}", Status=status)
             say(f"{name} is {status}")
         while wait and not back:
-            left = [worker["load"] for worker in await _workers(client) if worker["name"] in meant]
+            left = [worker["load"] for worker in await _workers(client) if worker["name"] in meant and worker["load"]]
             jobs, rooms = sum(load["jobs"] for load in left), sum(load["rooms"] for load in left)
             if not jobs and not rooms:
                 say("nothing is left on it")
@@ -54,7 +54,7 @@ async def _ask(client: httpx.AsyncClient, method: str, path: str, **form: str) -
     try:
         answer = await client.request(method, path, data=form or None)
     except httpx.TransportError as error:
-        raise ValueError(f"url: expected a service at {client.base_url}: {error}") from error
+        raise ValueError(f"url: expected a service there, --url says where: {client.base_url}: {error}") from error
     if answer.is_error:
         try:
             problem = answer.json()["message"]

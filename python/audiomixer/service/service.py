@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import logging
 import os
+from collections import Counter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
@@ -47,13 +48,16 @@ def _cluster(settings: Settings, host: str) -> "Cluster":
     """The engine on Ray."""
     if not settings.ray_address:
         # Whoever may call Ray may do anything, and it listens on all addresses. It reads this when it is imported.
-        token = hashlib.sha256(f"ray {settings.auth_token}".encode()).hexdigest()
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token)
+        token = settings.data / "ray-token"
+        with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(hashlib.sha256(f"ray {settings.auth_token}".encode()).hexdigest())
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token.absolute()))
     from audiomixer.service.cluster.cluster import Cluster
     from audiomixer.service.cluster.forward import Forwarder
     from audiomixer.service.cluster.nodes import Nodes
+    from audiomixer.service.cluster.worker import cluster_secret
 
-    return Cluster(Nodes(settings, host), Forwarder(settings.auth_token), settings.drain_seconds)
+    return Cluster(Nodes(settings, host), Forwarder(cluster_secret(settings.auth_token)), settings.drain_seconds)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
@@ -121,11 +125,11 @@ class Service:
         self.engine: Engine = self.cluster or LocalEngine(self.streams, self.outbound, settings)
         self.rooms.hosted = self.engine.rooms
         if self.cluster:
-            self.cluster.door = self.rooms
+            self.cluster.rooms.door = self.rooms
         self.streamers = StreamerLifecycle(office, self.streams)
         self.processors = ProcessorLifecycle(office, self.engine, self.rooms, self.streamers)
         if self.cluster:
-            self.cluster.on_move = self.processors.move
+            self.cluster.draining.on_move = self.processors.move
         self._opened.push_async_callback(self.callbacks.close)
         await self.callbacks.start()
         self._opened.push_async_callback(self.rooms.close)
@@ -138,20 +142,26 @@ class Service:
         self._opened.callback(self.streamers.close)
         await self.streamers.start()
         self._opened.push_async_callback(self.processors.close)
+        self.engine.begin()
         await self.processors.start()
         self.rooms.everybody_told()
-        self.engine.begin()
         self._opened.push_async_callback(_cancel, asyncio.create_task(keep_small(office)))
         if self.ice.servers:
             self._opened.push_async_callback(_cancel, asyncio.create_task(self.ice.watch()))
         self._opened.callback(self.streams.closed.set)
 
-    def _present(self) -> dict[str, set[str]]:
-        """Who is in which room already, mixers included."""
-        present = {name: set(resources.values()) for name, resources in self.engine.rooms.present().items()}
+    def _present(self) -> dict[str, Counter[str]]:
+        """How many of each identity are in which room already, mixers included."""
+        present = {name: Counter(resources.values()) for name, resources in self.engine.rooms.present().items()}
+        elsewhere: dict[str, set[str]] = {}
         for sid, job in self.engine.working().items():
             if job.room:
-                present.setdefault(Place.parse(job.room).name, set()).update([job.identity, *self.engine.whoever(sid)])
+                name = Place.parse(job.room).name
+                present.setdefault(name, Counter())[job.identity] += 1
+                # Several mixers tell of the same ones.
+                elsewhere.setdefault(name, set()).update(self.engine.whoever(sid))
+        for name, identities in elsewhere.items():
+            present[name].update(identities)
         return present
 
     def _lose(self, error: TakenError) -> None:

@@ -20,6 +20,7 @@ let disconnect;
 let isConnected = false;
 let absences = 0; // payloads since one was missing among those who are here
 let isComingBack = false;
+let isServerBack = false; // and has not said yet who is here
 let here = {}; // who was here half a second ago, with their volumes
 const NEEDS_INVITATION = 'This room needs an invitation: a link that ends in #token=…';
 const MICROPHONE = {
@@ -150,6 +151,9 @@ function toggleMute() {
 /** Shows who is here; one who is in the room, and is not among them, has been put out. */
 function show(volumes) {
   here = volumes;
+  // It may have been away while the room went on.
+  if (isServerBack && microphone && !Object.hasOwn(volumes, identity)) comeBack();
+  isServerBack = false;
   meters.show(volumes, microphone && identity);
   absences = isConnected && !Object.hasOwn(volumes, identity) ? absences + 1 : 0;
   if (absences >= ABSENCES) lose(false);
@@ -160,7 +164,7 @@ async function watch() {
   const url = new URL(`rooms/${encodeURIComponent(room)}/volumes`, root);
   for (let isBack = false; ; isBack = true) {
     try {
-      await readEvents(url, token, () => isBack && microphone && comeBack(), (data) => show(JSON.parse(data)));
+      await readEvents(url, token, () => (isServerBack = isBack), (data) => show(JSON.parse(data)));
     } catch (error) {
       if (error.status === 401) return refuse(token ? `This invitation is not good: ${error.message}.` : NEEDS_INVITATION);
     }

@@ -1,7 +1,7 @@
 """Requests on their way to a worker, and its answers on their way back, as they come."""
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from functools import cached_property
 from typing import Final
 
@@ -92,7 +92,7 @@ class Forwarder:
         response.raw_headers = headers_back
         return response
 
-    async def events(self, url: str) -> AsyncIterator[str]:
+    async def events(self, url: str) -> AsyncGenerator[str]:
         """The server-sent events of a worker, until there are no more."""
         with contextlib.suppress(ClientError, TimeoutError):
             async with self._client.get(URL(url, encoded=True)) as answer:

@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -15,13 +18,15 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from audiomixer.clock.tasks import blocking
-from audiomixer.service.cluster.worker import Worker
+from audiomixer.service.cluster.worker import Worker, worker_settings
 from audiomixer.service.settings import Settings
 
 RESOURCE: Final = "audiomixer"
 """Of nodes that are meant to have workers; all are if none has it."""
 _ADDRESS: Final = "ray-address"
 """File with the address of the cluster that was started by us."""
+_PROBE: Final = 3.0
+"""Seconds that a cluster may take to be found."""
 _AT_ONCE: Final = 1000
 """Calls to one worker."""
 CONFIG: Final = (
@@ -44,6 +49,8 @@ class Slot:
     name: str
     node: str
     """Ray's ID of it."""
+    machine: str
+    """The node's address."""
     address: str
     """Where requests are forwarded to."""
     index: int
@@ -75,7 +82,7 @@ class Handle:
         except RayTaskError as error:
             raise error.cause from None
         except RayError as error:
-            raise GoneError(str(error)) from error
+            raise GoneError("its process, or its machine, has ended") from error
 
     async def kill(self) -> None:
         """Ends its process, whatever it does; Ray begins another in its place."""
@@ -109,6 +116,7 @@ class Nodes:
             ValueError: There is none.
         """
         await blocking(self._connect)
+        _take_signals_back()
 
     def _connect(self) -> None:
         if ray.is_initialized():
@@ -127,7 +135,10 @@ class Nodes:
             raise ValueError(f"ray_address: the cluster that was started at {started} cannot be joined")
 
     def _join(self, address: str) -> bool:
-        # Its log is ours: lines of the same kind. It warns that it cannot stop us at SIGTERM, which is our own business.
+        # Ray itself would try for minutes.
+        if not _is_open(address):
+            return False
+        # Its log is ours: lines of the same kind. That it cannot stop us at SIGTERM need not be told.
         logger = logging.getLogger("ray")
         logger.propagate = True
         logger.setLevel(logging.ERROR)
@@ -153,12 +164,23 @@ class Nodes:
                 Slot(
                     f"{node['NodeID'][:12]}-{index}",
                     node["NodeID"],
+                    node["NodeManagerAddress"],
                     "127.0.0.1" if self._is_own else node["NodeManagerAddress"],
                     index,
                 )
                 for index in range(int(many))
             ]
         return slots
+
+    async def retire_others(self, names: Collection[str]) -> None:
+        """Ends workers of ours that have other names than these: there are fewer now."""
+        await blocking(self._retire_others, names)
+
+    def _retire_others(self, names: Collection[str]) -> None:
+        for actor in ray.util.list_named_actors(all_namespaces=True):
+            if actor["namespace"] == self._namespace and actor["name"] not in names:
+                _log.warning("worker %s is one too many, and ended", actor["name"])
+                ray.kill(ray.get_actor(actor["name"], namespace=self._namespace), no_restart=True)
 
     async def worker(self, slot: Slot) -> Handle:
         """The worker there, which is started if there is none."""
@@ -177,14 +199,28 @@ class Nodes:
             "num_cpus": 0,
             "scheduling_strategy": NodeAffinitySchedulingStrategy(slot.node, soft=False),
         }
-        fields = self._settings.model_dump(mode="json")
-        # Whoever may call Ray may do anything; requests that are forwarded are known by this.
-        actor = (
-            ray.remote(Worker)
-            .options(**options)
-            .remote(fields, self._host, slot.address, slot.index, self._settings.auth_token)
-        )
-        return Handle(slot, actor)
+        given = (worker_settings(self._settings, one_machine=self._is_own), self._host, slot.address, slot.index)
+        return Handle(slot, ray.remote(Worker).options(**options).remote(*given))
+
+
+def _is_open(address: str) -> bool:
+    """Whether somebody listens there; what is no HOST:PORT is left to Ray."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        return True
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PROBE).close()
+    except OSError:
+        return False
+    return True
+
+
+def _take_signals_back() -> None:
+    """Ray handles these as if they were crashes, and then calls whoever handled them before."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(number, handler)
 
 
 def _start_ray() -> str:

@@ -34,6 +34,8 @@ class Greeting:
     """Another one each time its process begins."""
     url: str
     """Where requests are forwarded to."""
+    addresses: list[str]
+    """Where media is offered."""
     media_port: int
     process: int
     draining: bool

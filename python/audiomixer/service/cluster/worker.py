@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import gc
+import hashlib
 import hmac
 import logging
 import os
 import secrets
 import socket
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -34,10 +36,10 @@ SECRET_HEADER: Final = "x-audiomixer-cluster"  # noqa: S105 - its name
 """What a request has to carry that was forwarded."""
 NETWORK_HEADER: Final = "x-audiomixer-network"
 """Whose it was, of `limits`."""
-_OF_THE_NODE: Final = ("ice_addresses", "ice_announced")
-"""Settings that a node's own environment may say otherwise."""
+_KEPT: Final = ("account_sid", "api_key", "api_secret", "database_url", "engine", "ray_address", "data")
+"""Settings that workers have no use for."""
 _LOOK: Final = 1.0
-"""Seconds between two looks at how busy it is."""
+"""Seconds between two looks whether somebody has asked."""
 _ABANDONED: Final = RESERVE / 2.0
 """Seconds without a word after which it ends its jobs: as long as the sequence numbers last that are reserved. Whoever
 goes on with them uses others."""
@@ -49,44 +51,48 @@ class Worker:
     """Everything that one process has. All but making it happens on its event loop.
 
     Args:
-        fields: The settings of the service.
+        fields: Of `worker_settings`.
         host: The address that the service listens on, where media is offered unless settings say otherwise.
         address: The node's, where requests are forwarded to.
         index: Which it is of the node's; it has the media port that many above the first.
-        secret: What forwarded requests carry.
     """
 
-    def __init__(self, fields: Mapping[str, Any], host: str, address: str, index: int, secret: str) -> None:
-        own = {name for name in _OF_THE_NODE if os.environ.get(f"AUDIOMIXER_{name.upper()}")}
+    def __init__(self, fields: Mapping[str, Any], host: str, address: str, index: int) -> None:
+        # What a machine's own environment says of its addresses comes first.
+        own = {name for name in ("ice_addresses", "ice_announced") if os.environ.get(f"AUDIOMIXER_{name.upper()}")}
         known = {name: value for name, value in fields.items() if name in Settings.model_fields and name not in own}
         self._settings = Settings(**known)
         if self._settings.media_port:
             self._settings.media_port += index
-        if not own:
+        if "ice_addresses" not in own:
             addresses = self._settings.ice_addresses
             self._settings.ice_addresses = [one for one in addresses if _is_ours(str(one))]
-        self._host = host
+        self._host = host if _is_ours(host) else "0.0.0.0"  # noqa: S104 - all of this machine's, as the service
         self._address = address
-        self._secret = secret
+        self._secret = self._settings.auth_token
         self._incarnation = secrets.token_hex(8)
         self._draining = False
         self._starting = asyncio.Lock()
         self._running: contextlib.AsyncExitStack | None = None
         self._jobs: dict[str, Job] = {}
         self._elsewhere: dict[str, set[str]] = {}
-        self._share = 0.0
         self._heard = clock()
         """When control was heard of last."""
 
-    async def hello(self) -> tuple[int, Any]:
-        """The version of what it understands, and its `Greeting`."""
+    async def version(self) -> int:
+        """The version of what it says, and understands."""
+        return VERSION
+
+    async def hello(self) -> Greeting:
+        """What it is, and what it is at."""
         async with self._starting:
             if self._running is None:
                 self._running = await self._start()
         self._heard = clock()
-        return VERSION, Greeting(
+        return Greeting(
             incarnation=self._incarnation,
             url=self._url,
+            addresses=self._ice.addresses,
             media_port=self._ice.port or 0,
             process=os.getpid(),
             draining=self._draining,
@@ -110,22 +116,19 @@ class Worker:
         running = contextlib.AsyncExitStack()
         self._ice.open()
         app = _Forwarded(media_app(self._streams), self._secret)
-        self._url = await running.enter_async_context(serving(app, self._address, 0))
+        self._url = await running.enter_async_context(serving(app, self._address, 0, proxies="*"))
         running.callback(spawn(self._look_for_ever()).cancel)
         if self._ice.servers:
             running.callback(spawn(self._ice.watch()).cancel)
         return running
 
     async def _look_for_ever(self) -> None:
-        """Sees how busy it is, and that somebody still wants its work."""
-        busy, then = process_pacer().busy, clock()
+        """Sees that somebody still wants its work."""
         while True:
             await asyncio.sleep(_LOOK)
-            now = clock()
-            self._share = (process_pacer().busy - busy) / (now - then)
-            busy, then = process_pacer().busy, now
-            if self._jobs and now - self._heard > _ABANDONED:
-                _log.critical("nobody asked for %.0f s: what goes on here is ended", now - self._heard)
+            silence = clock() - self._heard
+            if self._jobs and silence > _ABANDONED:
+                _log.critical("nobody asked for %.0f s: what goes on here is ended", silence)
                 for sid in list(self._jobs):
                     await self.stop(sid, to_resume=True)
 
@@ -149,24 +152,38 @@ class Worker:
             rooms=list(self._rooms.present()),
             streams=self._engine.streams(),
             load=self._engine.load(),
-            share=self._share,
+            share=process_pacer().share,
         )
 
     async def start(self, job: Job) -> Progress:
-        """Starts a job; how far it is then."""
-        await self._engine.start(job)
+        """Starts a job; how far it is then.
+
+        Raises:
+            ValueError: It has been started.
+            Exception: It cannot be started; nothing is left of it then.
+        """
+        if job.sid in self._jobs:
+            raise ValueError(f"job: expected one that is not at work, got {job.sid}")
+        # Control may end meanwhile: the next has to know.
         self._jobs[job.sid] = job
+        try:
+            await self._engine.start(job)
+        except BaseException:
+            del self._jobs[job.sid]
+            raise
         return self._engine.progress()[job.sid]
 
     async def drop(self, sid: str, output: str) -> None:
         """Ends one output of a job."""
+        if job := self._jobs.get(sid):
+            self._jobs[sid] = replace(job, outputs=tuple(other for other in job.outputs if other != output))
         await self._engine.drop(sid, output)
 
     async def stop(self, sid: str, *, to_resume: bool = False) -> None:
         """Ends a job."""
+        await self._engine.stop(sid, to_resume=to_resume)
         self._jobs.pop(sid, None)
         self._elsewhere.pop(sid, None)
-        await self._engine.stop(sid, to_resume=to_resume)
 
     async def reserve(self, limits: Mapping[str, int]) -> None:
         """Lets jobs give sequence numbers below these."""
@@ -174,6 +191,8 @@ class Worker:
 
     async def leave_room(self, sid: str) -> None:
         """Has a job leave its room."""
+        if job := self._jobs.get(sid):
+            self._jobs[sid] = replace(job, room=None)
         self._elsewhere.pop(sid, None)
         self._engine.leave_room(sid)
 
@@ -195,12 +214,29 @@ class Worker:
 
     async def close(self) -> None:
         """Ends everything."""
-        for sid in list(self._jobs):
-            await self.stop(sid, to_resume=True)
+        await asyncio.gather(*(self.stop(sid, to_resume=True) for sid in list(self._jobs)))
         if self._running:
             await self._engine.close()
             await self._running.aclose()
             self._ice.close()
+
+
+def worker_settings(settings: Settings, *, one_machine: bool) -> dict[str, Any]:
+    """What workers are told of the settings: no more of what is secret than they need.
+
+    Args:
+        settings: Complete ones.
+        one_machine: Whether all of them are on this one, and what a router translates is theirs as well.
+    """
+    fields = settings.model_dump(mode="json", exclude=set(_KEPT))
+    if not one_machine:
+        fields["ice_announced"] = None
+    return fields | {"auth_token": cluster_secret(settings.auth_token)}
+
+
+def cluster_secret(auth_token: str) -> str:
+    """What control and its workers know one another by; nobody can tell the account's secret from it."""
+    return hmac.new(auth_token.encode(), b"workers", hashlib.sha256).hexdigest()
 
 
 def _is_ours(address: str) -> bool:

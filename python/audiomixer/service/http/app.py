@@ -76,7 +76,7 @@ def _media_routes(service: Service) -> list[BaseRoute]:
     """Of this process, or of its workers."""
     if service.cluster is None:
         return media_routes()
-    from audiomixer.service.http.forwarding import forwarding_routes
+    from audiomixer.service.cluster.forwarding import forwarding_routes
 
     return forwarding_routes(service.cluster)
 

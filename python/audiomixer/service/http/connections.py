@@ -38,7 +38,8 @@ class Connection(H11Protocol):
         address = self.client[0] if self.client else ""
         self._address = network(address)
         self.held[self._address] += 1
-        if self.held[self._address] > _MOST and not address.startswith(_OWN) and address not in self._proxies:
+        is_free = address.startswith(_OWN) or address in self._proxies or "*" in self._proxies
+        if self.held[self._address] > _MOST and not is_free:
             if self.held[self._address] == _MOST + 1:
                 _log.warning("%s has %d connections, and gets no more", self._address, _MOST)
             transport.abort()

@@ -79,7 +79,7 @@ async def serving(
         port: The port; 0 for any that is free.
         on_stop: Called when no new connections are taken any more, to end those that there are.
         tls: Files of a certificate, with those up to the authority's, and of its key, to serve HTTPS.
-        proxies: Addresses that have as many connections as they want.
+        proxies: Addresses that have as many connections as they want; `*` is everybody.
 
     Raises:
         PortError: The address is in use, or none of this machine's.

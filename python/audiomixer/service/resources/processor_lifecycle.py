@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from audiomixer.clock.tasks import spawn
 from audiomixer.outputs.base import OutputError
-from audiomixer.rooms.base import FullError, RoomError, RoomEvent
+from audiomixer.rooms.base import RoomError, RoomEvent
 from audiomixer.rooms.place import place_url
 from audiomixer.service.http.errors import ApiError
-from audiomixer.service.jobs import PLAYER_STREAMER, Engine, Job, Progress
+from audiomixer.service.jobs import PLAYER_STREAMER, Engine, Job, NoWorkerError, Progress
 from audiomixer.service.resources import lives
 from audiomixer.service.resources.checkpoints import CHECKPOINT, LAST_RESERVE, RESERVE, checkpoint, segments_after
 from audiomixer.service.resources.lifecycles import Alarms, Office, check_room_for_more, make_sid
@@ -65,6 +65,8 @@ class _Run:
     """Number of the first one that may be missing, and seconds that are."""
     seconds: float = -1.0
     """Of stream made at the last checkpoint."""
+    stalls: int = 0
+    """Checkpoints since, at which it had not got on."""
     room: str | None = None
     participant: str = ""
     """Its SID as a participant of that room."""
@@ -91,6 +93,8 @@ class ProcessorLifecycle:
         self._ending: set[asyncio.Task[None]] = set()
         self._runs: dict[str, _Run] = {}
         self._checking: asyncio.Task[None] | None = None
+        # Workers that do not mix are ended, and what they did goes on elsewhere.
+        self._most_stalls = 1 if engine.outlives else 0
         streamers.on_ended = self._lose_output
         engine.on_room_event = self._told
         engine.on_lost = self._lost
@@ -105,10 +109,9 @@ class ProcessorLifecycle:
         """Goes on with those of the last process, in the same PlayerStreamers."""
         running = select(MediaProcessor).where(MediaProcessor.status.in_(lives.MEDIA_PROCESSOR.open))
         processors = await self._office.store.run(lambda session: list(session.scalars(running)))
-        working = self._engine.working()
-        for processor in processors:
-            if processor.sid in working:
-                await self._adopt(processor, working[processor.sid])
+        working = dict(self._engine.working())
+        found = [processor for processor in processors if processor.sid in working]
+        await asyncio.gather(*(self._adopt(processor, working[processor.sid]) for processor in found))
         self._checking = asyncio.create_task(self._check_for_ever())
         await asyncio.gather(*(self._go_on(processor) for processor in processors))
         for sid in set(working).difference(self._runs):
@@ -118,7 +121,7 @@ class ProcessorLifecycle:
     async def _adopt(self, processor: MediaProcessor, job: Job) -> None:
         """Takes over one that has gone on while there was no service."""
         run = self._runs[processor.sid] = _Run(asyncio.Lock(), set(job.outputs), job.streamed)
-        if job.room and processor.room_sid and processor.leaves:
+        if job.room and processor.room_sid and processor.leaves and processor.leaves > now():
             entered = await self._rooms.enter(processor.room_sid, processor.identity)
             if entered:
                 run.room, run.participant = entered[0].sid, entered[1]
@@ -127,28 +130,35 @@ class ProcessorLifecycle:
                     self._told(processor.sid, RoomEvent("participant-joined", identity))
             else:
                 self._engine.leave_room(processor.sid)
+        elif job.room:
+            self._engine.leave_room(processor.sid)
         await self._streamers.started([sid for sid in job.outputs if sid.startswith(PLAYER_STREAMER)])
         _log.info("taken over", extra={"sid": processor.sid})
+        if processor.sid not in self._engine.working():
+            self._lost(processor.sid)
 
     async def _go_on(self, processor: MediaProcessor) -> None:
-        try:
-            if processor.created + processor.max_duration <= now():
-                await self.end(processor.sid, "max-duration-exceeded")
-            elif processor.sid in self._runs:
-                self._limit(processor)
-            else:
-                await self._resume(processor)
-        except Exception as error:
-            _log.exception("a MediaProcessor cannot be resumed", extra={"sid": processor.sid})
-            self._end_soon(processor.sid, "internal-service-error", repr(error))
+        """Goes on with one of the last process, if it is none that has gone on by itself."""
+        if processor.created + processor.max_duration <= now():
+            await self.end(processor.sid, "max-duration-exceeded")
+        elif processor.sid in self._runs:
+            self._limit(processor)
+        else:
+            run = self._runs[processor.sid] = _Run(asyncio.Lock(), set())
+            await self._resume(processor.sid, run)
 
     async def move(self, sid: str) -> None:
-        """Has one go on elsewhere, in the same PlayerStreamers."""
+        """Has one go on elsewhere, in the same PlayerStreamers.
+
+        Raises:
+            OperationalError: The database is away: it has not been moved.
+        """
         run = self._runs.get(sid)
         if run is None:
             return
+        await self._office.store.run(lambda session: session.get_one(MediaProcessor, sid))
         async with run.lock:
-            if sid in self._runs:
+            if self._runs.get(sid) is run:
                 await self._engine.stop(sid, to_resume=True)
         await self._recover(sid)
 
@@ -156,22 +166,15 @@ class ProcessorLifecycle:
         spawn(self._recover(sid))
 
     async def _recover(self, sid: str) -> None:
-        """Goes on with one that nobody works at any more."""
+        """Goes on with one that nobody works at any more, as soon as the database is there."""
         run = self._runs.get(sid)
-        if run is None:
-            return
-        async with run.lock:
-            if self._runs.get(sid) is not run:
+        while run and self._runs.get(sid) is run:
+            try:
+                await self._resume(sid, run)
                 return
-            self._stays.clear(sid)
-            if run.room:
-                room, run.room = run.room, None
-                self._rooms.exit(room, run.participant)
-            processor = await self._office.store.run(lambda session: session.get_one(MediaProcessor, sid))
-            if processor.status in lives.MEDIA_PROCESSOR.open:
-                del self._runs[sid]
-        if sid not in self._runs:
-            await self._go_on(processor)
+            except OperationalError:
+                _log.exception("a MediaProcessor has to be resumed later", extra={"sid": sid})
+                await asyncio.sleep(_AGAIN)
 
     async def close(self) -> None:
         """Stops work, to be resumed by the next process."""
@@ -199,7 +202,7 @@ class ProcessorLifecycle:
         sid, made = make_sid("ZX"), now()
         try:
             self._engine.check()
-        except FullError as error:
+        except NoWorkerError as error:
             raise ApiError(429, str(error)) from error
 
         def add(session: Session) -> MediaProcessor:
@@ -266,38 +269,63 @@ class ProcessorLifecycle:
             await self._office.store.run(note)
         return await self._work(processor, run, entered[0] if entered else None)
 
-    async def _resume(self, processor: MediaProcessor) -> None:
-        """Goes on with what the last process did: in its room, if that is in progress and it may still be there."""
+    async def _resume(self, sid: str, run: _Run) -> None:
+        """Goes on with one where it was, unless it is at work, or has ended."""
+        async with run.lock:
+            if self._runs.get(sid) is not run or sid in self._engine.working():
+                return
+            self._leave(sid, run)
+            try:
+                problem = await self._resume_within(sid, run)
+            except OperationalError:
+                raise
+            except Exception as error:
+                _log.exception("a MediaProcessor cannot be resumed", extra={"sid": sid})
+                problem = "internal-service-error", repr(error)
+        if problem:
+            self._end_soon(sid, *problem)
+            await self._tasks_done()
 
-        def claim(session: Session) -> tuple[Room | None, list[str], tuple[int, tuple[int, float]]]:
-            stored = session.get_one(MediaProcessor, processor.sid)
+    async def _resume_within(self, sid: str, run: _Run) -> tuple[str, str] | None:
+        """The same, while nothing else is done with it: in its room, if that is in progress and it may still be there.
+
+        Gives the reason and the problem if it cannot go on.
+        """
+
+        def claim(session: Session) -> tuple[MediaProcessor, Room | None, list[str]] | None:
+            stored = session.get_one(MediaProcessor, sid)
+            if stored.status not in lives.MEDIA_PROCESSOR.open:
+                return None
             stored.interruptions += 1
-            processor.interruptions, processor.reserved = stored.interruptions, stored.reserved
-            stored.reserved += RESERVE
             alive = session.get(Heartbeat, 1)
             silent = now() - alive.at if alive else 0.0
-            numbers = segments_after(stored.segments, silent), (stored.segments, max(silent, 0.0))
+            run.first_segment = segments_after(stored.segments, silent)
+            run.gap = stored.segments, max(silent, 0.0)
+            run.streamed, run.seconds = stored.streamed, -1.0
             # Should this process end before the first checkpoint: none of its segments has a lower number.
-            stored.segments = numbers[0]
+            stored.segments = run.first_segment
+            stored.reserved += RESERVE
             room = session.get(Room, stored.room_sid) if stored.room_sid else None
             streamers = [sid for sid in stored.outputs if sid.startswith(PLAYER_STREAMER)]
             gone = {s for s in streamers if session.get_one(PlayerStreamer, s).status not in lives.PLAYER_STREAMER.open}
-            return room, [output for output in stored.outputs if output not in gone], numbers
+            return stored, room, [output for output in stored.outputs if output not in gone]
 
-        room, outputs, numbers = await self._office.store.run(claim)
-        run = self._runs[processor.sid] = _Run(asyncio.Lock(), set(outputs), processor.streamed, *numbers)
-        async with run.lock:
-            in_time = processor.leaves is not None and processor.leaves > now()
-            entered = await self._rooms.enter(room.sid, processor.identity) if room and in_time else None
-            if entered:
-                run.room, run.participant = entered[0].sid, entered[1]
-            problem = ("error-streaming-media", "no output is left") if not outputs else None
-            problem = problem or await self._work(processor, run, entered[0] if entered else None)
-        if problem:
-            await self.end(processor.sid, *problem)
-        else:
-            _log.info("resumed", extra={"sid": processor.sid})
+        claimed = await self._office.store.run(claim)
+        if claimed is None:
+            self._runs.pop(sid, None)
+            return None
+        processor, room, outputs = claimed
+        run.outputs = set(outputs)
+        in_time = processor.leaves is not None and processor.leaves > now()
+        entered = await self._rooms.enter(room.sid, processor.identity) if room and in_time else None
+        if entered:
+            run.room, run.participant = entered[0].sid, entered[1]
+        problem = ("error-streaming-media", "no output is left") if not outputs else None
+        problem = problem or await self._work(processor, run, entered[0] if entered else None)
+        if not problem:
+            _log.info("resumed", extra={"sid": sid})
             self._limit(processor)
+        return problem
 
     async def _work(self, processor: MediaProcessor, run: _Run, room: Room | None) -> tuple[str, str] | None:
         job = Job(
@@ -306,11 +334,11 @@ class ProcessorLifecycle:
             processor.identity,
             tuple(sorted(run.outputs)),
             processor.audio_bitrate,
-            processor.reserved if processor.interruptions else 0,
+            processor.reserved - RESERVE if processor.interruptions else 0,
             run.first_segment,
             run.gap,
             processor.interruptions,
-            processor.reserved + RESERVE if processor.interruptions else RESERVE,
+            processor.reserved,
             run.streamed,
         )
         try:
@@ -335,6 +363,11 @@ class ProcessorLifecycle:
     async def _leave_room(self, sid: str, run: _Run) -> None:
         """It is in its room no more, at the latest when it ends."""
         self._engine.leave_room(sid)
+        self._leave(sid, run)
+
+    def _leave(self, sid: str, run: _Run) -> None:
+        """It is on no account of a room any more."""
+        self._stays.clear(sid)
         if run.room:
             room, run.room = run.room, None
             self._rooms.exit(room, run.participant)
@@ -464,10 +497,13 @@ class ProcessorLifecycle:
         run = self._runs.get(sid)
         if run is None or run.lock.locked():
             return
+        if not progress.failure and progress.seconds <= run.seconds and run.stalls < self._most_stalls:
+            run.stalls += 1
+            return
         if progress.failure or progress.seconds <= run.seconds:
             self._end_soon(sid, "internal-service-error", progress.failure or "the mixer does not get on")
             return
-        run.seconds = progress.seconds
+        run.seconds, run.stalls = progress.seconds, 0
         for output in run.outputs - progress.working:
             _log.warning("an output has failed", extra={"sid": sid})
             spawn(self._lose_failed(sid, run, output))

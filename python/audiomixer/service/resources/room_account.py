@@ -1,6 +1,6 @@
 """What is stored of a room and of who was in it, and told of them, within a transaction."""
 
-from collections.abc import Collection
+from collections import Counter
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -34,15 +34,17 @@ class RoomAccount:
 
     def everybody_left(self, session: Session, room: Room, when: float) -> None:
         """All who were in the room have left."""
-        self.left_but(session, room, when, ())
+        self.left_but(session, room, when, Counter())
 
-    def left_but(self, session: Session, room: Room, when: float, present: Collection[str]) -> dict[str, Participant]:
-        """All who were in the room have left, but those who are still present; gives these, by identity."""
+    def left_but(self, session: Session, room: Room, when: float, present: Counter[str]) -> list[Participant]:
+        """All who were in the room have left, but so many of each identity, who are still present; gives these."""
         connected = Participant.room_sid == room.sid, Participant.status == "connected"
-        kept: dict[str, Participant] = {}
+        kept: list[Participant] = []
+        missing = present.copy()
         for participant in session.scalars(select(Participant).where(*connected).order_by(Participant.started)):
-            if participant.identity in present and participant.identity not in kept:
-                kept[participant.identity] = participant
+            if missing[participant.identity] > 0:
+                missing[participant.identity] -= 1
+                kept.append(participant)
             else:
                 self.leave(session, room, participant, when)
         return kept

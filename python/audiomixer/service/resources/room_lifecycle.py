@@ -2,7 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -66,13 +67,17 @@ class _Live:
     """Whether it was made for who joined first, and not by order."""
     joining: int = 0
     """Those who have been admitted, and are not present yet."""
-    kept: dict[str, Participant] = field(default_factory=dict)
-    """Who was there when the last process ended, and is still, by identity, until that has been told."""
+    kept: list[Participant] = field(default_factory=list)
+    """Who was there when the last process ended, and is still, until that has been told."""
 
     @property
     def taken(self) -> int:
         """Places that are not free."""
         return len(self.present) + self.joining
+
+
+def _of(participants: list[Participant], identity: str) -> Participant | None:
+    return next((participant for participant in participants if participant.identity == identity), None)
 
 
 class RoomLifecycle:
@@ -107,26 +112,27 @@ class RoomLifecycle:
         """How many are in a room, mixers included."""
         return sum(len(live.present) for live in self._live.values())
 
-    async def start(self, present: Mapping[str, Collection[str]]) -> None:
+    async def start(self, present: Mapping[str, Counter[str]]) -> None:
         """Goes on with the rooms of the last process, which all have left but who is still present.
 
         Args:
-            present: Identities, by the room's name; `everybody_told` has to follow when all of these have been told of
-                again.
+            present: How many of each identity, by the room's name; `everybody_told` has to follow when all of these
+                have been told of again.
         """
 
-        def load(session: Session) -> list[tuple[Room, dict[str, Participant]]]:
+        def load(session: Session) -> list[tuple[Room, list[Participant]]]:
             rooms = list(session.scalars(select(Room).where(Room.status.in_(lives.ROOM.open))))
             heartbeat = session.get(Heartbeat, 1)
             when = heartbeat.at if heartbeat else now()
             return [
-                (room, self._account.left_but(session, room, when, present.get(room.unique_name, ()))) for room in rooms
+                (room, self._account.left_but(session, room, when, present.get(room.unique_name, Counter())))
+                for room in rooms
             ]
 
         self._records.start()
         for room, kept in await self._office.store.run(load):
             live = self._live[room.sid] = _Live(room, kept=kept)
-            live.present.update(participant.sid for participant in kept.values())
+            live.present.update(participant.sid for participant in kept)
             self._office.callbacks.deliver(room.sid)
             self._await_somebody(room)
 
@@ -134,7 +140,7 @@ class RoomLifecycle:
         """Whoever was present has been told of; of whom nobody has, has left."""
         for live in self._live.values():
             while live.kept:
-                self._drop(live.room.sid, live.kept.popitem()[1].sid)
+                self._drop(live.room.sid, live.kept.pop().sid)
 
     async def close(self) -> None:
         """Keeps account no more; the rooms stay in progress."""
@@ -302,7 +308,7 @@ class RoomLifecycle:
         if live is None:
             spawn(self.hosted.end(room))  # It has ended since.
             return
-        kept = live.kept.get(identity)
+        kept = _of(live.kept, identity)
         stayed = now() - kept.started if kept else 0.0
         sid = self._add(live.room, identity)
         self._participants[resource] = live.room.sid, sid
@@ -337,7 +343,8 @@ class RoomLifecycle:
     def _add(self, room: Room, identity: str) -> str:
         live = self._live[room.sid]
         self._alarms.clear(room.sid)
-        if kept := live.kept.pop(identity, None):
+        if kept := _of(live.kept, identity):
+            live.kept.remove(kept)
             return kept.sid
         sid, joined = make_sid("PA"), now()
         live.present.add(sid)

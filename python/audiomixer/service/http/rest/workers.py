@@ -43,7 +43,7 @@ class Resource(BaseModel):
     status: Literal["active", "draining", "lost"]
     media_port: int
     share: float = Field(description="of the time that it has for mixing, how much it needs")
-    load: WorkerLoad
+    load: WorkerLoad | None = Field(description="nothing until it has told")
     url: str
 
 
@@ -89,6 +89,8 @@ async def update(
         await service.cluster.drain(name, form.status == "draining")
     except LookupError:
         raise not_found(request) from None
+    except TimeoutError:
+        raise ApiError(503, f"{name} does not answer", headers={"Retry-After": "5"}) from None
     return await read(request, service, name)
 
 
@@ -99,6 +101,6 @@ def _resource(request: Request, worker: WorkerState) -> Resource:
         status=worker.status,
         media_port=worker.media_port,
         share=round(worker.share, 4),
-        load=WorkerLoad(**asdict(worker.load)),
+        load=WorkerLoad(**asdict(worker.load)) if worker.load else None,
         url=f"{base_url(request)}/v1/Workers/{worker.name}",
     )

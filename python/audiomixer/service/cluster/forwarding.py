@@ -21,6 +21,7 @@ from audiomixer.service.cluster.member import Member
 from audiomixer.service.http import endpoints, negotiation
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.http.lookups import admit, streams_of, token_of, unauthorized
+from audiomixer.service.jobs import NoWorkerError
 
 _LOOK_AGAIN: Final = 0.5
 """Seconds until the next look for a room that is not there: those who were in it notice that as soon as others do."""
@@ -86,10 +87,8 @@ class Forwarding:
     async def overview(self, request: Request) -> Response:
         """What there is."""
         endpoints.guard(request)
-        rooms = [
-            {"name": name, "identities": list(present.values())}
-            for name, present in self._cluster.rooms.present().items()
-        ]
+        hosted = self._cluster.rooms
+        rooms = [{"name": name, "identities": hosted.identities(name)} for name in hosted.names()]
         return JSONResponse(endpoints.overview_of(True, rooms, self._cluster.streams()))
 
     async def volumes(self, request: Request) -> Response:
@@ -102,13 +101,14 @@ class Forwarding:
 
         async def volumes() -> AsyncIterator[str]:
             while not streams.closed.is_set():
-                member = cluster.where_room(name)
+                member = cluster.rooms.where(name)
                 if member and member.greeting:
                     url = f"{member.greeting.url}/rooms/{quote(name)}/volumes"
-                    async for item in cluster.forwarder.events(url):
-                        yield item
-                        if cluster.where_room(name) is not member:
-                            break
+                    async with contextlib.aclosing(cluster.forwarder.events(url)) as events:
+                        async for item in events:
+                            yield item
+                            if cluster.rooms.where(name) is not member:
+                                break
                 yield "{}"
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(streams.closed.wait(), _LOOK_AGAIN)
@@ -125,10 +125,14 @@ class Forwarding:
                 member = self._cluster.place(room)
                 path = f"/whip/{quote(room)}"
                 answer = await self._forward(request, member, path, {"identity": identity}, offer.encode())
+                if answer.status_code == 201:
+                    self._cluster.rooms.joined(member, room, _resource(answer), identity)
         except TokenError as error:
             raise unauthorized(error) from error
         except ValueError as error:
             raise ApiError(400, str(error)) from error
+        except NoWorkerError as error:
+            raise ApiError(429, str(error)) from error
         except RoomError as error:
             status = 404 if isinstance(error, NoRoomError) else 429 if isinstance(error, FullError) else 409
             raise ApiError(status, str(error)) from error
@@ -146,7 +150,7 @@ class Forwarding:
         session = admit(request, token_of(request) or request.query_params.get("token"))
         member = self._serves(request)
         most = streams_of(request).max_listeners
-        if sum(worker.load.listeners for worker in self._cluster.workers()) >= most:
+        if sum(worker.load.listeners for worker in self._cluster.workers() if worker.load) >= most:
             raise ApiError(429, f"listeners: expected at most {most}")
         offer = await negotiation.offer_of(request)
         answer = await self._forward(request, member, f"/whep/{request.path_params['sid']}", body=offer.encode())
@@ -164,10 +168,9 @@ class Forwarding:
         """The master playlist, with a token of its own for what it leads to."""
         session = admit(request, request.query_params.get("token"))
         sid = request.path_params["sid"]
-        playing = next((stream for stream in self._cluster.streams() if stream.sid == sid), None)
         if not self._cluster.knows(sid) and sid not in streams_of(request).expected:
             self._serves(request)
-        bitrate = playing.bitrate if playing else endpoints.HIGHEST
+        bitrate = self._cluster.bitrate(sid) or endpoints.HIGHEST
         query = f"?token={session}" if session else ""
         return endpoints.playlist_response(request, master_playlist(bitrate, query), "no-cache")
 
@@ -187,7 +190,10 @@ class Forwarding:
 
 def _located(request: Request, answer: Response) -> Response:
     """The same, at this process's own path."""
-    location = answer.headers.get("location")
-    if location:
-        answer.headers["location"] = f"{negotiation.path_of(request)}/{location.rpartition('/')[2]}"
+    if "location" in answer.headers:
+        answer.headers["location"] = f"{negotiation.path_of(request)}/{_resource(answer)}"
     return answer
+
+
+def _resource(answer: Response) -> str:
+    return str(answer.headers["location"].rpartition("/")[2])
