@@ -326,3 +326,64 @@ async def test_another_control_takes_over(machines: Machines, folder: Path) -> N
             await receiver.until(2)
             assert receiver.events() == ["media-processor-started", "media-processor-ended"]
             await listener.__aexit__()
+
+
+async def test_who_has_joined_counts_at_once(api: Api) -> None:
+    """Before its worker has told: its place is taken, and it may send candidates and leave."""
+    await api.post("Rooms", UniqueName="small", MaxParticipants=2)
+    headers = {"Content-Type": "application/sdp"}
+    clients = [Client(api.whip("small"), Microphone(500), token=api.token(name)) for name in ("alice", "bob")]
+    async with clients[0] as alice, clients[1]:
+        async with httpx.AsyncClient() as http:
+            offer = alice.pc.localDescription.sdp
+            token = {"Authorization": f"Bearer {api.token('carol')}"}
+            assert (await http.post(api.whip("small"), content=offer, headers=headers | token)).status_code == 429
+        resource = api.url + alice.response.headers["location"]
+        fragment = {"Content-Type": "application/trickle-ice-sdpfrag", "If-Match": alice.response.headers["etag"]}
+        assert (await api.client.patch(resource, content="nonsense", headers=fragment)).status_code == 400
+        assert (await api.client.delete(resource)).status_code == 200
+
+
+async def test_the_only_worker_left_keeps_what_it_has_though_it_is_drained(api: Api) -> None:
+    streamer = await api.streamer()
+    await api.processor("lounge", streamer)
+    async with Audience(api, streamer) as audience:
+        await until(lambda: len(audience.told) > 1)
+        for worker in api.service.engine.workers():
+            await api.post(f"Workers/{worker.name}", 200, Status="draining")
+        told = len(audience.told)
+        await until(lambda: len(audience.told) > told + 6)
+        assert audience.check() < 5, "moved once at most, while there was another"
+        await api.processor("other", await api.streamer(), status=429)
+
+
+async def test_what_ends_in_mid_recovery_has_ended(api: Api) -> None:
+    """Nobody mixes it any more."""
+    processors = [(await api.processor(f"room-{n}", await api.streamer()))["sid"] for n in range(6)]
+    await until(lambda: sum(jobs(api).values()) == 6)
+    os.kill((await busy(api)).process, signal.SIGKILL)
+    await until(lambda: any(worker.status == "lost" for worker in api.service.engine.workers()))
+    await asyncio.gather(*(api.post(f"MediaProcessors/{sid}", 200, Status="ended") for sid in processors))
+    await until(lambda: len(jobs(api)) == 2 and sum(jobs(api).values()) == 0)
+    await asyncio.sleep(2)
+    assert sum(jobs(api).values()) == 0
+    for sid in processors:
+        assert (await api.get(f"MediaProcessors/{sid}"))["status"] == "ended"
+
+
+async def test_usage_and_a_rooms_callbacks_are_right_after_a_loss(api: Api) -> None:
+    async with receiving() as receiver:
+        await api.post("Rooms", UniqueName="lounge", StatusCallback=receiver.url)
+        processor = (await api.processor("lounge", await api.streamer()))["sid"]
+        worker = await busy(api)
+        async with Client(api.whip("lounge"), Microphone(500), token=api.token("alice")):
+            await until(lambda: len(receiver.told) == 3)
+            await asyncio.sleep(6)  # A checkpoint.
+            os.kill(worker.process, signal.SIGKILL)
+            await receiver.until(6)
+        assert sorted(receiver.events()[:3]) == ["participant-connected", "participant-connected", "room-created"]
+        assert sorted(receiver.events()[3:]) == ["participant-connected", *["participant-disconnected"] * 2]
+        assert await connected(api, "lounge") == ["audio-mixer-v2"]
+        await asyncio.sleep(6)
+        used = (await api.get(f"MediaProcessors/{processor}/Usage"))["streamed_minutes"] * 60
+        assert 8 < used < 16

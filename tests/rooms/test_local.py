@@ -115,7 +115,7 @@ async def test_who_vanishes_is_gone_within_seconds_and_the_others_hear_no_gap(se
         began = time.monotonic()
         while "alice" in room.identities:
             await asyncio.sleep(0.1)
-            assert time.monotonic() - began < 8
+            assert time.monotonic() - began < 10
         await asyncio.sleep(0.5)
         while_alice_went = np.concatenate(bob.heard[heard_before:]).mean(axis=1)
         seconds = time.monotonic() - began
