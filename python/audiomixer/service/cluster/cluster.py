@@ -162,9 +162,11 @@ class Cluster:
         """
         self._least()
 
-    def _least(self) -> Member:
-        """The active worker that has least to do."""
-        free = [member for member in self._members.values() if member.status == "active" and not member.is_full]
+    def _least(self, *, urgent: bool = False) -> Member:
+        """The active worker that has least to do; any other rather than none, if a stream is off the air meanwhile."""
+        there = [member for member in self._members.values() if member.status != "lost"]
+        active = [member for member in there if member.status == "active"]
+        free = [member for member in active if not member.is_full] or (urgent and (active or there))
         if not free:
             raise NoWorkerError("workers: expected one that is active, and has time left")
         return min(free, key=lambda member: member.weight(len(self.rooms.on(member))))
@@ -176,13 +178,13 @@ class Cluster:
             return False
         return True
 
-    def place(self, room: str) -> Member:
-        """The worker that a room of ours is on, chosen now if it is on none.
+    def place(self, room: str, *, urgent: bool = False) -> Member:
+        """The worker that a room of ours is on, chosen now if it is on none: any rather than none, if it is urgent.
 
         Raises:
             NoWorkerError: No worker has time left.
         """
-        member = self.rooms.where(room) or self._least()
+        member = self.rooms.where(room) or self._least(urgent=urgent)
         self.rooms.place(room, member)
         return member
 
@@ -202,10 +204,12 @@ class Cluster:
             Exception: What the worker raised.
         """
         place = Place.parse(job.room) if job.room else None
-        until = clock() + (_START if job.interruptions else _NEW)
+        urgent = job.interruptions > 0
+        until = clock() + (_START if urgent else _NEW)
         while True:
             try:
-                member = self.place(place.name) if place and place.kind == "local" else self._least()
+                is_ours = place is not None and place.kind == "local"
+                member = self.place(place.name, urgent=urgent) if place and is_ours else self._least(urgent=urgent)
                 await self._start_on(member, job)
                 return
             except (NoWorkerError, GoneError) as error:
