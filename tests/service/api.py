@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,17 @@ class Api:
 
     def whip(self, room: str) -> str:
         return f"{self.url}/whip/{room}"
+
+    async def metrics(self) -> dict[str, float]:
+        """Each sample of `/metrics` by its name and labels; those of several workers are one."""
+        totals: dict[str, float] = {}
+        for line in (await self.client.get(f"{self.url}/metrics")).text.splitlines():
+            if line.startswith("#"):
+                continue
+            name, _, value = line.rpartition(" ")
+            name = re.sub(r',?worker="[^"]*"', "", name).replace("{,", "{").replace("{}", "")
+            totals[name] = totals.get(name, 0) + float(value)
+        return totals
 
     async def settle(self) -> None:
         """Waits until what was recorded in the background is on disk."""

@@ -23,7 +23,9 @@ COUNTED = ("tasks", "threads", "files")
 
 
 def tasks() -> list[str]:
-    return [str(task.get_coro()) for task in asyncio.all_tasks()]
+    """All of them; a question to a worker of a cluster is one, and is there most of the time only."""
+    coroutines = (str(task.get_coro()) for task in asyncio.all_tasks())
+    return [coroutine for coroutine in coroutines if "Member.call" not in coroutine]
 
 
 def resources() -> dict[str, int]:

@@ -64,11 +64,7 @@ async def until_connected(api: Api, room: str, identities: set[str]) -> None:
 
 async def until_received(api: Api, packets: int) -> None:
     async with asyncio.timeout(5):
-        while True:
-            metrics = (await api.client.get(f"{api.url}/metrics")).text
-            received = next(line for line in metrics.splitlines() if 'fate="received"' in line)
-            if float(received.split()[-1]) >= packets:
-                return
+        while (await api.metrics()).get('audiomixer_packets_total{fate="received"}', 0) < packets:
             await asyncio.sleep(0.1)
 
 

@@ -152,18 +152,14 @@ async def test_proxies_speak_for_others_if_they_are_known(tmp_path: Path) -> Non
 
 
 async def test_metrics(api: Api) -> None:
-    async def metrics() -> dict[str, float]:
-        lines = (await api.client.get(f"{api.url}/metrics")).text.splitlines()
-        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
-
-    before: dict[str, Any] = await metrics()
+    before = await api.metrics()
     assert before["audiomixer_media_processors"] == 0
     await api.processor("lounge", await api.streamer())
-    await asyncio.sleep(0.5)
-    after = await metrics()
+    await asyncio.sleep(1)
+    after = await api.metrics()
     assert after["audiomixer_media_processors"] == 1
     assert (after["audiomixer_rooms"], after["audiomixer_participants"]) == (1, 1)
-    assert after["audiomixer_ticks_total"] - before["audiomixer_ticks_total"] > 15
+    assert after["audiomixer_ticks_total"] - before.get("audiomixer_ticks_total", 0) > 15
     assert 'audiomixer_packets_total{fate="lost"}' in after
 
 
