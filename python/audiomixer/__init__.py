@@ -9,6 +9,8 @@ from audiomixer.audio.metadata import TimedMetadata, Volume
 from audiomixer.audio.taps import MixFrame, ParticipantFrame
 from audiomixer.mixer import AudioMixer
 from audiomixer.outputs.base import OutputEvent
+from audiomixer.rooms.base import Vitals
+from audiomixer.rooms.strip import Strip
 
 __all__ = [
     "AudioMixer",
@@ -18,6 +20,8 @@ __all__ = [
     "Participant",
     "ParticipantFrame",
     "Stats",
+    "Strip",
     "TimedMetadata",
+    "Vitals",
     "Volume",
 ]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 __all__ = [
     "Distributor",
     "Endpoint",
+    "Fader",
     "Fanout",
     "Hub",
     "Inlet",
@@ -129,14 +130,14 @@ class Mixer:
         Raises:
             ValueError: `out` is none such, or `now` is not a finite time.
         """
-    def mix_minus(self, participant: Participant, out: _Samples | None = None) -> NDArray[Any]:
-        """The last mix without one participant: what that participant should hear.
+    def mix_minus(self, participant: Participant | None = None, out: _Samples | None = None) -> NDArray[Any]:
+        """What is heard in the room of the last mix: everybody, also who is not in the mix (`Fader.in_mix`), but one.
 
         It goes through a limiter of the participant's own, which goes on from the mix's where it has not been asked for
         the mix before. Calling it again before the next mix gives the same.
 
         Args:
-            participant: Of this mixer.
+            participant: Who hears it, of this mixer; somebody else, if None.
             out: As for `mix_into`; a new float32 array if absent.
 
         Returns:
@@ -154,8 +155,46 @@ class Mixer:
         """The volume of each participant since the last call.
 
         Returns:
-            Identity to RMS × 32767, 0 … 32767 (a full-scale sine is 23170), or -1 while muted.
+            Identity to RMS × 32767, 0 … 32767 (a full-scale sine is 23170), after `Fader.gain`, or -1 while muted.
         """
+    def fader(self, identity: str) -> Fader:
+        """What a host may set of whoever is called `identity`, now or later, as long as there is this mixer.
+
+        Raises:
+            ValueError: The identity is none, or there are settings of 4096 that are not here.
+        """
+    @property
+    def has_aside(self) -> bool:
+        """Whether the room has heard anything else than the mix, now or in the last two seconds."""
+    @property
+    def aside(self) -> list[str]:
+        """The identities of those who are here, and not in the mix (`Fader.in_mix`)."""
+    @property
+    def muted(self) -> list[str]:
+        """The identities of those who are muted, as far as that is their own doing."""
+
+@final
+class Fader:
+    """A host's settings of one identity, in however many tracks: they stay when it leaves, and may come first.
+
+    A change takes effect within 20 ms, without a click.
+    """
+
+    @property
+    def gain(self) -> float:
+        """Gain in the mix and in the volumes, 0 to 4, 1 at first; beside `Participant.gain`."""
+    @gain.setter
+    def gain(self, gain: float) -> None: ...
+    @property
+    def muted(self) -> bool:
+        """Whether it is muted by the host: nobody hears it, and it is not decoded."""
+    @muted.setter
+    def muted(self, muted: bool) -> None: ...
+    @property
+    def in_mix(self) -> bool:
+        """Whether it is in the mix; if not, it is in `mix_minus` of all others, and takes no speaker's place."""
+    @in_mix.setter
+    def in_mix(self, in_mix: bool) -> None: ...
 
 @final
 class Participant:

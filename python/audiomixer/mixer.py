@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self, cast
@@ -28,6 +28,7 @@ from audiomixer.rooms.local import LocalRooms
 from audiomixer.rooms.opening import room_maker
 from audiomixer.rooms.place import Place
 from audiomixer.rooms.publication import Publication
+from audiomixer.rooms.strip import Strip
 from audiomixer.webrtc.ice import Ice
 
 IDENTITY: Final = "audio-mixer-v2"
@@ -66,6 +67,8 @@ class AudioMixer:
         rotate: Seconds after which recordings of the mix begin a new file.
         publish: Publishes the mix in its room of LiveKit, as a track, and the payloads as data packets.
         create: Makes the room if it is elsewhere, and not there.
+        include: The only identities that are mixed, of a room elsewhere; all, if None.
+        exclude: Identities that are not.
         patient: Whether a server elsewhere may be out of reach to begin with; it is tried until it is there.
         rooms: Where `local:` rooms are; a server's, so that participants can join them.
         ice: Where media is received from rooms elsewhere: at every address of this machine, if None.
@@ -89,6 +92,8 @@ class AudioMixer:
         rotate: float | None = None,
         publish: bool = False,
         create: bool = True,
+        include: Collection[str] | None = None,
+        exclude: Collection[str] = (),
         patient: bool = False,
         rooms: LocalRooms | None = None,
         ice: Ice | None = None,
@@ -131,7 +136,10 @@ class AudioMixer:
                 create=create,
                 patient=patient,
                 publication=publication,
+                is_wanted=_choice(include, exclude),
             )
+        elif include is not None or exclude:
+            raise ValueError("include, exclude: expected the URL of a room elsewhere")
         elif publish:
             raise ValueError("publish: expected the URL of a room of LiveKit")
         self._encoders = Encoders(self._wanted, self._write, self._fail)
@@ -164,6 +172,15 @@ class AudioMixer:
         if self._room is None:
             raise RuntimeError("the mixer has not started")
         return self._room
+
+    def participant(self, identity: str) -> Strip:
+        """What a host may set of a participant, whether or not it is there: `gain`, `mute()`, `in_mix`, `remove()`.
+
+        Raises:
+            RuntimeError: The mixer has not started.
+            ValueError: The identity is none.
+        """
+        return Strip(self.room, identity)
 
     @property
     def time(self) -> float:
@@ -420,12 +437,19 @@ class AudioMixer:
         """Makes a payload; called by the bus."""
         if self.sequence_limit is not None and self._sequence >= self.sequence_limit:
             return
-        payload = TimedMetadata.of(self._sequence, volumes if self._fade is None else {}, self.time)
+        payload = TimedMetadata.of(self._sequence, self._heard(volumes), self.time)
         self._sequence += 1
         text = payload.to_json()
         for output in self._working:
             self._hand(output, lambda output: output.write_metadata(text, payload.time))
         self._loop.call_soon_threadsafe(self._payloads.publish, payload)
+
+    def _heard(self, volumes: Mapping[str, int]) -> Mapping[str, int]:
+        """The volumes as the stream has them."""
+        if self._fade is not None:
+            return {}
+        aside = self.room.bus.mixer.aside
+        return {identity: -1 if identity in aside else volume for identity, volume in volumes.items()}
 
     def _write(self, encoding: Encoding, packets: list[EncodedPacket]) -> None:
         for output in self._working:
@@ -447,6 +471,16 @@ class AudioMixer:
         except Exception:
             _log.exception("%r failed and gets nothing more", output)
             self._forget(output)
+
+
+def _choice(include: Collection[str] | None, exclude: Collection[str]) -> Callable[[str], bool] | None:
+    """Which identities are mixed; None if all are."""
+    for name, identities in (("include", include), ("exclude", exclude)):
+        if isinstance(identities, str):
+            raise ValueError(f"{name}: expected a list of identities, got {identities!r}")
+    if include is None and not exclude:
+        return None
+    return lambda identity: (include is None or identity in include) and identity not in exclude
 
 
 def _target(output: object) -> str:

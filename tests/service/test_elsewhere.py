@@ -1,6 +1,7 @@
 """A service whose rooms are LiveKit's or Janus's: `room.name` is a room there, and all rules stay."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from audiomixer.rooms.janus_client import JanusError
 from audiomixer.service import Settings
 from audiomixer.service.resources.room_lifecycle import RoomOrder
 from tests.rooms.elsewhere import Server, new_room, speaking
@@ -166,3 +168,27 @@ def test_rooms_of_livekit_need_a_key(given: dict[str, str]) -> None:
 def test_places_where_no_rooms_are(rooms: str) -> None:
     with pytest.raises(ValueError, match="expected local:, livekit"):
         Settings(rooms=rooms)
+
+
+async def test_a_guest_there_is_turned_down_and_removed(api: Api, server: Server, room: str) -> None:
+    """Bob is 20 dB quieter, mallory is kept out and carol is not mixed; bob is removed."""
+    one, all_but_carol = await api.streamer(), await api.streamer()
+    await api.processor(room, one)
+    await api.processor(room, all_but_carol, context={"exclude": ["carol"]})
+    async with speaking(server, room, "alice", "bob", "carol"):
+        await until_heard(api, one, {"alice", "bob", "carol"})
+        await until_heard(api, all_but_carol, {"alice", "bob"})
+        await api.post(f"Rooms/{room}/Participants/bob", 200, Gain=-20)
+        for streamer in (one, all_but_carol):
+            told: Any = (await payloads(api, streamer, 2))[-1]["p"]
+            assert told["bob"]["v"] == pytest.approx(told["alice"]["v"] / 10, rel=0.05)
+        bob = await api.get(f"Rooms/{room}/Participants/bob")
+        assert (bob["gain_db"], bob["codec"], bob["muted"]) == (-20, "opus", False)
+        assert 30 < bob["delay_ms"] < 400
+        await api.post(f"Rooms/{room}/Participants/bob", 200, KeptOut="true")
+        await until_connected(api, room, {"audio-mixer-v2", "alice", "carol"})
+        with contextlib.suppress(JanusError):  # He may be gone before he can publish.
+            async with speaking(server, room, "bob"):
+                await asyncio.sleep(1)
+                await until_connected(api, room, {"audio-mixer-v2", "alice", "carol"})
+        assert (await api.get(f"Rooms/{room}/Participants/bob"))["status"] == "disconnected"

@@ -51,6 +51,8 @@ class Bus:
         self.failure = ""
         """Why it is not mixed any more, if it is not."""
         self.mixer = Mixer(SAMPLE_RATE, 2)
+        self.volumes: dict[str, int] = {}
+        """Of the last 500 ms that have passed, as `Mixer.volumes` gave them."""
         self.frames = 0
         """Frames mixed so far."""
         self._block = np.zeros((BLOCK * FRAME_SIZE, 2), np.float32)
@@ -106,7 +108,7 @@ class Bus:
             if self._next == BLOCK:
                 self._next = self._untold = 0
             if (self.frames + self._phase) % _FRAMES_PER_INTERVAL == 0:
-                volumes = self.mixer.volumes()
+                volumes = self.volumes = self.mixer.volumes()
                 self._each(lambda listener: listener.on_volumes(volumes))
 
     def _hand_out(self) -> None:

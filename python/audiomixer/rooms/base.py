@@ -15,6 +15,14 @@ class NoRoomError(RoomError):
     """There is no such room."""
 
 
+class KeptOutError(RoomError):
+    """A host keeps this identity out."""
+
+
+class RemovalError(RoomError):
+    """A participant cannot be removed; the message says why."""
+
+
 class FullError(RoomError):
     """A room, or the server, has as many participants as it may."""
 
@@ -50,6 +58,24 @@ class RoomEvent:
     """Why it was skipped or refused, is reconnecting, or has ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """How a participant gets on."""
+
+    volume: int
+    """As in the metadata: of the last 500 ms, -1 while muted."""
+    muted: bool
+    """Whether it is, as far as that is its own doing."""
+    packets_lost: int = 0
+    concealed: float = 0.0
+    """Seconds of audio made up for lost packets."""
+    delay: float = 0.0
+    """Seconds by which it is played out late."""
+    codec: str = "opus"
+    client: str = ""
+    """What it joined by, as far as it says."""
+
+
 class Room(Protocol):
     """A room that is mixed: its participants are those of `bus.mixer`, and come and go there as the room has it.
 
@@ -67,6 +93,19 @@ class Room(Protocol):
     @property
     def events(self) -> Broadcast[RoomEvent]:
         """What happens in it."""
+
+    kept_out: set[str]
+    """The identities that may not be in the room; who is has to be removed."""
+
+    def vitals(self) -> dict[str, Vitals]:
+        """How those get on who are in the mix, by identity."""
+
+    async def remove(self, identity: str) -> None:
+        """Has a participant leave the room, if there is one of this identity.
+
+        Raises:
+            RemovalError: The room does not let the mixer do so.
+        """
 
     async def attach(self) -> None:
         """One more mixer is in the room, which keeps it running.

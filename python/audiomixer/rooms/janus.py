@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from audiomixer._core import Participant
-from audiomixer.rooms.base import FullError, NoRoomError, RoomError
+from audiomixer.rooms.base import FullError, NoRoomError, RemovalError, RoomError
 from audiomixer.rooms.janus_client import Event, JanusClient, JanusError
 from audiomixer.rooms.place import Place
 from audiomixer.rooms.remote import LostError
@@ -236,7 +236,10 @@ class JanusSession:
     def _published(self) -> dict[str, dict[str, Any]]:
         """Tracks, and how each is asked for."""
         return {
-            _track(feed.id, mid): {"feed": feed.id, "mid": mid} for feed in self._feeds.values() for mid in feed.streams
+            _track(feed.id, mid): {"feed": feed.id, "mid": mid}
+            for key, feed in self._feeds.items()
+            if self._roster.is_wanted(key)
+            for mid in feed.streams
         }
 
     async def _subscribe_for_ever(self) -> None:
@@ -313,6 +316,17 @@ class JanusSession:
         """Who is heard from which section."""
         found = {section: self._roster.source(track) for section, track in self._sections.items()}
         return {section: source for section, source in found.items() if source}
+
+    async def remove(self, identity: str) -> None:
+        """Has the participants of an identity leave."""
+        given = self._place.parameters
+        secret: dict[str, Any] = {"secret": given["secret"]} if "secret" in given else {}
+        try:
+            for key in self._roster.keys(identity):
+                if feed := self._feeds.get(key):
+                    await self._client.ask(self._observer, request="kick", room=self._room, id=feed.id, **secret)
+        except JanusError as error:
+            raise RemovalError(f"Status: Janus refused: {error}") from error
 
     async def close(self) -> None:
         """Leaves the room."""

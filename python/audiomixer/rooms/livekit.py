@@ -250,7 +250,7 @@ class LiveKitSession:
             for track in audio:
                 if track.sid not in open_ones:
                     self._roster.skip(participant.sid, track.sid, "it is encrypted end to end")
-            if new:
+            if new and self._roster.is_wanted(participant.sid):
                 await self._send(subscription=rtc.UpdateSubscription(track_sids=new, subscribe=True))
         if self._subscriber:
             self._subscriber.route(self._sources())
@@ -312,6 +312,10 @@ class LiveKitSession:
         if self._socket:
             with contextlib.suppress(websockets.ConnectionClosed):  # Who listens notices.
                 await self._socket.send(rtc.SignalRequest(**message).SerializeToString())
+
+    async def remove(self, identity: str) -> None:
+        """Has the participants of an identity leave."""
+        await self._credentials.remove(identity)
 
     async def close(self) -> None:
         """Leaves the room."""

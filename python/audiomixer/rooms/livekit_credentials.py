@@ -1,14 +1,16 @@
 """What rooms of LiveKit are joined by, and made: tokens, and keys to mint them."""
 
+import contextlib
 import secrets
 import warnings
+from collections.abc import AsyncGenerator
 from typing import Final
 
 import aiohttp
 import jwt
 from livekit import api
 
-from audiomixer.rooms.base import NoRoomError, RoomError
+from audiomixer.rooms.base import NoRoomError, RemovalError, RoomError
 from audiomixer.rooms.place import Place
 from audiomixer.rooms.remote import LostError
 
@@ -70,18 +72,39 @@ class LiveKitCredentials:
         """
         if not self._key:
             return
+        async with self._api() as livekit:
+            if create:
+                await livekit.room.create_room(api.CreateRoomRequest(name=self._place.name))
+                return
+            found = await livekit.room.list_rooms(api.ListRoomsRequest(names=[self._place.name]))
+        if not found.rooms:
+            raise NoRoomError(f"room: there is no {self._place.name!r}")
+
+    async def remove(self, identity: str) -> None:
+        """Has the server remove who has an identity in the room.
+
+        Raises:
+            RemovalError: There is no API key, or it is not good for that.
+            LostError: The server does not answer.
+        """
+        if not self._key:
+            raise RemovalError("Status: expected an api_key and its api_secret of LiveKit, by which to remove anybody")
+        try:
+            async with self._api() as livekit:
+                who = api.RoomParticipantIdentity(room=self._place.name, identity=identity)
+                await livekit.room.remove_participant(who)
+        except RoomError as error:
+            raise RemovalError(f"Status: {error}") from error
+
+    @contextlib.asynccontextmanager
+    async def _api(self) -> AsyncGenerator[api.LiveKitAPI]:
         url = "http" + self._place.server.removeprefix("ws")
         try:
             async with api.LiveKitAPI(url, self._key, self._secret) as livekit:
-                if create:
-                    await livekit.room.create_room(api.CreateRoomRequest(name=self._place.name))
-                    return
-                found = await livekit.room.list_rooms(api.ListRoomsRequest(names=[self._place.name]))
+                yield livekit
         except api.TwirpError as error:
             if error.status >= _BROKEN:
                 raise LostError(f"LiveKit answered {error.status}: {error.message}") from error
             raise RoomError(f"room: LiveKit refused: {error.message}") from error
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
             raise LostError(str(error) or type(error).__name__) from error
-        if not found.rooms:
-            raise NoRoomError(f"room: there is no {self._place.name!r}")

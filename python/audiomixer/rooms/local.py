@@ -19,14 +19,17 @@ from audiomixer.clock.broadcast import Broadcast
 from audiomixer.clock.bus import process_pacer, room_bus
 from audiomixer.clock.frame import FRAME_SIZE
 from audiomixer.clock.tasks import spawn
-from audiomixer.rooms.base import RoomError, RoomEvent, What
+from audiomixer.rooms.base import KeptOutError, RoomError, RoomEvent, Vitals, What
 from audiomixer.rooms.returns import Return, Returns
 from audiomixer.rooms.roster import COUNTED
+from audiomixer.rooms.strip import Setting, Strip, set_all
 from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.peer import Peer
 
 _NAME: Final = re.compile(r"(?!\.{1,2}$)[^/?#%\\\x00-\x20\x7f](?:[^/?#%\\\x00-\x1f\x7f]{0,126}[^/?#%\\\x00-\x20\x7f])?")
 _LONGEST_IDENTITY: Final = 256
+_MOST_SET: Final = 10_000
+"""Rooms of which settings are known."""
 _JOINERS: Final = re.compile("(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")
 _INVISIBLE: Final = re.compile("[\u034f\u115f\u1160\u2800\u3164\uffa0]|[\u0300-\u036f\u20d0-\u20ff]{8}")
 """What looks like nothing, and heaps of combining marks."""
@@ -140,7 +143,8 @@ class OpenDoor:
 class _Member:
     """A participant and its connection."""
 
-    def __init__(self, ice: Ice, on_closed: Callable[["_Member"], None]) -> None:
+    def __init__(self, ice: Ice, on_closed: Callable[["_Member"], None], client: str) -> None:
+        self.client = client
         self.resource = secrets.token_urlsafe(16)
         self.peer = Peer(ice, "sendrecv", on_closed=lambda: on_closed(self))
         self._participant: Participant | None = None
@@ -184,6 +188,7 @@ class LocalRoom:
         """The volumes, by identity, every 500 ms."""
         self.events: Broadcast[RoomEvent] = Broadcast(limit=1000)
         """Who comes and goes."""
+        self.kept_out: set[str] = set()
         self._ice = ice or Ice(["127.0.0.1"])
         self._door = door or OpenDoor()
         self._on_ended = on_ended
@@ -215,6 +220,38 @@ class LocalRoom:
         members = self._members.items()
         return {identity: member.participant.stats() for identity, member in members if member.participant}
 
+    def participant(self, identity: str) -> Strip:
+        """What a host may set of a participant, whether or not it is there.
+
+        Raises:
+            ValueError: The identity is none.
+        """
+        return Strip(self, identity)
+
+    def vitals(self) -> dict[str, Vitals]:
+        """How everybody gets on who is in the mix, by identity."""
+        muted, volumes = set(self.bus.mixer.muted), self.bus.volumes
+        vitals = {
+            identity: Vitals(volumes.get(identity, -1), identity in muted, codec="pcm")
+            for identity in self.bus.mixer.identities
+        }
+        for identity, stats in self.stats().items():
+            vitals[identity] = Vitals(
+                volumes.get(identity, -1),
+                identity in muted,
+                stats.lost,
+                stats.concealed,
+                stats.delay,
+                client=self._members[identity].client,
+            )
+        return vitals
+
+    async def remove(self, identity: str) -> None:
+        """Has a participant leave."""
+        member = self._members.get(identity)
+        if member:
+            await member.peer.close()
+
     async def attach(self) -> None:
         """A mixer joins."""
         self._enter()
@@ -233,22 +270,30 @@ class LocalRoom:
         self._users -= 1
         await self._end_if_empty()
 
-    async def join(self, offer: str, identity: str) -> tuple[str, str]:
+    async def join(self, offer: str, identity: str, client: str = "") -> tuple[str, str]:
         """A participant joins, in the place of one with the same identity if there is one.
+
+        Args:
+            offer: The SDP offer.
+            identity: Who it is.
+            client: What it joins by, for hosts to see.
 
         Returns:
             The resource by which it can `leave`, and the SDP answer.
 
         Raises:
             OfferError: The offer cannot be answered. Nothing has changed then.
+            KeptOutError: A host keeps it out.
             RoomError: The room has ended.
         """
+        self._check_welcome(identity)
         self._enter()
         try:
-            member = _Member(self._ice, self._closed)
+            member = _Member(self._ice, self._closed, client)
             answer = await member.peer.answer(offer)
-            if self._ended:
+            if self._ended or identity in self.kept_out:
                 await member.peer.close()
+                self._check_welcome(identity)
                 raise RoomError(f"room: {self.name!r} has ended")
             # From here to the next await nothing can come between: the others hear one participant all along.
             previous = self._members.get(identity)
@@ -268,6 +313,10 @@ class LocalRoom:
         finally:
             await self.detach()
         return member.resource, answer
+
+    def _check_welcome(self, identity: str) -> None:
+        if identity in self.kept_out:
+            raise KeptOutError(f"identity: {identity!r} is kept out of this room")
 
     async def leave(self, resource: str) -> bool:
         """The participant leaves that joined as `resource`; False if there is none."""
@@ -373,6 +422,7 @@ class LocalRooms:
         self.ice = ice or Ice(["127.0.0.1"])
         self.door: Doorkeeper = door or OpenDoor()
         self._rooms: dict[str, LocalRoom] = {}
+        self._settings: dict[str, dict[str, Setting]] = {}
         self._past: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[LocalRoom]:
@@ -392,9 +442,12 @@ class LocalRooms:
         room = self._rooms.get(name)
         if room is None:
             room = self._rooms[name] = LocalRoom(name, self.ice, self.door, self._forget, self._past)
+            set_all(room, self._settings.get(name, {}))
         return room
 
-    async def join(self, name: str, offer: str, token: str | None, identity: str | None) -> tuple[str, str]:
+    async def join(
+        self, name: str, offer: str, token: str | None, identity: str | None, client: str = ""
+    ) -> tuple[str, str]:
         """A participant joins the room called `name`, if the doorkeeper lets it.
 
         Returns:
@@ -406,7 +459,7 @@ class LocalRooms:
             RoomError: The room cannot be joined.
         """
         async with self.door.admit(name, token, identity) as (room, admitted):
-            return await self.open(room).join(offer, admitted)
+            return await self.open(room).join(offer, admitted, client)
 
     def identities(self, name: str) -> list[str]:
         """The participants of the room called `name`."""
@@ -419,9 +472,33 @@ class LocalRooms:
 
     async def end(self, name: str) -> None:
         """Ends the room called `name`, if there is one."""
+        self._settings.pop(name, None)
         room = self.get(name)
         if room:
             await room.close()
+
+    async def adjust(self, name: str, settings: Mapping[str, Setting]) -> None:
+        """Sets something of participants in the room called `name`, until that has been ended by its name.
+
+        Of as many rooms as there may be names of, those count that something was set of last.
+        """
+        self._settings[name] = self._settings.pop(name, {}) | dict(settings)
+        while len(self._settings) > _MOST_SET:
+            del self._settings[next(iter(self._settings))]
+        room = self.get(name)
+        if room:
+            set_all(room, settings)
+
+    async def vitals(self, name: str) -> dict[str, Vitals]:
+        """How participants of the room called `name` get on, by identity."""
+        room = self.get(name)
+        return room.vitals() if room else {}
+
+    async def remove(self, name: str, identity: str) -> None:
+        """Has a participant leave the room called `name`, if there are both."""
+        room = self.get(name)
+        if room:
+            await room.remove(identity)
 
     def packets(self) -> Counter[str]:
         """What happened to packets, of everybody so far; `concealed` is in seconds."""

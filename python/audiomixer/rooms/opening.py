@@ -21,6 +21,7 @@ def room_maker(
     create: bool = True,
     patient: bool = False,
     publication: Publication | None = None,
+    is_wanted: Callable[[str], bool] | None = None,
 ) -> RoomMaker:
     """What makes the room at a place, on the event loop, for a mixer to attach to.
 
@@ -32,18 +33,22 @@ def room_maker(
         create: Whether a room elsewhere is made that is not there.
         patient: As of `RemoteRoom`.
         publication: What is published in a room of LiveKit, if anything.
+        is_wanted: Which identities of a room elsewhere are mixed; all, if None.
 
     Raises:
-        ValueError: A library or a credential is missing, or there can be no publication.
+        ValueError: A library or a credential is missing, or there can be no publication, or no choice of identities.
     """
     if publication is not None and place.kind != "livekit":
         raise ValueError(f"publish: expected a room of LiveKit, not {place.kind}:")
+    if place.kind == "local" and is_wanted:
+        raise ValueError("include, exclude: expected a room elsewhere; all who mix a room of ours have the same mix")
     if place.kind == "local":
         return lambda: (rooms or LocalRooms()).open(place.name)
     check_extra(place.kind)
     make = _livekit if place.kind == "livekit" else _janus
     session = make(place, identity, ice or Ice(addresses_of("0.0.0.0")), create, publication)  # noqa: S104
-    return lambda: RemoteRoom(place.name, session, patient=patient)
+    wanted = is_wanted or (lambda identity: True)
+    return lambda: RemoteRoom(place.name, session, patient=patient, is_wanted=wanted)
 
 
 def _livekit(place: Place, identity: str, ice: Ice, create: bool, publication: Publication | None) -> MakeSession:

@@ -13,7 +13,7 @@ Kind = Literal["local", "livekit", "janus"]
 PARAMETERS: Final[Mapping[Kind, tuple[str, ...]]] = {
     "local": (),
     "livekit": ("token", "api_key", "api_secret"),
-    "janus": ("pin", "token", "admin_key", "api_secret"),
+    "janus": ("pin", "token", "admin_key", "api_secret", "secret"),
 }
 """What the query of a URL may tell."""
 

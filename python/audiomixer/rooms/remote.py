@@ -17,8 +17,9 @@ from audiomixer.clock.broadcast import Broadcast
 from audiomixer.clock.bus import Bus, process_pacer, room_bus
 from audiomixer.clock.pacer import clock
 from audiomixer.clock.tasks import spawn
-from audiomixer.rooms.base import RoomError, RoomEvent
+from audiomixer.rooms.base import RemovalError, RoomError, RoomEvent, Vitals
 from audiomixer.rooms.roster import Roster
+from audiomixer.rooms.strip import Strip
 
 _JOIN_TIMEOUT: Final = 10.0
 _PAUSES: Final = (0.25, 0.5, 1.0)
@@ -59,6 +60,13 @@ class Session(Protocol):
             LostError: The connection has been lost.
         """
 
+    async def remove(self, identity: str) -> None:
+        """Has all participants of an identity leave.
+
+        Raises:
+            RemovalError: The server does not let the mixer do so.
+        """
+
     async def close(self) -> None:
         """Leaves the room. May be called at any time, and more than once."""
 
@@ -75,14 +83,24 @@ class RemoteRoom:
         name: What the room is called.
         make: Makes a session for each attempt to join.
         patient: Whether the first attempt may fail, too, for that the server is out of reach.
+        is_wanted: Which identities are mixed; of the others only their coming and going is told.
     """
 
-    def __init__(self, name: str, make: MakeSession, *, patient: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        make: MakeSession,
+        *,
+        patient: bool = False,
+        is_wanted: Callable[[str], bool] = lambda identity: True,
+    ) -> None:
         self.name = name
         self.bus = room_bus(self._failed)
         self._loop = asyncio.get_running_loop()
         self.events: Broadcast[RoomEvent] = Broadcast(_EVENTS)
-        self._roster = Roster(name, self.bus.mixer, self.events)
+        self.kept_out: set[str] = set()
+        self._roster = Roster(name, self.bus.mixer, self.events, is_wanted)
+        self._roster.on_joined = self._somebody_joined
         self._make = make
         self._patient = patient
         self._session: Session | None = None
@@ -93,6 +111,40 @@ class RemoteRoom:
     def packets(self) -> Counter[str]:
         """What happened to the packets of everybody so far: some of `Stats`, by their names."""
         return self._roster.packets()
+
+    def participant(self, identity: str) -> Strip:
+        """What a host may set of a participant, whether or not it is there.
+
+        Raises:
+            ValueError: The identity is none.
+        """
+        return Strip(self, identity)
+
+    def vitals(self) -> dict[str, Vitals]:
+        """How those get on who are mixed, by identity."""
+        return self._roster.vitals(self.bus.volumes)
+
+    async def remove(self, identity: str) -> None:
+        """Has the participants of an identity leave.
+
+        Raises:
+            RemovalError: The server does not let the mixer do so.
+        """
+        if self._session and self._roster.keys(identity):
+            try:
+                await self._session.remove(identity)
+            except LostError as error:
+                raise RemovalError(f"Status: {identity!r} cannot be removed: {error}") from error
+
+    def _somebody_joined(self, identity: str) -> None:
+        if identity in self.kept_out:
+            spawn(self._keep_out(identity))
+
+    async def _keep_out(self, identity: str) -> None:
+        try:
+            await self.remove(identity)
+        except RemovalError as error:
+            _log.error("room %s: %s", self.name, error)
 
     async def attach(self) -> None:
         """The mixer joins.

@@ -1,7 +1,7 @@
 """What the participants of a local room hear: everybody but themselves.
 
-Who is not in the mix hears the mix, encoded once for all of those. Who is in it has a limiter and an encoder of its
-own, until it has not been in it for two seconds.
+Who is silent hears the mix, with those whom a host has put aside, encoded once for all of them. Who is not has a
+limiter and an encoder of its own, until it has been silent for two seconds.
 """
 
 import logging
@@ -56,6 +56,7 @@ class Returns:
         self._sharing: set[Return] = set()
         """Who is in the fan-out."""
         self._shared: Encoder | None = None
+        self._everybody = np.zeros((FRAME_SIZE, 2), np.float32)
         self._minus = np.zeros((FRAME_SIZE, 2), np.float32)
         self._recent = deque(np.zeros((_WARMING, FRAME_SIZE, 2), np.float32))
         """The last frames of the mix, the oldest first."""
@@ -70,6 +71,8 @@ class Returns:
         Args:
             samples: That mix, float32 of shape `(960, 2)`.
         """
+        if self._mixer.has_aside:
+            samples = self._mixer.mix_minus(None, self._everybody)
         listeners = self.listeners
         if listeners is not self._known:
             self._known = listeners

@@ -2,13 +2,13 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from audiomixer._core import Mixer, Participant
 from audiomixer.clock.broadcast import Broadcast
-from audiomixer.rooms.base import RoomEvent, What
+from audiomixer.rooms.base import RoomEvent, Vitals, What
 
 COUNTED: Final = ("received", "lost", "recovered", "concealed", "late")
 """What of `Stats` is added up for all participants."""
@@ -39,9 +39,19 @@ class Roster:
         room: The room's name, for the log.
         mixer: What they are mixed by.
         events: Where it is told who comes and goes.
+        is_wanted: Who of them is mixed.
     """
 
-    def __init__(self, room: str, mixer: Mixer, events: Broadcast[RoomEvent]) -> None:
+    def __init__(
+        self,
+        room: str,
+        mixer: Mixer,
+        events: Broadcast[RoomEvent],
+        is_wanted: Callable[[str], bool] = lambda identity: True,
+    ) -> None:
+        self.on_joined: Callable[[str], None] = lambda identity: None
+        """Is told of whoever comes."""
+        self._is_wanted = is_wanted
         self._room = room
         self._mixer = mixer
         self._events = events
@@ -70,6 +80,37 @@ class Roster:
             totals.update(_counts(source))
         return totals
 
+    def keys(self, identity: str) -> list[str]:
+        """The participants of an identity."""
+        return [key for key, member in self._members.items() if member.identity == identity]
+
+    def is_wanted(self, key: str) -> bool:
+        """Whether a participant is mixed."""
+        member = self._members.get(key)
+        return member is not None and self._is_wanted(member.identity)
+
+    def vitals(self, volumes: Mapping[str, int]) -> dict[str, Vitals]:
+        """How those get on who are mixed, by identity.
+
+        Args:
+            volumes: Theirs.
+        """
+        muted = set(self._mixer.muted)
+        vitals: dict[str, Vitals] = {}
+        for identity in filter(self._is_wanted, self._present):
+            tracks = [
+                track for member in self._members.values() if member.identity == identity for track in member.tracks
+            ]
+            stats = [self._sources[track].stats() for track in tracks]
+            vitals[identity] = Vitals(
+                volumes.get(identity, -1),
+                identity in muted,
+                sum(each.lost for each in stats),
+                sum(each.concealed for each in stats),
+                max((each.delay for each in stats), default=0.0),
+            )
+        return vitals
+
     def update(self, key: str, identity: str, tracks: Mapping[str, bool | None]) -> None:
         """A participant is there, newly or still.
 
@@ -86,9 +127,13 @@ class Roster:
         if member is None:
             self._present[identity] += 1
             if self._present[identity] == 1:
-                self._mixer.add_participant(identity)
+                if self._is_wanted(identity):
+                    self._mixer.add_participant(identity)
                 self.tell("participant-joined", identity)
+                self.on_joined(identity)
             member = self._members[key] = _Member(identity)
+        if not self._is_wanted(identity):
+            return
         for track in [track for track in member.tracks if track not in tracks]:
             self._unpublish(member, track)
         for track, muted in tracks.items():
@@ -130,7 +175,8 @@ class Roster:
         self._present[member.identity] -= 1
         if not self._present[member.identity]:
             del self._present[member.identity]
-            self._mixer.remove_participant(member.identity)
+            if self._is_wanted(member.identity):
+                self._mixer.remove_participant(member.identity)
             self.tell("participant-left", member.identity)
 
     def renew(self, here: Iterable[tuple[str, str]]) -> None:

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
-from audiomixer.rooms.base import RoomEvent
+from audiomixer.rooms.base import RoomEvent, Vitals
+from audiomixer.rooms.strip import Setting
 
 PUSHED: Final = ("rtmp", "rtmps")
 """Schemes of URLs that outputs may have."""
@@ -40,6 +41,11 @@ class Job:
     """Sequence numbers from here on may not be used before they are reserved."""
     streamed: float = 0.0
     """Seconds of stream that earlier processes made."""
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    """What hosts have set of identities in its room, if that is elsewhere."""
+    include: tuple[str, ...] | None = None
+    """The only identities that are mixed of that; None if all are."""
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,27 @@ class NoWorkerError(Exception):
     """No process has time for more."""
 
 
-class Hosted(Protocol):
+class Desk(Protocol):
+    """What is set and seen of participants, where they are mixed.
+
+    A place is a room of ours, by its name, or a job whose room is elsewhere, by its SID.
+    """
+
+    async def adjust(self, place: str, settings: Mapping[str, Setting], /) -> None:
+        """Sets something of identities."""
+
+    async def vitals(self, place: str, /) -> Mapping[str, Vitals]:
+        """How participants get on, by identity; of nobody, if the place is out of reach."""
+
+    async def remove(self, place: str, identity: str, /) -> None:
+        """Has a participant leave the room.
+
+        Raises:
+            RemovalError: It cannot.
+        """
+
+
+class Hosted(Desk, Protocol):
     """Rooms of ours, by their names, wherever they are."""
 
     def present(self) -> Mapping[str, Mapping[str, str]]:
@@ -139,7 +165,7 @@ class Hosted(Protocol):
         """Has a participant leave that joined as `resource`; False if there is none."""
 
 
-class Engine(Protocol):
+class Engine(Desk, Protocol):
     """Runs jobs, and has the rooms of ours."""
 
     outlives: bool

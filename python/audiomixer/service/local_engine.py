@@ -14,11 +14,12 @@ from audiomixer.mixer import AudioMixer
 from audiomixer.outputs.base import Output, OutputError
 from audiomixer.outputs.hls import HlsOutput
 from audiomixer.outputs.push import PushOutput
-from audiomixer.rooms.base import RoomEvent
+from audiomixer.rooms.base import RoomEvent, Vitals
 from audiomixer.rooms.local import LocalRoom, LocalRooms
 from audiomixer.rooms.place import Place
 from audiomixer.rooms.remote import RemoteRoom
 from audiomixer.rooms.roster import COUNTED
+from audiomixer.rooms.strip import Setting, set_all
 from audiomixer.service.jobs import PLAYER_STREAMER, PUSHED, Job, Load, OnRoomEvent, Playing, Progress, WorkerState
 from audiomixer.service.outbound import ForbiddenError, Outbound
 from audiomixer.service.settings import Settings
@@ -123,6 +124,8 @@ class LocalEngine:
             audio_bitrate=job.audio_bitrate,
             identity=job.identity,
             create=self._settings.room_creation,
+            include=job.include,
+            exclude=job.exclude,
             # Whether there is a room is looked for once; a server that is out of reach says nothing of that.
             patient=True,
             rooms=self._streams.rooms,
@@ -133,6 +136,7 @@ class LocalEngine:
         if self._settings.elsewhere:
             spawn(self._listen(job.sid, mixer.room_events()))
         await mixer.start()
+        set_all(mixer.room, job.settings)
         self._mixers[job.sid] = mixer
         self._outputs[job.sid] = outputs
         for stream in streams:
@@ -185,6 +189,20 @@ class LocalEngine:
         for sid, limit in limits.items():
             if sid in self._mixers:
                 self._mixers[sid].sequence_limit = limit
+
+    async def adjust(self, sid: str, settings: Mapping[str, Setting]) -> None:
+        """Sets something of identities in a job's room."""
+        if sid in self._mixers:
+            set_all(self._mixers[sid].room, settings)
+
+    async def vitals(self, sid: str) -> Mapping[str, Vitals]:
+        """How those get on that a job mixes."""
+        return self._mixers[sid].room.vitals() if sid in self._mixers else {}
+
+    async def remove(self, sid: str, identity: str) -> None:
+        """Has a participant leave a job's room."""
+        if sid in self._mixers:
+            await self._mixers[sid].room.remove(identity)
 
     def leave_room(self, sid: str) -> None:
         """Has a job's mixer leave its room."""

@@ -19,6 +19,7 @@ from audiomixer.service.local_engine import LocalEngine
 from audiomixer.service.outbound import Outbound
 from audiomixer.service.resources.callbacks import Callbacks
 from audiomixer.service.resources.lifecycles import Office
+from audiomixer.service.resources.participants import Participants
 from audiomixer.service.resources.processor_lifecycle import ProcessorLifecycle
 from audiomixer.service.resources.retention import keep_small
 from audiomixer.service.resources.room_lifecycle import RoomLifecycle
@@ -128,6 +129,7 @@ class Service:
             self.cluster.rooms.door = self.rooms
         self.streamers = StreamerLifecycle(office, self.streams)
         self.processors = ProcessorLifecycle(office, self.engine, self.rooms, self.streamers)
+        self.participants = Participants(office, self.processors, self.engine)
         if self.cluster:
             self.cluster.draining.on_move = self.processors.move
         self._opened.push_async_callback(self.callbacks.close)
@@ -136,6 +138,7 @@ class Service:
         self._opened.push_async_callback(self.engine.close)
         await self.engine.open()
         await self.rooms.start(self._present())
+        await self.participants.start()
         for name, resources in self.engine.rooms.present().items():
             for resource, identity in resources.items():
                 self.rooms.joined(name, resource, identity)

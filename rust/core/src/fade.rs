@@ -49,6 +49,31 @@ impl Fade {
         }
     }
 
+    /// Adds interleaved `samples` of `channels` to `here`, of `channels_here`, as far as the gain goes, and what is left
+    /// of them to `there`; gives the gain before and after.
+    pub fn share(
+        &mut self,
+        samples: &[f32],
+        channels: usize,
+        channels_here: usize,
+        here: &mut [f32],
+        there: &mut [f32],
+    ) -> (f32, f32) {
+        let before = self.at(self.passed);
+        let places =
+            here.chunks_exact_mut(channels_here).zip(there.chunks_exact_mut(channels_here));
+        for (frame, (here, there)) in samples.chunks_exact(channels).zip(places) {
+            let gain = self.at(self.passed);
+            self.passed = (self.passed + 1).min(self.length);
+            for (side, (here, there)) in here.iter_mut().zip(there).enumerate() {
+                let sample = frame[side % channels];
+                *here += gain * sample;
+                *there += (1.0 - gain) * sample;
+            }
+        }
+        (before, self.at(self.passed))
+    }
+
     fn at(&self, passed: usize) -> f32 {
         if passed >= self.length {
             return self.to;

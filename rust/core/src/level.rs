@@ -13,9 +13,9 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Adds `samples` values, of which `measure` was taken.
-    pub fn add(&mut self, measure: Measure, samples: usize) {
-        self.sum_squares += f64::from(measure.sum_squares);
+    /// Adds `samples` values, of which `measure` was taken before this `gain`.
+    pub fn add(&mut self, measure: Measure, gain: f32, samples: usize) {
+        self.sum_squares += f64::from(gain * gain * measure.sum_squares);
         self.samples += samples;
     }
 

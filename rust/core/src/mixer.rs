@@ -1,14 +1,16 @@
 //! Participants, the bus they are summed on, and the limiter behind it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::delay::Range;
+use crate::fader::{Fader, Faders};
 use crate::floor;
 use crate::kernel::Kernel;
 use crate::limiter::Limiter;
-use crate::participant::{Participant, Rendering};
+use crate::minus::{Minus, Sums};
+use crate::participant::{INAUDIBLE, Participant, Rendering};
 use crate::time::{FRAMES_PER_SECOND, Moment, ms, ticks};
 use crate::{Effort, Error, Result, Sample, lock};
 
@@ -42,6 +44,8 @@ pub struct Mixer {
     breaks_down: AtomicBool,
     /// Nanoseconds that a mix takes.
     cost: AtomicU64,
+    /// Mixes since the last one in which anybody was aside.
+    together: AtomicU32,
     roster: Mutex<Roster>,
     bus: Mutex<Bus>,
 }
@@ -49,6 +53,7 @@ pub struct Mixer {
 #[derive(Default)]
 struct Roster {
     participants: Vec<Participant>,
+    faders: Faders,
     /// Somebody has come or gone since the last mix.
     changed: bool,
 }
@@ -58,7 +63,9 @@ struct Bus {
     limiter: Limiter,
     /// What the limiter was before the last mix, if anybody wants a mix of their own.
     before: Option<Limiter>,
-    sum: Vec<f32>,
+    sums: Sums,
+    /// What is heard by who is in the room, and not in the mix.
+    everybody: Option<Box<Minus>>,
     limited: Vec<f32>,
     tick: u64,
     /// The roster as of this mix.
@@ -93,7 +100,8 @@ impl Mixer {
             kernel: Kernel::detect(),
             limiter: Limiter::new(sample_rate, channels),
             before: None,
-            sum: vec![0.0; (sample_rate / FRAMES_PER_SECOND) as usize * channels],
+            sums: Sums::new((sample_rate / FRAMES_PER_SECOND) as usize * channels),
+            everybody: None,
             limited: vec![0.0; (sample_rate / FRAMES_PER_SECOND) as usize * channels],
             tick: 0,
             playing: Vec::new(),
@@ -107,6 +115,7 @@ impl Mixer {
             max_speakers: AtomicUsize::new(usize::MAX),
             breaks_down: AtomicBool::new(false),
             cost: AtomicU64::new(0),
+            together: AtomicU32::new(INAUDIBLE),
             roster: Mutex::default(),
             bus: Mutex::new(bus),
         })
@@ -164,17 +173,29 @@ impl Mixer {
 
     /// Adds a participant, who may get further tracks; an identity may be in the mixer once.
     pub fn add_participant(&self, identity: &str) -> Result<Participant> {
-        if identity.is_empty() || identity.len() > LONGEST_IDENTITY {
-            let problem = format!("expected 1 to {LONGEST_IDENTITY} bytes, got {}", identity.len());
-            return Err(Error::new("identity", problem));
-        }
+        check_identity(identity)?;
         let mut roster = self.roster();
         if roster.has(identity) {
             return Err(Error::new("identity", format!("{identity:?} is in this mixer already")));
         }
-        let participant = Participant::new(identity, self.rate, self.channels, self.range);
+        let participant = self.participant(&mut roster, identity);
         roster.add(&participant);
         Ok(participant)
+    }
+
+    fn participant(&self, roster: &mut Roster, identity: &str) -> Participant {
+        let fader = roster.faders.of(identity);
+        Participant::new(identity, fader, self.rate, self.channels, self.range)
+    }
+
+    /// What a host may set of whoever is called `identity`, now or later.
+    pub fn fader(&self, identity: &str) -> Result<Arc<Fader>> {
+        check_identity(identity)?;
+        let faders = &mut self.roster().faders;
+        if faders.has_room_for(identity) {
+            return Ok(faders.of(identity));
+        }
+        Err(Error::new("identity", "expected fewer that are not here and have settings"))
     }
 
     /// Adds one more source of the participant called `identity`, who has one volume, and one solo, for all of them.
@@ -183,7 +204,7 @@ impl Mixer {
         if !roster.has(identity) {
             return Err(nobody(identity));
         }
-        let track = Participant::new(identity, self.rate, self.channels, self.range);
+        let track = self.participant(&mut roster, identity);
         roster.add(&track);
         Ok(track)
     }
@@ -211,8 +232,13 @@ impl Mixer {
 
     /// The identities of those present.
     pub fn identities(&self) -> Vec<String> {
+        self.distinct(|_| true)
+    }
+
+    /// The identities of those present that are so, each once.
+    fn distinct(&self, is_so: impl Fn(&Participant) -> bool) -> Vec<String> {
         let mut identities: Vec<String> = Vec::new();
-        for participant in self.roster().present() {
+        for participant in self.roster().present().filter(|participant| is_so(participant)) {
             if !identities.iter().any(|other| other == participant.identity()) {
                 identities.push(participant.identity().to_owned());
             }
@@ -236,16 +262,16 @@ impl Mixer {
         let mut bus = self.bus();
         self.check("out", out.len())?;
         assert!(!self.breaks_down.load(Ordering::Relaxed), "the mixer was told to break down");
-        let Bus { kernel, limiter, before, sum, limited, tick, playing, claims } = &mut *bus;
+        let Bus { kernel, limiter, before, sums, limited, tick, playing, claims, .. } = &mut *bus;
         self.roster().update(playing);
-        sum.fill(0.0);
+        sums.clear();
         grant(playing, claims, self.max_speakers.load(Ordering::Relaxed));
         let leveled = self.leveler.load(Ordering::Relaxed);
         let mut gone = false;
         for participant in playing.iter() {
             let mut strip = participant.strip();
             let how = Rendering { frugal: effort.is_spent(), leveled };
-            if strip.render(now, how, *kernel, sum) {
+            if strip.render(now, how, *kernel, sums) {
                 effort.spend();
             }
             gone |= strip.faded_out();
@@ -254,10 +280,12 @@ impl Mixer {
             self.roster().forget_gone();
         }
         *tick += 1;
+        let together = self.together.load(Ordering::Relaxed).saturating_add(1);
+        self.together.store(if sums.has_aside { 0 } else { together }, Ordering::Relaxed);
         if let Some(before) = before {
             before.follow(limiter);
         }
-        limiter.process(sum, limited);
+        limiter.process(&sums.mix, limited);
         write(limited, out);
         Ok(())
     }
@@ -271,10 +299,39 @@ impl Mixer {
             let problem = format!("{:?} is not in this mixer", participant.identity());
             return Err(Error::new("participant", problem));
         }
-        let Bus { kernel, before, sum, tick, .. } = &mut *bus;
+        let Bus { kernel, before, sums, tick, .. } = &mut *bus;
         let before = before.get_or_insert_with(|| Limiter::new(self.rate, self.channels));
-        write(participant.strip().minus(*tick, *kernel, sum, before), out);
+        write(participant.strip().minus(*tick, *kernel, sums, before), out);
         Ok(())
+    }
+
+    /// Puts what the room hears of the last mix into `out`: everybody, also who is not in the mix.
+    pub fn mix_of_room<T: Sample>(&self, out: &mut [T]) -> Result<()> {
+        let mut bus = self.bus();
+        self.check("out", out.len())?;
+        let Bus { kernel, before, sums, tick, everybody, .. } = &mut *bus;
+        let before = before.get_or_insert_with(|| Limiter::new(self.rate, self.channels));
+        let new = || Box::new(Minus::new(self.rate, self.channels, sums.mix.len()));
+        let everybody = everybody.get_or_insert_with(new);
+        everybody.make(*tick, sums, *kernel, before, |_| {});
+        write(everybody.frame(), out);
+        Ok(())
+    }
+
+    /// Whether the room has heard anything else than the mix, now or in the last two seconds.
+    pub fn has_aside(&self) -> bool {
+        self.together.load(Ordering::Relaxed) < INAUDIBLE
+    }
+
+    /// The identities of those present whom a host has taken out of the mix.
+    pub fn aside(&self) -> Vec<String> {
+        self.distinct(|participant| participant.strip().is_aside())
+    }
+
+    /// The identities of those present who are muted, as far as that is their own doing.
+    pub fn muted(&self) -> Vec<String> {
+        let sounding = self.distinct(|participant| !participant.strip().muted());
+        self.distinct(|participant| !sounding.iter().any(|other| other == participant.identity()))
     }
 
     /// A mix has taken so long: what does not read a clock is told.
@@ -367,6 +424,14 @@ impl Roster {
     }
 }
 
+fn check_identity(identity: &str) -> Result<()> {
+    if (1..=LONGEST_IDENTITY).contains(&identity.len()) {
+        return Ok(());
+    }
+    let problem = format!("expected 1 to {LONGEST_IDENTITY} bytes, got {}", identity.len());
+    Err(Error::new("identity", problem))
+}
+
 fn nobody(identity: &str) -> Error {
     Error::new("identity", format!("no {identity:?} in this mixer"))
 }
@@ -379,7 +444,7 @@ fn together(one: i32, other: i32) -> i32 {
     (f64::from(one).hypot(f64::from(other)).round() as i32).min(LOUDEST)
 }
 
-/// Lets the `most` loudest of `playing` be mixed.
+/// Lets the `most` loudest of `playing` be mixed, and who is not to be in the mix be heard.
 fn grant(playing: &[Participant], claims: &mut Vec<(f32, usize)>, most: usize) {
     let limited = most < playing.len();
     if !limited && claims.is_empty() {
@@ -390,8 +455,14 @@ fn grant(playing: &[Participant], claims: &mut Vec<(f32, usize)>, most: usize) {
         playing.iter().for_each(|participant| participant.strip().claim().grant(true));
         return;
     }
-    let strength = |participant: &Participant| participant.strip().claim().strength();
-    claims.extend(playing.iter().map(strength).zip(0..));
+    for (n, participant) in playing.iter().enumerate() {
+        let mut strip = participant.strip();
+        if strip.is_aside() {
+            strip.claim().grant(true);
+        } else {
+            claims.push((strip.claim().strength(), n));
+        }
+    }
     floor::strongest_first(claims, most);
     for (place, &(_, n)) in claims.iter().enumerate() {
         playing[n].strip().claim().grant(place < most);

@@ -4,12 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::delay::Range;
 use crate::fade::Fade;
+use crate::fader::{self, Fader};
 use crate::floor::Claim;
 use crate::hearing::{Attention, Heard};
 use crate::kernel::{Kernel, Measure};
 use crate::level::Meter;
 use crate::leveler::Leveler;
 use crate::limiter::Limiter;
+use crate::minus::{Minus, Sums};
 use crate::mute::Detector;
 use crate::pcm::Fifo;
 use crate::receiver::Receiver;
@@ -17,12 +19,10 @@ use crate::time::{FRAME, FRAMES_PER_SECOND, Moment, ticks};
 use crate::trust::{self, Trust};
 use crate::{Error, Result, Sample, Stats, lock};
 
-/// Four times as loud: 12 dB.
-const MAX_GAIN: f32 = 4.0;
 /// PCM beyond this (36 dB over full scale) is no audio.
 const MAX_SAMPLE: f32 = 64.0;
 /// After so many mixes in which a participant was not, which are two seconds, it is taken for a listener.
-const INAUDIBLE: u32 = 2 * FRAMES_PER_SECOND;
+pub(crate) const INAUDIBLE: u32 = 2 * FRAMES_PER_SECOND;
 
 /// A participant of a [`Mixer`](crate::Mixer). Clones are handles of the same participant, usable from any thread:
 /// a packet may be pushed while a mix is under way.
@@ -33,8 +33,14 @@ pub struct Participant {
 }
 
 impl Participant {
-    pub(crate) fn new(identity: &str, rate: u32, channels: usize, range: Range) -> Self {
-        let strip = Strip::new(rate, channels, range);
+    pub(crate) fn new(
+        identity: &str,
+        fader: Arc<Fader>,
+        rate: u32,
+        channels: usize,
+        range: Range,
+    ) -> Self {
+        let strip = Strip::new(fader, rate, channels, range);
         Self { identity: identity.into(), strip: Arc::new(Mutex::new(strip)) }
     }
 
@@ -74,16 +80,14 @@ impl Participant {
         Ok(())
     }
 
-    /// The gain in the mix.
+    /// The gain in the mix, beside that of the fader, which volumes have as well.
     pub fn gain(&self) -> f32 {
         self.strip().gain
     }
 
     /// Sets the gain, 0 to 4; it takes effect within 20 ms, without a click.
     pub fn set_gain(&self, gain: f32) -> Result<()> {
-        if !(0.0..=MAX_GAIN).contains(&gain) {
-            return Err(Error::new("gain", format!("expected 0 to {MAX_GAIN}, got {gain}")));
-        }
+        let gain = fader::checked(gain)?;
         self.present()?.gain = gain;
         Ok(())
     }
@@ -135,6 +139,7 @@ enum Source {
 
 /// The state behind a [`Participant`].
 pub(crate) struct Strip {
+    fader: Arc<Fader>,
     rate: u32,
     channels: usize,
     range: Range,
@@ -143,6 +148,10 @@ pub(crate) struct Strip {
     signalled_mute: Option<bool>,
     left: bool,
     fade: Fade,
+    /// How much of it is in the mix; the rest is aside.
+    place: Fade,
+    /// That, at the beginning of `frame` and at its end.
+    share: (f32, f32),
     detector: Detector,
     meter: Meter,
     leveler: Option<Box<Leveler>>,
@@ -154,7 +163,7 @@ pub(crate) struct Strip {
     frame_channels: usize,
     /// `frame` is known to be zeros.
     silent: bool,
-    /// The gain at which `frame` is in the mix.
+    /// The gain at which `frame` is in the mix, or aside.
     mixed: f32,
     /// Mixes since the last one in which it was.
     inaudible: u32,
@@ -170,17 +179,11 @@ pub(crate) struct Rendering {
     pub leveled: bool,
 }
 
-/// What one participant hears: its own limiter, and the frame it made last.
-struct Minus {
-    limiter: Limiter,
-    tick: u64,
-    bus: Vec<f32>,
-    frame: Vec<f32>,
-}
-
 impl Strip {
-    fn new(rate: u32, channels: usize, range: Range) -> Self {
+    fn new(fader: Arc<Fader>, rate: u32, channels: usize, range: Range) -> Self {
+        let share = f32::from(fader.in_mix());
         Self {
+            fader,
             rate,
             channels,
             range,
@@ -189,6 +192,8 @@ impl Strip {
             signalled_mute: None,
             left: false,
             fade: Fade::new(rate, 0.0),
+            place: Fade::new(rate, share),
+            share: (share, share),
             detector: Detector::default(),
             meter: Meter::default(),
             leveler: None,
@@ -225,9 +230,9 @@ impl Strip {
         }
     }
 
-    /// Makes the 20 ms that end at `now`, and adds them to `bus`; whether that took long
+    /// Makes the 20 ms that end at `now`, and adds them to `sums`; whether that took long
     /// ([`Pulled::toiled`](crate::receiver::Pulled)).
-    pub fn render(&mut self, now: Moment, how: Rendering, kernel: Kernel, bus: &mut [f32]) -> bool {
+    pub fn render(&mut self, now: Moment, how: Rendering, kernel: Kernel, sums: &mut Sums) -> bool {
         self.now = now;
         match &mut self.leveler {
             None if how.leveled => self.leveler = Some(Box::new(Leveler::new(self.rate))),
@@ -248,19 +253,23 @@ impl Strip {
             }
             Source::Pcm(fifo) => fifo.pull(&mut self.frame),
         };
-        let gain = if unheard { 0.0 } else { self.gain };
+        let gain = if unheard { 0.0 } else { self.gain * self.fader.gain() };
+        let in_mix = f32::from(self.fader.in_mix());
         let measure = if heard == Heard::Nothing {
             // Whatever comes next fades in.
             self.fade = Fade::new(self.rate, 0.0);
+            self.place = Fade::new(self.rate, in_mix);
+            self.share = (in_mix, in_mix);
             self.mixed = 0.0;
             Measure::default()
         } else {
             self.fade.set(gain);
+            self.place.set(in_mix);
             let real = matches!(heard, Heard::Received(_)) && attention != Attention::None;
             if let Some(leveler) = &mut self.leveler {
                 leveler.listen(if real { &self.frame } else { &[] }, self.frame_channels);
             }
-            let measure = self.add(kernel, bus);
+            let measure = self.add(kernel, sums);
             match heard {
                 Heard::Announced(level) => {
                     self.trust.believe();
@@ -278,7 +287,7 @@ impl Strip {
         let is_in = self.mixed != 0.0 && !self.silent;
         self.inaudible = if is_in { 0 } else { self.inaudible.saturating_add(1) };
         self.detector.observe(heard, measure.peak, FRAME);
-        self.meter.add(measure, self.frame.len());
+        self.meter.add(measure, self.fader.gain(), self.frame.len());
         // Who is muted claims nothing.
         let claimed = if self.silenced() { 0.0 } else { measure.sum_squares };
         self.claim.observe(claimed / self.frame.len() as f32);
@@ -287,7 +296,7 @@ impl Strip {
 
     /// Whether nothing of it is to be heard, whoever else speaks.
     fn silenced(&self) -> bool {
-        self.left || self.signalled_mute == Some(true)
+        self.left || self.signalled_mute == Some(true) || self.fader.muted()
     }
 
     /// How closely to listen to who is `unheard` or not.
@@ -307,22 +316,33 @@ impl Strip {
         }
     }
 
-    fn add(&mut self, kernel: Kernel, bus: &mut [f32]) -> Measure {
+    fn add(&mut self, kernel: Kernel, sums: &mut Sums) -> Measure {
+        let place = self.place.steady();
+        if let Some(share) = place {
+            self.share = (share, share);
+        }
         let leveled = self.leveler.as_ref().map_or(Some(1.0), |leveler| leveler.steady());
-        if let (Some(gain), Some(leveled)) = (self.fade.steady(), leveled) {
+        if let (Some(gain), Some(leveled), Some(share)) = (self.fade.steady(), leveled, place) {
             self.mixed = gain * leveled;
             if self.silent {
                 return Measure::default();
             }
-            return self.add_at(self.mixed, kernel, bus);
+            return self.add_at(self.mixed, kernel, sums.of(share > 0.0));
         }
-        let measure = self.add_at(0.0, kernel, bus);
+        let measure = self.add_at(0.0, kernel, &mut sums.mix);
         if let Some(leveler) = &self.leveler {
             leveler.apply(&mut self.frame, self.frame_channels);
         }
         self.fade.apply(&mut self.frame, self.frame_channels);
         self.mixed = 1.0;
-        self.add_at(1.0, kernel, bus);
+        if let Some(share) = place {
+            self.add_at(1.0, kernel, sums.of(share > 0.0));
+        } else {
+            sums.has_aside = true;
+            let Sums { mix, aside, .. } = sums;
+            self.share =
+                self.place.share(&self.frame, self.frame_channels, self.channels, mix, aside);
+        }
         measure
     }
 
@@ -343,33 +363,35 @@ impl Strip {
 
     /// What this participant is in the last mix, as one channel.
     pub fn solo(&self) -> Vec<f32> {
-        let share = self.mixed / self.frame_channels as f32;
-        self.frame
-            .chunks_exact(self.frame_channels)
-            .map(|all| all.iter().sum::<f32>() * share)
-            .collect()
+        let frames = self.frame.chunks_exact(self.frame_channels);
+        let gain = self.mixed / self.frame_channels as f32;
+        let (first, step) = (gain * self.share.0, gain * (self.share.1 - self.share.0));
+        let step = step / frames.len() as f32;
+        let gains = (0..).map(|n| first + step * n as f32);
+        frames.zip(gains).map(|(all, gain)| all.iter().sum::<f32>() * gain).collect()
     }
 
-    /// Makes what this participant hears of the mix number `tick`, whose sum is `bus` and whose limiter was `before`.
-    pub fn minus(&mut self, tick: u64, kernel: Kernel, bus: &[f32], before: &Limiter) -> &[f32] {
+    /// Makes what this participant hears of the mix number `tick`, whose limiter was `before`.
+    pub fn minus(&mut self, tick: u64, kernel: Kernel, sums: &Sums, before: &Limiter) -> &[f32] {
         let (rate, channels) = (self.rate, self.channels);
-        let mut minus = self.minus.take().unwrap_or_else(|| {
-            let limiter = Limiter::new(rate, channels);
-            let (bus, frame) = (vec![0.0; bus.len()], vec![0.0; bus.len()]);
-            Box::new(Minus { limiter, tick: 0, bus, frame })
-        });
-        if minus.tick != tick {
-            if minus.tick + 1 != tick {
-                minus.limiter.follow(before);
-            }
-            minus.tick = tick;
-            minus.bus.copy_from_slice(bus);
+        let new = || Box::new(Minus::new(rate, channels, sums.mix.len()));
+        let mut minus = self.minus.take().unwrap_or_else(new);
+        minus.make(tick, sums, kernel, before, |bus| {
             if self.mixed != 0.0 {
-                self.add_at(-self.mixed, kernel, &mut minus.bus);
+                self.add_at(-self.mixed, kernel, bus);
             }
-            minus.limiter.process(&minus.bus, &mut minus.frame);
-        }
-        &self.minus.insert(minus).frame
+        });
+        self.minus.insert(minus).frame()
+    }
+
+    /// Whether it is muted, as far as that is its own doing.
+    pub fn muted(&self) -> bool {
+        self.signalled_mute.unwrap_or(self.detector.muted())
+    }
+
+    /// Whether a host has taken it out of the mix.
+    pub fn is_aside(&self) -> bool {
+        !self.fader.in_mix()
     }
 
     /// The claim to be mixed, where not all are.
@@ -394,7 +416,7 @@ impl Strip {
     /// Volume since the last call; `None` is muted.
     pub fn volume(&mut self) -> Option<i32> {
         let level = self.meter.take();
-        let muted = self.signalled_mute.unwrap_or(self.detector.muted());
+        let muted = self.muted() || self.fader.muted();
         (!muted).then_some(level)
     }
 

@@ -5,6 +5,7 @@
 mod transport;
 
 use std::fmt::Display;
+use std::sync::Arc;
 
 use audiomixer_core as core;
 use numpy::PyUntypedArrayMethods;
@@ -195,17 +196,39 @@ impl Mixer {
         write_out!(py, Out::new(&self.0, out)?, |slice| self.0.mix(now, slice))
     }
 
-    #[pyo3(signature = (participant, out=None))]
+    #[pyo3(signature = (participant=None, out=None))]
     fn mix_minus<'py>(
         &self,
         py: Python<'py>,
-        participant: &Participant,
+        participant: Option<&Participant>,
         out: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let out = out.unwrap_or_else(|| self.new_frame(py).into_any());
-        let participant = &participant.0;
-        write_out!(py, Out::new(&self.0, &out)?, |slice| self.0.mix_minus(participant, slice))?;
+        let participant = participant.map(|participant| &participant.0);
+        write_out!(py, Out::new(&self.0, &out)?, |slice| match participant {
+            Some(participant) => self.0.mix_minus(participant, slice),
+            None => self.0.mix_of_room(slice),
+        })?;
         Ok(out)
+    }
+
+    fn fader(&self, identity: &str) -> PyResult<Fader> {
+        self.0.fader(identity).map(Fader).map_err(value_error)
+    }
+
+    #[getter]
+    fn has_aside(&self) -> bool {
+        self.0.has_aside()
+    }
+
+    #[getter]
+    fn aside(&self) -> Vec<String> {
+        self.0.aside()
+    }
+
+    #[getter]
+    fn muted(&self) -> Vec<String> {
+        self.0.muted()
     }
 
     fn solos<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -222,6 +245,42 @@ impl Mixer {
             volumes.set_item(volume.identity, volume.level)?;
         }
         Ok(volumes)
+    }
+}
+
+#[pyclass(frozen, module = "audiomixer")]
+struct Fader(Arc<core::Fader>);
+
+#[pymethods]
+impl Fader {
+    #[getter]
+    fn gain(&self) -> f32 {
+        self.0.gain()
+    }
+
+    #[setter]
+    fn set_gain(&self, gain: f32) -> PyResult<()> {
+        self.0.set_gain(gain).map_err(value_error)
+    }
+
+    #[getter]
+    fn muted(&self) -> bool {
+        self.0.muted()
+    }
+
+    #[setter]
+    fn set_muted(&self, muted: bool) {
+        self.0.set_muted(muted);
+    }
+
+    #[getter]
+    fn in_mix(&self) -> bool {
+        self.0.in_mix()
+    }
+
+    #[setter]
+    fn set_in_mix(&self, in_mix: bool) {
+        self.0.set_in_mix(in_mix);
     }
 }
 
@@ -343,6 +402,7 @@ stats_getters! {
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Mixer>()?;
+    module.add_class::<Fader>()?;
     module.add_class::<Participant>()?;
     module.add_class::<Stats>()?;
     transport::add_to(module)

@@ -8,7 +8,9 @@ from typing import Any, Final
 
 from audiomixer.clock.pacer import clock
 from audiomixer.clock.tasks import spawn
+from audiomixer.rooms.base import Vitals
 from audiomixer.rooms.place import Place
+from audiomixer.rooms.strip import Setting
 from audiomixer.service.cluster.draining import Draining
 from audiomixer.service.cluster.forward import Forwarder
 from audiomixer.service.cluster.hosted import ClusterRooms
@@ -272,6 +274,21 @@ class Cluster:
                 await member.call("reserve", theirs, patience=_NEW)
 
         await asyncio.gather(*(tell(member) for member in self._members.values() if member.jobs))
+
+    async def adjust(self, sid: str, settings: Mapping[str, Setting]) -> None:
+        """Sets something of identities in a job's room."""
+        if member := self._member_of(sid):
+            await member.at_desk("job", "adjust", sid, settings)
+
+    async def vitals(self, sid: str) -> Mapping[str, Vitals]:
+        """How those get on that a job mixes."""
+        member = self._member_of(sid)
+        return (await member.at_desk("job", "vitals", sid) if member else None) or {}
+
+    async def remove(self, sid: str, identity: str) -> None:
+        """Has a participant leave a job's room."""
+        if member := self._member_of(sid):
+            await member.at_desk("job", "remove", sid, identity)
 
     def leave_room(self, sid: str) -> None:
         """Has a job leave its room."""

@@ -25,7 +25,7 @@ _ANSWER: Final = 30.0
 """Seconds: playlists are waited for, and pages keep silent events open with comments."""
 _SHORT: Final = 256 << 10
 """Bytes up to which an answer is taken as a whole: playlists and segments are."""
-_PASSED: Final = ("accept-encoding", "content-type", "if-match")
+_PASSED: Final = ("accept-encoding", "content-type", "if-match", "user-agent")
 """Headers of requests that workers read."""
 _RETURNED: Final = (
     b"accept-patch",

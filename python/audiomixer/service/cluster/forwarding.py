@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 from audiomixer.auth.tokens import TokenError
 from audiomixer.auth.turnstile import SESSION_HEADER
 from audiomixer.outputs.playlist import master_playlist
-from audiomixer.rooms.base import FullError, NoRoomError, RoomError
+from audiomixer.rooms.base import RoomError
 from audiomixer.service.cluster.cluster import Cluster
 from audiomixer.service.cluster.forward import away
 from audiomixer.service.cluster.member import Member
@@ -134,8 +134,7 @@ class Forwarding:
         except NoWorkerError as error:
             raise ApiError(429, str(error)) from error
         except RoomError as error:
-            status = 404 if isinstance(error, NoRoomError) else 429 if isinstance(error, FullError) else 409
-            raise ApiError(status, str(error)) from error
+            raise negotiation.refusal(error) from error
         return _located(request, answer)
 
     async def of_participant(self, request: Request) -> Response:

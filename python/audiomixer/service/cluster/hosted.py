@@ -5,7 +5,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from audiomixer.clock.pacer import clock
+from audiomixer.clock.tasks import spawn
+from audiomixer.rooms.base import Vitals
 from audiomixer.rooms.local import Doorkeeper
+from audiomixer.rooms.strip import Setting
 from audiomixer.service.cluster.member import Member
 from audiomixer.service.cluster.nodes import GoneError
 
@@ -24,6 +27,8 @@ class ClusterRooms:
         self._members: dict[str, dict[str, str]] = {}
         self._at: dict[str, tuple[str, Member]] = {}
         """The room and the worker of each participant."""
+        self._settings: dict[str, dict[str, Setting]] = {}
+        """What hosts have set, by room and identity."""
         self._gone: deque[str] = deque(maxlen=1000)
         """Who has left lately: the answer to who joined may come after that."""
 
@@ -46,6 +51,10 @@ class ClusterRooms:
 
     def place(self, name: str, member: Member) -> None:
         """Somebody wants to be in a room, which is on that worker."""
+        settings = self._settings.get(name)
+        if settings and self.where(name) is not member:
+            # What is asked of the worker from now on comes after.
+            spawn(member.at_desk("room", "adjust", name, settings))
         self._places[name] = (member, clock())
 
     def displace(self, name: str) -> None:
@@ -98,12 +107,29 @@ class ClusterRooms:
 
     async def end(self, name: str) -> None:
         """Ends a room."""
+        self._settings.pop(name, None)
         member = self.where(name)
         if member and member.status != "lost":
             try:
                 await member.call("end_room", name)
             except GoneError:
                 return
+
+    async def adjust(self, name: str, settings: Mapping[str, Setting]) -> None:
+        """Sets something of identities in a room, wherever it is or will be."""
+        self._settings.setdefault(name, {}).update(settings)
+        if member := self.where(name):
+            await member.at_desk("room", "adjust", name, settings)
+
+    async def vitals(self, name: str) -> Mapping[str, Vitals]:
+        """How the participants of a room get on."""
+        member = self.where(name)
+        return (await member.at_desk("room", "vitals", name) if member else None) or {}
+
+    async def remove(self, name: str, identity: str) -> None:
+        """Has a participant leave a room."""
+        if member := self.where(name):
+            await member.at_desk("room", "remove", name, identity)
 
     async def leave(self, resource: str) -> bool:
         """Has a participant leave.

@@ -1,10 +1,11 @@
 """A worker as control knows it: what it has been given, what it has told, and since when it is silent."""
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from audiomixer.clock.pacer import clock
-from audiomixer.service.cluster.nodes import Handle
+from audiomixer.service.cluster.nodes import GoneError, Handle
 from audiomixer.service.cluster.reports import Greeting, Report
 from audiomixer.service.jobs import Job, Load, Playing, Progress
 
@@ -12,6 +13,8 @@ PATIENCE: Final = 0.5
 """Seconds that a worker may keep a question, if nothing happens."""
 _BEGIN: Final = 70.0
 """Seconds after which a job that was given has begun, or never will."""
+_DESK: Final = 3.0
+"""Seconds that it may take to say how participants get on."""
 _QUIET: Final = 1.5
 """Seconds after which what it told last is not true any more."""
 _A_JOB: Final = 0.01
@@ -129,6 +132,11 @@ class Member:
     def stuck(self) -> float:
         """Seconds for which it has not mixed, though it should."""
         return self.heard - self._rounds[1]
+
+    async def at_desk(self, of: Literal["room", "job"], method: str, *given: Any) -> Any:
+        """Calls `Worker.at_desk`; gives None if the worker is gone, or does not answer."""
+        with contextlib.suppress(GoneError, TimeoutError):
+            return await self.call("at_desk", of, method, *given, patience=_DESK)
 
     async def call(self, method: str, *arguments: Any, patience: float = 15.0, **named: Any) -> Any:
         """Calls it, as `Handle.call`."""

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from audiomixer.rooms.base import RoomEvent
 from audiomixer.service.jobs import Job, Load, Playing, Progress
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of what control and workers say to each other: to be raised whenever it changes."""
 _MOST: Final = 10_000
 

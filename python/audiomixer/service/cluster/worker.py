@@ -11,7 +11,7 @@ import secrets
 import socket
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,7 +25,7 @@ from audiomixer.service.cluster.reports import VERSION, Greeting, Happening, Jou
 from audiomixer.service.http.endpoints import media_app
 from audiomixer.service.http.errors import error_response
 from audiomixer.service.http.server import allow_many_files, serving
-from audiomixer.service.jobs import Job, Progress
+from audiomixer.service.jobs import Desk, Job, Progress
 from audiomixer.service.local_engine import LocalEngine
 from audiomixer.service.outbound import Outbound
 from audiomixer.service.resources.checkpoints import RESERVE
@@ -207,6 +207,13 @@ class Worker:
     async def expel(self, resource: str) -> bool:
         """Has a participant leave."""
         return await self._rooms.leave(resource)
+
+    async def at_desk(
+        self, of: Literal["room", "job"], method: Literal["adjust", "vitals", "remove"], *given: Any
+    ) -> Any:
+        """What `Desk` has, of rooms of ours or of jobs."""
+        desk: Desk = self._rooms if of == "room" else self._engine
+        return await getattr(desk, method)(*given)
 
     async def drain(self, draining: bool) -> None:
         """Remembers whether it is to get nothing new."""

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from audiomixer.auth.tokens import TokenError
 from audiomixer.auth.turnstile import SESSION_HEADER
 from audiomixer.outputs.base import OutputError
-from audiomixer.rooms.base import FullError, NoRoomError, RoomError
+from audiomixer.rooms.base import FullError, KeptOutError, NoRoomError, RoomError
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.http.lookups import admit, stream_of, streams_of, token_of, unauthorized
 from audiomixer.webrtc import trickle
@@ -21,6 +21,7 @@ from audiomixer.webrtc.trickle import Fragment, FragmentError
 
 _SDP: Final = "application/sdp"
 _LARGEST_BODY: Final = 64 * 1024
+_LONGEST_CLIENT: Final = 200
 _MOST_CONNECTING: Final = 250
 """Listeners of one network that have not connected yet: who only asks takes others' places for ten seconds each."""
 
@@ -135,6 +136,11 @@ def _with_servers(response: Response, ice: Ice) -> Response:
     return response
 
 
+def client_of(request: Request) -> str:
+    """What a client says that it is."""
+    return request.headers.get("user-agent", "")[:_LONGEST_CLIENT]
+
+
 async def _whip(request: Request) -> Response:
     try:
         await streams_of(request).rooms.door.check(request.path_params["name"], token_of(request))
@@ -143,18 +149,27 @@ async def _whip(request: Request) -> Response:
     offer = await offer_of(request)
     try:
         resource, answer = await streams_of(request).rooms.join(
-            request.path_params["name"], offer, token_of(request), request.query_params.get("identity")
+            request.path_params["name"],
+            offer,
+            token_of(request),
+            request.query_params.get("identity"),
+            client_of(request),
         )
     except TokenError as error:
         raise unauthorized(error) from error
     except ValueError as error:
         raise ApiError(400, str(error)) from error
     except RoomError as error:
-        status = 404 if isinstance(error, NoRoomError) else 429 if isinstance(error, FullError) else 409
-        raise ApiError(status, str(error)) from error
+        raise refusal(error) from error
     except UnreachableError as error:
         raise _unreachable(error) from error
     return _answered(request, resource, answer, streams_of(request).rooms.peer(resource))
+
+
+def refusal(error: RoomError) -> ApiError:
+    """The error for a room that cannot be joined."""
+    statuses = {NoRoomError: 404, FullError: 429, KeptOutError: 403}
+    return ApiError(statuses.get(type(error), 409), str(error))
 
 
 def _unreachable(error: UnreachableError) -> ApiError:

@@ -18,6 +18,7 @@ from audiomixer.service.jobs import PLAYER_STREAMER, Engine, Job, NoWorkerError,
 from audiomixer.service.resources import lives
 from audiomixer.service.resources.checkpoints import CHECKPOINT, LAST_RESERVE, RESERVE, checkpoint, segments_after
 from audiomixer.service.resources.lifecycles import Alarms, Office, check_room_for_more, make_sid
+from audiomixer.service.resources.room_account import settings_of
 from audiomixer.service.resources.room_lifecycle import RoomLifecycle
 from audiomixer.service.resources.store import (
     Heartbeat,
@@ -46,6 +47,9 @@ class ProcessorOrder:
     outputs: tuple[str, ...]
     audio_bitrate: int
     max_duration: int
+    include: tuple[str, ...] | None = None
+    """Identities, as those of `Job`."""
+    exclude: tuple[str, ...] = ()
     status_callback: str | None = None
     status_callback_method: str = "POST"
 
@@ -104,6 +108,14 @@ class ProcessorLifecycle:
     def running(self) -> int:
         """How many are at work."""
         return len(self._runs)
+
+    def in_room(self, room: str) -> list[str]:
+        """Those that mix a room."""
+        return [sid for sid, run in self._runs.items() if run.room == room]
+
+    def is_mixer(self, participant: str) -> bool:
+        """Whether a participant, by its SID, is one of them."""
+        return any(run.participant == participant for run in self._runs.values())
 
     async def start(self) -> None:
         """Goes on with those of the last process, in the same PlayerStreamers."""
@@ -219,6 +231,8 @@ class ProcessorLifecycle:
                 identity=order.identity,
                 audio_bitrate=order.audio_bitrate,
                 outputs=list(order.outputs),
+                include=None if order.include is None else list(order.include),
+                exclude=list(order.exclude) or None,
                 max_duration=order.max_duration,
                 status_callback=order.status_callback,
                 status_callback_method=order.status_callback_method,
@@ -340,6 +354,9 @@ class ProcessorLifecycle:
             processor.interruptions,
             processor.reserved,
             run.streamed,
+            settings_of(room) if room and self._office.settings.elsewhere else {},
+            None if processor.include is None else tuple(processor.include),
+            tuple(processor.exclude or ()),
         )
         try:
             try:

@@ -5,6 +5,7 @@ from collections import Counter
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from audiomixer.rooms.strip import Setting
 from audiomixer.service.resources import lives
 from audiomixer.service.resources.callbacks import Callbacks
 from audiomixer.service.resources.store import Participant, Room, now
@@ -86,3 +87,8 @@ def find_room(session: Session, name: str) -> Room | None:
         return session.get(Room, name)
     running = select(Room).where(Room.unique_name == name, Room.status.in_(lives.ROOM.open))
     return session.scalars(running).first()
+
+
+def settings_of(room: Room) -> dict[str, Setting]:
+    """What is set of identities in a room."""
+    return {identity: Setting(**setting) for identity, setting in (room.settings or {}).items()}

@@ -12,14 +12,15 @@ from sqlalchemy.orm import Session
 
 from audiomixer.auth.tokens import Keyring
 from audiomixer.clock.tasks import spawn
-from audiomixer.rooms.base import FullError, NoRoomError, RoomEvent
+from audiomixer.rooms.base import FullError, KeptOutError, NoRoomError, RoomEvent
 from audiomixer.rooms.local import check_identity, check_name
+from audiomixer.rooms.strip import Setting
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.jobs import Hosted
 from audiomixer.service.resources import lives
 from audiomixer.service.resources.lifecycles import Alarms, Office, check_room_for_more, make_sid
 from audiomixer.service.resources.records import Records
-from audiomixer.service.resources.room_account import RoomAccount, find_room, is_sid
+from audiomixer.service.resources.room_account import RoomAccount, find_room, is_sid, settings_of
 from audiomixer.service.resources.store import Heartbeat, Participant, Room, now
 
 _log = logging.getLogger(__name__)
@@ -283,6 +284,8 @@ class RoomLifecycle:
             found = await self._find_or_create(room)
         if found is None or found.sid not in self._live:
             raise NoRoomError(f"room: there is no {room!r}")
+        if settings_of(found).get(identity, Setting()).kept_out:
+            raise KeptOutError(f"identity: {identity!r} is kept out of this room")
         live, most = self._live[found.sid], self._office.settings.max_participants
         if identity not in self.hosted.identities(found.unique_name):
             if live.taken >= found.max_participants:

@@ -82,6 +82,9 @@ class MediaProcessor(Resource, Base):
     identity: Mapped[str] = mapped_column(Text)
     audio_bitrate: Mapped[int] = mapped_column(Integer)
     outputs: Mapped[list[str]] = mapped_column(JSON)
+    include: Mapped[list[str] | None] = mapped_column(JSON)
+    """The only identities that it mixes; None if all."""
+    exclude: Mapped[list[str] | None] = mapped_column(JSON)
     room_sid: Mapped[str | None] = mapped_column(_SID)
     """The room that it joined; None if there was none to join, which it tries once."""
     leaves: Mapped[float | None] = mapped_column(Float)
@@ -136,6 +139,8 @@ class Room(Resource, Base):
     unused_room_timeout: Mapped[int] = mapped_column(Integer)
     used: Mapped[float | None] = mapped_column(Float)
     """When somebody was in it last, or joined; None while nobody has been."""
+    settings: Mapped[dict[str, dict[str, Any]] | None] = mapped_column(JSON)
+    """What hosts have set of identities."""
 
 
 class Participant(Base):

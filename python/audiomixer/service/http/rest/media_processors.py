@@ -41,6 +41,7 @@ router = APIRouter(tags=["MediaProcessors"], responses=ERRORS, dependencies=[Aut
 
 _EXTENSIONS: Final = ("audio-mixer-v2", "audio-mixer-v1")
 _MOST_OUTPUTS: Final = 20
+_MOST_IDENTITIES: Final = 1000
 Status = Literal["started", "ended", "failed"]
 
 
@@ -122,6 +123,8 @@ async def create(request: Request, service: TheService, form: Annotated[Create, 
             identity=check_identity(_text(context, "identity", extension)),
             outputs=await _outputs(service, context),
             audio_bitrate=_bitrate(context),
+            include=_identities(service, context, "include"),
+            exclude=_identities(service, context, "exclude") or (),
             max_duration=form.max_duration,
             status_callback=await callback_url(service, form.status_callback),
             status_callback_method=form.status_callback_method,
@@ -222,6 +225,19 @@ def _bitrate(context: dict[str, Any]) -> int:
     if isinstance(bitrate, bool) or bitrate not in BITRATES:
         raise ValueError("audioBitrate: expected 128 or 192")
     return int(bitrate)
+
+
+def _identities(service: Service, context: dict[str, Any], key: str) -> tuple[str, ...] | None:
+    given = context.get(key)
+    if given is None:
+        return None
+    if not isinstance(given, list) or not all(isinstance(identity, str) for identity in given):
+        raise ValueError(f"{key}: expected an array of identities")
+    if len(given) > _MOST_IDENTITIES:
+        raise ValueError(f"{key}: expected at most {_MOST_IDENTITIES} identities")
+    if not service.settings.elsewhere:
+        raise ValueError(f"{key}: expected rooms elsewhere; of rooms of ours, InMix of a participant says it for all")
+    return tuple(given)
 
 
 async def _outputs(service: Service, context: dict[str, Any]) -> tuple[str, ...]:

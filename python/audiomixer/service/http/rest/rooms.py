@@ -1,4 +1,4 @@
-"""`/v1/Rooms` and their participants."""
+"""`/v1/Rooms`."""
 
 from typing import Annotated, Final, Literal
 
@@ -81,26 +81,6 @@ class Listing(BaseModel):
     meta: Meta
 
 
-class ParticipantResource(BaseModel):
-    """Somebody in a Room, or who was."""
-
-    sid: str
-    room_sid: str
-    account_sid: str
-    identity: str
-    status: Literal["connected", "disconnected"]
-    start_time: str
-    end_time: str | None
-    duration: int | None
-
-
-class ParticipantListing(BaseModel):
-    """A page of Participants."""
-
-    participants: list[ParticipantResource]
-    meta: Meta
-
-
 class Usage(BaseModel):
     """How much a Room was used."""
 
@@ -128,16 +108,17 @@ class Update(Form):
     status: Annotated[Literal["completed"], LowerCase] = Field(alias="Status", description="completed")
 
 
-async def _find(
+async def find(
     request: Request, service: TheService, name: Annotated[str, Path(alias="SidOrName", description="RM…, or a name")]
 ) -> Room:
+    """The Room of the path."""
     found = await service.rooms.find(name) if is_printable(name) else None
     if found is None:
         raise not_found(request)
     return found
 
 
-Found = Annotated[Room, Depends(_find)]
+Found = Annotated[Room, Depends(find)]
 
 
 @router.post("/Rooms", status_code=201)
@@ -195,29 +176,7 @@ async def update(
 ) -> Resource:
     """Completes a Room: everybody has to leave. One that is completed stays as it is."""
     await service.rooms.complete(room.sid)
-    return _resource(request, service, await _find(request, service, room.sid))
-
-
-@router.get("/Rooms/{SidOrName}/Participants", responses=NOT_FOUND)
-async def read_participants(
-    request: Request,
-    service: TheService,
-    room: Found,
-    paging: Paging,
-    status: Annotated[Literal["connected", "disconnected"] | None, LowerCase, fastapi.Query(alias="Status")] = None,
-    identity: Annotated[Text, fastapi.Query(alias="Identity")] = "",
-) -> ParticipantListing:
-    """Who is in a Room, and who was; mixers included."""
-    page = Page[ParticipantResource](paging, Participant, Participant.started)
-    rows = select(Participant).where(Participant.room_sid == room.sid)
-    if status:
-        rows = rows.where(Participant.status == status)
-    if identity:
-        rows = rows.where(Participant.identity == identity)
-    found, before, after = await service.store.run(lambda session: page.read(session, rows))
-    url = f"{base_url(request)}/v1/Rooms/{room.sid}/Participants"
-    meta = page.meta(url, "participants", found, before, after, Status=status, Identity=identity)
-    return ParticipantListing(participants=[_participant(service, row) for row in found], meta=meta)
+    return _resource(request, service, await find(request, service, room.sid))
 
 
 @router.get("/Rooms/{SidOrName}/Usage", responses=NOT_FOUND)
@@ -258,17 +217,4 @@ def _resource(request: Request, service: Service, row: Room) -> Resource:
         large_room=row.max_participants > 50,
         url=url,
         links=Links(participants=f"{url}/Participants"),
-    )
-
-
-def _participant(service: Service, row: Participant) -> ParticipantResource:
-    return ParticipantResource(
-        sid=row.sid,
-        room_sid=row.room_sid,
-        account_sid=service.settings.account_sid,
-        identity=row.identity,
-        status=row.status,  # type: ignore[arg-type]
-        start_time=stamp(row.started),
-        end_time=stamp(row.ended) if row.ended else None,
-        duration=round(row.ended - row.started) if row.ended else None,
     )

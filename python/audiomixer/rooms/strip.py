@@ -1,0 +1,140 @@
+"""A participant's channel strip, as a host has it before them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from audiomixer.rooms.base import Room, Vitals
+
+LOUDEST: Final = 12.0
+QUIETEST: Final = -60.0
+"""Decibels; below, there is only mute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a host has set of an identity."""
+
+    gain_db: float = 0.0
+    muted: bool = False
+    in_mix: bool = True
+    kept_out: bool = False
+
+
+class Strip:
+    """The settings of one identity in one room: whether it is there now, comes later, or comes back.
+
+    Each takes effect within 20 ms, without a click, in the stream, the tracks and the metadata.
+
+    Args:
+        room: The room; it is the same for all who mix it.
+        identity: Whose.
+
+    Raises:
+        ValueError: The identity is none, or too many are set of who is not there.
+    """
+
+    def __init__(self, room: Room, identity: str) -> None:
+        self.identity = identity
+        self._room = room
+        self._fader = room.bus.mixer.fader(identity)
+
+    def __repr__(self) -> str:
+        states = {"muted": self._fader.muted, "not in the mix": not self.in_mix, "kept out": self.kept_out}
+        told = [f"{self.gain_db:+.1f} dB", *(name for name, holds in states.items() if holds)]
+        return f"<Strip {self.identity!r}: {', '.join(told)}>"
+
+    @property
+    def gain(self) -> float:
+        """What its audio is multiplied with, 0 to 4; a ValueError if it is set to anything else."""
+        return self._fader.gain
+
+    @gain.setter
+    def gain(self, gain: float) -> None:
+        self._fader.gain = gain
+
+    @property
+    def gain_db(self) -> float:
+        """The same in decibels, -60 to 12; a ValueError if it is set to anything else."""
+        return max(QUIETEST, round(20 * math.log10(self.gain), 2)) if self.gain else QUIETEST
+
+    @gain_db.setter
+    def gain_db(self, decibels: float) -> None:
+        self.gain = gain_of(decibels)
+
+    @property
+    def muted_by_host(self) -> bool:
+        """Whether nobody hears it, as `mute` says."""
+        return self._fader.muted
+
+    def mute(self) -> None:
+        """Lets nobody hear it; the metadata says -1."""
+        self._fader.muted = True
+
+    def unmute(self) -> None:
+        """Lets it be heard again."""
+        self._fader.muted = False
+
+    @property
+    def in_mix(self) -> bool:
+        """Whether it is in the stream.
+
+        If not, the room hears it all the same (a green room), and the metadata says -1.
+        """
+        return self._fader.in_mix
+
+    @in_mix.setter
+    def in_mix(self, in_mix: bool) -> None:
+        self._fader.in_mix = in_mix
+
+    @property
+    def vitals(self) -> Vitals | None:
+        """How it gets on; None while it is not there."""
+        return self._room.vitals().get(self.identity)
+
+    @property
+    def kept_out(self) -> bool:
+        """Whether it may not join."""
+        return self.identity in self._room.kept_out
+
+    async def remove(self, *, keep_out: bool = False) -> None:
+        """Has it leave the room, if it is there.
+
+        Args:
+            keep_out: Lets it not join again, until `let_in`; in rooms elsewhere it is removed again when it does.
+
+        Raises:
+            RemovalError: The room is elsewhere, and does not let the mixer do so.
+        """
+        if keep_out:
+            self._room.kept_out.add(self.identity)
+        await self._room.remove(self.identity)
+
+    def let_in(self) -> None:
+        """Lets it join again."""
+        self._room.kept_out.discard(self.identity)
+
+    def set(self, setting: Setting) -> None:
+        """Sets everything."""
+        self.gain_db = setting.gain_db
+        self._fader.muted = setting.muted
+        self.in_mix = setting.in_mix
+        (self._room.kept_out.add if setting.kept_out else self._room.kept_out.discard)(self.identity)
+
+
+def set_all(room: Room, settings: Mapping[str, Setting]) -> None:
+    """Sets what is given for identities of a room."""
+    for identity, setting in settings.items():
+        Strip(room, identity).set(setting)
+
+
+def gain_of(decibels: float) -> float:
+    """What decibels multiply with.
+
+    Raises:
+        ValueError: They are not within -60 to 12.
+    """
+    if not QUIETEST <= decibels <= LOUDEST:
+        raise ValueError(f"gain_db: expected {QUIETEST:.0f} to {LOUDEST:.0f} dB, got {decibels!r}")
+    return float(10 ** (decibels / 20))

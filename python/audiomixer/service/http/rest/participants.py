@@ -1,0 +1,199 @@
+"""`/v1/Rooms/{Sid}/Participants`: who is in a Room, how each gets on, and what a host sets of them."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+import fastapi
+from fastapi import APIRouter, Depends, Path, Request
+from pydantic import BaseModel, Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from audiomixer.rooms.base import Vitals
+from audiomixer.rooms.local import check_identity, is_printable
+from audiomixer.rooms.strip import LOUDEST, QUIETEST, Setting
+from audiomixer.service.http.errors import ApiError
+from audiomixer.service.http.rest.common import (
+    ERRORS,
+    NOT_FOUND,
+    Authenticated,
+    Form,
+    LowerCase,
+    Meta,
+    Page,
+    Paging,
+    Text,
+    TheService,
+    base_url,
+    is_sid,
+    not_found,
+    stamp,
+)
+from audiomixer.service.http.rest.rooms import Found
+from audiomixer.service.resources.room_account import settings_of
+from audiomixer.service.resources.store import Participant, Room
+from audiomixer.service.service import Service
+
+router = APIRouter(tags=["Rooms"], responses=ERRORS, dependencies=[Authenticated])
+
+_SETTINGS: Final = {"gain": "gain_db", "muted": "muted", "in_mix": "in_mix", "kept_out": "kept_out"}
+"""What a form sets, and what that is called as a setting."""
+
+
+class Resource(BaseModel):
+    """Somebody in a Room, or who was, or who is expected."""
+
+    sid: str | None
+    room_sid: str
+    account_sid: str
+    identity: str
+    status: Literal["connected", "disconnected", "expected"]
+    start_time: str | None
+    end_time: str | None
+    duration: int | None
+    gain_db: float
+    muted_by_host: bool
+    in_mix: bool
+    kept_out: bool
+    muted: bool | None
+    volume: int | None
+    packets_lost: int | None
+    concealed_ms: int | None
+    delay_ms: int | None
+    codec: str | None
+    client: str | None
+
+
+class Listing(BaseModel):
+    """A page of Participants."""
+
+    participants: list[Resource]
+    meta: Meta
+
+
+class Update(Form):
+    """What shall become of a participant, or of whoever comes by that identity."""
+
+    gain: float | None = Field(None, alias="Gain", ge=QUIETEST, le=LOUDEST, allow_inf_nan=False, description="decibels")
+    muted: bool | None = Field(None, alias="Muted", description="nobody hears it")
+    in_mix: bool | None = Field(None, alias="InMix", description="false: heard by the Room, and not in streams")
+    kept_out: bool | None = Field(None, alias="KeptOut", description="true: it has to leave, and may not join")
+    status: Annotated[Literal["disconnected"] | None, LowerCase] = Field(None, alias="Status")
+
+
+class _Who(BaseModel):
+    """Whom the path names."""
+
+    identity: str
+    row: Participant | None
+
+    model_config = {"arbitrary_types_allowed": True}
+
+
+async def _find(
+    request: Request,
+    service: TheService,
+    room: Found,
+    name: Annotated[str, Path(alias="SidOrIdentity", description="PA…, or an identity, which may come later")],
+) -> _Who:
+    def look(session: Session) -> Participant | None:
+        if is_sid("PA", name):
+            found = session.get(Participant, name)
+            return found if found and found.room_sid == room.sid else None
+        rows = select(Participant).where(Participant.room_sid == room.sid, Participant.identity == name)
+        return session.scalars(rows.order_by(Participant.started.desc())).first()
+
+    found = await service.store.run(look) if is_printable(name) else None
+    if found:
+        return _Who(identity=found.identity, row=found)
+    if is_sid("PA", name):
+        raise not_found(request)
+    try:
+        return _Who(identity=check_identity(name), row=None)
+    except ValueError as error:
+        raise ApiError(400, str(error)) from None
+
+
+Named = Annotated[_Who, Depends(_find)]
+
+
+@router.get("/Rooms/{SidOrName}/Participants", responses=NOT_FOUND)
+async def read_all(
+    request: Request,
+    service: TheService,
+    room: Found,
+    paging: Paging,
+    status: Annotated[Literal["connected", "disconnected"] | None, LowerCase, fastapi.Query(alias="Status")] = None,
+    identity: Annotated[Text, fastapi.Query(alias="Identity")] = "",
+) -> Listing:
+    """Who is in a Room, and who was; mixers included."""
+    page = Page[Resource](paging, Participant, Participant.started)
+    rows = select(Participant).where(Participant.room_sid == room.sid)
+    if status:
+        rows = rows.where(Participant.status == status)
+    if identity:
+        rows = rows.where(Participant.identity == identity)
+    found, before, after = await service.store.run(lambda session: page.read(session, rows))
+    url = f"{base_url(request)}/v1/Rooms/{room.sid}/Participants"
+    meta = page.meta(url, "participants", found, before, after, Status=status, Identity=identity)
+    vitals = await service.participants.vitals(room)
+    resources = [_resource(service, room, _Who(identity=row.identity, row=row), vitals) for row in found]
+    return Listing(participants=resources, meta=meta)
+
+
+@router.get("/Rooms/{SidOrName}/Participants/{SidOrIdentity:path}", responses=NOT_FOUND)
+async def read(request: Request, service: TheService, room: Found, who: Named) -> Resource:
+    """One of them, by SID or by identity; of somebody who has never been there only if something has been set."""
+    if who.row is None and who.identity not in settings_of(room):
+        raise not_found(request)
+    return _resource(service, room, who, await service.participants.vitals(room))
+
+
+@router.post("/Rooms/{SidOrName}/Participants/{SidOrIdentity:path}", responses=NOT_FOUND)
+async def update(
+    request: Request, service: TheService, room: Found, who: Named, form: Annotated[Update, fastapi.Form()]
+) -> Resource:
+    """Sets something of an identity, whoever bears it, now or later; or has it leave."""
+    given = form.model_dump(exclude_none=True)
+    changes = {_SETTINGS[name]: value for name, value in given.items() if name in _SETTINGS}
+    leaves = form.status == "disconnected" or form.kept_out is True
+    if who.row and service.processors.is_mixer(who.row.sid):
+        raise ApiError(400, "Participant: expected one that is no mixer; its MediaProcessor can be ended")
+    if form.status and who.row is None:
+        raise not_found(request)
+    if changes:
+        room = await service.participants.set(room, who.identity, changes)
+    if leaves and who.row and who.row.status == "connected":
+        await service.participants.remove(room, who.identity)
+        await service.rooms.recorded()
+    who = await _find(request, service, room, who.row.sid if who.row else who.identity)
+    return _resource(service, room, who, await service.participants.vitals(room))
+
+
+def _resource(service: Service, room: Room, who: _Who, vitals: Mapping[str, Vitals]) -> Resource:
+    row, setting = who.row, settings_of(room).get(who.identity, Setting())
+    there = vitals.get(who.identity) if row and row.status == "connected" else None
+    heard: dict[str, Any] = {
+        "muted": there.muted if there else None,
+        "volume": there.volume if there else None,
+        "packets_lost": there.packets_lost if there else None,
+        "concealed_ms": round(1000 * there.concealed) if there else None,
+        "delay_ms": round(1000 * there.delay) if there else None,
+        "codec": there.codec if there else None,
+        "client": there.client or None if there else None,
+    }
+    return Resource(
+        sid=row.sid if row else None,
+        room_sid=room.sid,
+        account_sid=service.settings.account_sid,
+        identity=who.identity,
+        status=row.status if row else "expected",  # type: ignore[arg-type]
+        start_time=stamp(row.started) if row else None,
+        end_time=stamp(row.ended) if row and row.ended else None,
+        duration=round(row.ended - row.started) if row and row.ended else None,
+        gain_db=setting.gain_db,
+        muted_by_host=setting.muted,
+        in_mix=setting.in_mix,
+        kept_out=setting.kept_out,
+        **heard,
+    )

@@ -1,0 +1,25 @@
+"""What hosts have set of identities in a room, who is as that when it comes back; and whom a mixer mixes."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """Adds the columns."""
+    with op.batch_alter_table("media_processors") as table:
+        table.add_column(sa.Column("include", sa.JSON, nullable=True))
+        table.add_column(sa.Column("exclude", sa.JSON, nullable=True))
+    with op.batch_alter_table("rooms") as table:
+        table.add_column(sa.Column("settings", sa.JSON, nullable=True))
+
+
+def downgrade() -> None:
+    """Removes them."""
+    with op.batch_alter_table("media_processors") as table:
+        table.drop_column("exclude")
+        table.drop_column("include")
+    with op.batch_alter_table("rooms") as table:
+        table.drop_column("settings")

@@ -1,0 +1,104 @@
+"""Participants as a host has them: what is set of each identity in a room, how they get on, and who has to leave."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from audiomixer.rooms.base import RemovalError, Vitals
+from audiomixer.rooms.strip import Setting
+from audiomixer.service.http.errors import ApiError
+from audiomixer.service.jobs import Desk, Engine
+from audiomixer.service.resources import lives
+from audiomixer.service.resources.lifecycles import Office
+from audiomixer.service.resources.processor_lifecycle import ProcessorLifecycle
+from audiomixer.service.resources.room_account import settings_of
+from audiomixer.service.resources.store import Room
+
+_MOST: Final = 1000
+"""Identities of which something is set, in a room."""
+
+
+class Participants:
+    """What is stored of identities, and told to where they are mixed.
+
+    Args:
+        office: Where it is stored.
+        processors: What mixes rooms elsewhere.
+        engine: Where rooms of ours are mixed.
+    """
+
+    def __init__(self, office: Office, processors: ProcessorLifecycle, engine: Engine) -> None:
+        self._office = office
+        self._processors = processors
+        self._engine = engine
+
+    async def start(self) -> None:
+        """Sets what has been set before, in the rooms of ours; the jobs of others bring it along."""
+        running = select(Room).where(Room.status.in_(lives.ROOM.open), Room.settings.is_not(None))
+        for room in await self._office.store.run(lambda session: list(session.scalars(running))):
+            if not self._office.settings.elsewhere:
+                await self._engine.rooms.adjust(room.unique_name, settings_of(room))
+
+    async def set(self, room: Room, identity: str, changes: Mapping[str, Any]) -> Room:
+        """Sets something of an identity, whether or not it is there; gives the room as it is then.
+
+        Args:
+            room: The room.
+            identity: Whose.
+            changes: Of the fields of `Setting`.
+
+        Raises:
+            ApiError: The room has ended, or something is set of too many.
+        """
+
+        def store(session: Session) -> Room:
+            stored = session.get_one(Room, room.sid)
+            if stored.status not in lives.ROOM.open:
+                raise ApiError(409, "Room: expected one in progress")
+            settings = settings_of(stored)
+            settings[identity] = replace(settings.get(identity, Setting()), **changes)
+            told = {name: asdict(setting) for name, setting in settings.items() if setting != Setting()}
+            if len(told) > _MOST:
+                raise ApiError(429, f"expected settings of at most {_MOST} identities in a room")
+            stored.settings = told
+            return stored
+
+        stored = await self._office.store.run(store)
+        setting = settings_of(stored).get(identity, Setting())
+        for place, desk in self._places(room):
+            await desk.adjust(place, {identity: setting})
+        return stored
+
+    async def vitals(self, room: Room) -> Mapping[str, Vitals]:
+        """How those get on who are mixed, by identity."""
+        found: dict[str, Vitals] = {}
+        if room.status in lives.ROOM.open:
+            for place, desk in self._places(room):
+                found |= await desk.vitals(place)
+        return found
+
+    async def remove(self, room: Room, identity: str) -> None:
+        """Has a participant leave.
+
+        Raises:
+            ApiError: It cannot be removed.
+        """
+        places = list(self._places(room))
+        if not places:
+            raise ApiError(409, "Status: expected a room that is mixed")
+        place, desk = places[0]
+        try:
+            await desk.remove(place, identity)
+        except RemovalError as error:
+            raise ApiError(409, str(error)) from error
+
+    def _places(self, room: Room) -> Iterator[tuple[str, Desk]]:
+        """Where a room is mixed."""
+        if not self._office.settings.elsewhere:
+            yield room.unique_name, self._engine.rooms
+        else:
+            for sid in self._processors.in_room(room.sid):
+                yield sid, self._engine
