@@ -10,6 +10,7 @@ from audiomixer.audio.taps import MixFrame, ParticipantFrame
 from audiomixer.mixer import AudioMixer
 from audiomixer.outputs.base import OutputEvent
 from audiomixer.rooms.base import Vitals
+from audiomixer.rooms.source import Source, SourceError
 from audiomixer.rooms.strip import Strip
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "OutputEvent",
     "Participant",
     "ParticipantFrame",
+    "Source",
+    "SourceError",
     "Stats",
     "Strip",
     "TimedMetadata",

@@ -242,6 +242,14 @@ class Participant:
     @gain.setter
     def gain(self, gain: float) -> None: ...
     @property
+    def duck(self) -> float:
+        """Decibels, -60 to 0, by which it goes down while somebody speaks (-45 dBFS or more) who does not do so.
+
+        It goes down within 200 ms, stays for half a second after the last speech, and is back within a second.
+        """
+    @duck.setter
+    def duck(self, decibels: float) -> None: ...
+    @property
     def muted(self) -> bool | None:
         """What signalling says: muted, not muted, or None (unknown: it is detected from the audio)."""
     @muted.setter

@@ -28,6 +28,7 @@ from audiomixer.rooms.local import LocalRooms
 from audiomixer.rooms.opening import room_maker
 from audiomixer.rooms.place import Place
 from audiomixer.rooms.publication import Publication
+from audiomixer.rooms.source import Source, SourceOrder
 from audiomixer.rooms.strip import Strip
 from audiomixer.webrtc.ice import Ice
 
@@ -181,6 +182,34 @@ class AudioMixer:
             ValueError: The identity is none.
         """
         return Strip(self.room, identity)
+
+    async def play(
+        self,
+        url: str | os.PathLike[str],
+        *,
+        identity: str = "",
+        gain_db: float = 0.0,
+        duck_db: float = 0.0,
+        loop: bool = False,
+    ) -> Source:
+        """Plays a file or a stream into the mix, as a participant; it is heard as soon as this returns.
+
+        In a room of ours everybody there hears it as well.
+
+        Args:
+            url: A path, or a URL of any protocol that FFmpeg has.
+            identity: Whose it is, in the metadata; as the file is called, if empty.
+            gain_db: How much louder it is, -60 to 12.
+            duck_db: By how much it goes down while somebody speaks, -60 to 0.
+            loop: Whether it begins again when it ends, without a gap.
+
+        Raises:
+            RoomError: The room has ended.
+            SourceError: It cannot be played.
+            ValueError: A number is none, or the identity is, or is there already.
+            RuntimeError: The mixer has not started.
+        """
+        return await self.room.play(SourceOrder(_target(url), identity, gain_db, duck_db, loop))
 
     @property
     def time(self) -> float:

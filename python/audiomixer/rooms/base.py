@@ -5,6 +5,7 @@ from typing import Literal, Protocol
 
 from audiomixer.clock.broadcast import Broadcast
 from audiomixer.clock.bus import Bus
+from audiomixer.rooms.source import Source, SourceOrder
 
 
 class RoomError(Exception):
@@ -105,6 +106,15 @@ class Room(Protocol):
 
         Raises:
             RemovalError: The room does not let the mixer do so.
+        """
+
+    async def play(self, order: SourceOrder) -> Source:
+        """Plays a file or a stream into the mix, as a participant; it is heard as soon as this returns.
+
+        Raises:
+            RoomError: The room has ended, or keeps it out.
+            SourceError: It cannot be played.
+            ValueError: Something of the order is wrong.
         """
 
     async def attach(self) -> None:

@@ -14,20 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomixer._core import Participant, Stats
+from audiomixer.audio.decibels import gain_of
 from audiomixer.auth.tokens import Keyring
 from audiomixer.clock.broadcast import Broadcast
 from audiomixer.clock.bus import process_pacer, room_bus
 from audiomixer.clock.frame import FRAME_SIZE
 from audiomixer.clock.tasks import spawn
-from audiomixer.rooms.base import KeptOutError, RoomError, RoomEvent, Vitals, What
+from audiomixer.rooms.base import KeptOutError, NoRoomError, RoomError, RoomEvent, Vitals, What
 from audiomixer.rooms.returns import Return, Returns
 from audiomixer.rooms.roster import COUNTED
+from audiomixer.rooms.source import Open, Source, SourceError, SourceOrder, SourceState, play
 from audiomixer.rooms.strip import Setting, Strip, set_all
 from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.peer import Peer
 
 _NAME: Final = re.compile(r"(?!\.{1,2}$)[^/?#%\\\x00-\x20\x7f](?:[^/?#%\\\x00-\x1f\x7f]{0,126}[^/?#%\\\x00-\x20\x7f])?")
 _LONGEST_IDENTITY: Final = 256
+_MOST_SOURCES: Final = 32
 _MOST_SET: Final = 10_000
 """Rooms of which settings are known."""
 _JOINERS: Final = re.compile("(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")
@@ -194,6 +197,8 @@ class LocalRoom:
         self._on_ended = on_ended
         self._past = Counter() if past is None else past
         self._members: dict[str, _Member] = {}
+        self._sources: dict[str, Source] = {}
+        """What is played, by the resource that it is."""
         self._users = 0
         self._ended = False
         self._loop = asyncio.get_running_loop()
@@ -212,8 +217,9 @@ class LocalRoom:
 
     @property
     def resources(self) -> dict[str, str]:
-        """The participants' identities, by the resources that they joined as."""
-        return {member.resource: identity for identity, member in self._members.items()}
+        """The participants' identities, by the resources that they joined as; what is played is one."""
+        played = {resource: source.identity for resource, source in self._sources.items()}
+        return {member.resource: identity for identity, member in self._members.items()} | played
 
     def stats(self) -> dict[str, Stats]:
         """What happened to each participant's packets, by identity."""
@@ -251,6 +257,49 @@ class LocalRoom:
         member = self._members.get(identity)
         if member:
             await member.peer.close()
+        for source in [source for source in self._sources.values() if source.identity == identity]:
+            await source.stop()
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """What is being played, by the resource that it is."""
+        return dict(self._sources)
+
+    async def play(self, order: SourceOrder, open_at: Open | None = None, resource: str = "") -> Source:
+        """Plays a file or a stream, as a participant; it is heard as soon as this returns.
+
+        Args:
+            order: What.
+            open_at: Opens it, if not as anybody may who has the URL.
+            resource: What the doorkeeper knows it by, if not by a new one.
+
+        Raises:
+            RoomError: The room has ended, or keeps it out.
+            SourceError: It cannot be played.
+            ValueError: Something of the order is wrong.
+        """
+        self._check_welcome(order.identity)
+        self._enter()
+        try:
+            if len(self._sources) >= _MOST_SOURCES:
+                raise SourceError(f"expected at most {_MOST_SOURCES} at once")
+            source = await play(self.bus, order, open_at)
+            if self._ended:
+                await source.stop()
+                raise RoomError(f"room: {self.name!r} has ended")
+            resource = resource or secrets.token_urlsafe(16)
+            self._sources[resource] = source
+            source.on_ended = lambda source: self._played(resource, source)
+            self._door.joined(self.name, resource, source.identity)
+            self._tell("participant-joined", source.identity)
+        finally:
+            await self.detach()
+        return source
+
+    def _played(self, resource: str, source: Source) -> None:
+        del self._sources[resource]
+        self._door.left(self.name, resource)
+        self._tell("participant-left", source.identity)
 
     async def attach(self) -> None:
         """A mixer joins."""
@@ -299,6 +348,9 @@ class LocalRoom:
             previous = self._members.get(identity)
             if previous:
                 self._remove(identity)
+            elif identity in self.bus.mixer.identities:
+                await member.peer.close()
+                raise RoomError(f"identity: expected another, {identity!r} is played in this room")
             member.participant = self.bus.mixer.add_participant(identity)
             self._members[identity] = member
             self._count_listeners()
@@ -324,7 +376,10 @@ class LocalRoom:
             if member.resource == resource:
                 await member.peer.close()
                 return True
-        return False
+        source = self._sources.get(resource)
+        if source:
+            await source.stop()
+        return source is not None
 
     def peer(self, resource: str) -> Peer | None:
         """The connection of the participant that joined as `resource`."""
@@ -369,6 +424,8 @@ class LocalRoom:
         self._end(reason)
         for member in list(self._members.values()):
             await member.peer.close()
+        for source in self.sources.values():
+            await source.stop()
         await self._end_if_empty()
 
     def _failed(self, reason: str) -> None:
@@ -390,6 +447,8 @@ class LocalRoom:
     async def _end_if_empty(self) -> None:
         if not self._members and not self._users:
             self._end("everybody has left")
+            for source in self.sources.values():
+                await source.stop()
             await asyncio.to_thread(process_pacer().remove, self.bus)
 
     @property
@@ -421,6 +480,8 @@ class LocalRooms:
     def __init__(self, ice: Ice | None = None, door: Doorkeeper | None = None) -> None:
         self.ice = ice or Ice(["127.0.0.1"])
         self.door: Doorkeeper = door or OpenDoor()
+        self.opener: Callable[[SourceOrder], Open | None] = lambda order: None
+        """How what others order is opened that is to be played."""
         self._rooms: dict[str, LocalRoom] = {}
         self._settings: dict[str, dict[str, Setting]] = {}
         self._past: Counter[str] = Counter()
@@ -488,6 +549,48 @@ class LocalRooms:
         room = self.get(name)
         if room:
             set_all(room, settings)
+
+    async def play(self, name: str, order: SourceOrder, resource: str) -> SourceState:
+        """Plays something in the room called `name`, as `LocalRoom.play`.
+
+        Raises:
+            NoRoomError: Nobody is there.
+        """
+        room = self.get(name)
+        if room is None:
+            raise NoRoomError(f"room: nobody is in {name!r}")
+        return (await room.play(order, self.opener(order), resource)).state
+
+    async def sources(self, name: str) -> dict[str, SourceState]:
+        """What is being played in the room called `name`, by the resource that it is."""
+        room = self.get(name)
+        return {resource: source.state for resource, source in room.sources.items()} if room else {}
+
+    async def steer(
+        self,
+        name: str,
+        resource: str,
+        *,
+        paused: bool | None = None,
+        gain_db: float | None = None,
+        position: float | None = None,
+    ) -> None:
+        """Does something with what is being played in the room called `name`; with what has ended, nothing.
+
+        Raises:
+            SourceError: It cannot be opened at that position.
+            ValueError: A number is none.
+        """
+        room = self.get(name)
+        source = room.sources.get(resource) if room else None
+        if source is None:
+            return
+        if gain_db is not None:
+            source.gain = gain_of(gain_db)
+        if paused is not None:
+            (source.pause if paused else source.resume)()
+        if position is not None:
+            await source.seek(position)
 
     async def vitals(self, name: str) -> dict[str, Vitals]:
         """How participants of the room called `name` get on, by identity."""

@@ -19,6 +19,7 @@ from audiomixer.clock.pacer import clock
 from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import RemovalError, RoomError, RoomEvent, Vitals
 from audiomixer.rooms.roster import Roster
+from audiomixer.rooms.source import Source, SourceOrder, play
 from audiomixer.rooms.strip import Strip
 
 _JOIN_TIMEOUT: Final = 10.0
@@ -99,6 +100,7 @@ class RemoteRoom:
         self._loop = asyncio.get_running_loop()
         self.events: Broadcast[RoomEvent] = Broadcast(_EVENTS)
         self.kept_out: set[str] = set()
+        self._sources: set[Source] = set()
         self._roster = Roster(name, self.bus.mixer, self.events, is_wanted)
         self._roster.on_joined = self._somebody_joined
         self._make = make
@@ -135,6 +137,18 @@ class RemoteRoom:
                 await self._session.remove(identity)
             except LostError as error:
                 raise RemovalError(f"Status: {identity!r} cannot be removed: {error}") from error
+
+    async def play(self, order: SourceOrder) -> Source:
+        """Plays a file or a stream into this mix; nobody hears it in the room.
+
+        Raises:
+            SourceError: It cannot be played.
+            ValueError: Something of the order is wrong.
+        """
+        source = await play(self.bus, order)
+        self._sources.add(source)
+        source.on_ended = self._sources.discard
+        return source
 
     def _somebody_joined(self, identity: str) -> None:
         if identity in self.kept_out:
@@ -258,6 +272,8 @@ class RemoteRoom:
         await self._close_bus()
 
     async def _close_bus(self) -> None:
+        for source in list(self._sources):
+            await source.stop()
         self.events.close()
         await asyncio.to_thread(process_pacer().remove, self.bus)
 

@@ -1,15 +1,10 @@
 """A participant's channel strip, as a host has it before them."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
+from audiomixer.audio.decibels import decibels_of, gain_of
 from audiomixer.rooms.base import Room, Vitals
-
-LOUDEST: Final = 12.0
-QUIETEST: Final = -60.0
-"""Decibels; below, there is only mute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +52,7 @@ class Strip:
     @property
     def gain_db(self) -> float:
         """The same in decibels, -60 to 12; a ValueError if it is set to anything else."""
-        return max(QUIETEST, round(20 * math.log10(self.gain), 2)) if self.gain else QUIETEST
+        return decibels_of(self.gain)
 
     @gain_db.setter
     def gain_db(self, decibels: float) -> None:
@@ -127,14 +122,3 @@ def set_all(room: Room, settings: Mapping[str, Setting]) -> None:
     """Sets what is given for identities of a room."""
     for identity, setting in settings.items():
         Strip(room, identity).set(setting)
-
-
-def gain_of(decibels: float) -> float:
-    """What decibels multiply with.
-
-    Raises:
-        ValueError: They are not within -60 to 12.
-    """
-    if not QUIETEST <= decibels <= LOUDEST:
-        raise ValueError(f"gain_db: expected {QUIETEST:.0f} to {LOUDEST:.0f} dB, got {decibels!r}")
-    return float(10 ** (decibels / 20))

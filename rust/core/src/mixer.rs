@@ -68,6 +68,8 @@ struct Bus {
     everybody: Option<Box<Minus>>,
     limited: Vec<f32>,
     tick: u64,
+    /// Whether anybody spoke in the last mix.
+    speech: bool,
     /// The roster as of this mix.
     playing: Vec<Participant>,
     /// How strong each one's claim is to be mixed.
@@ -104,6 +106,7 @@ impl Mixer {
             everybody: None,
             limited: vec![0.0; (sample_rate / FRAMES_PER_SECOND) as usize * channels],
             tick: 0,
+            speech: false,
             playing: Vec::new(),
             claims: Vec::new(),
         };
@@ -262,7 +265,9 @@ impl Mixer {
         let mut bus = self.bus();
         self.check("out", out.len())?;
         assert!(!self.breaks_down.load(Ordering::Relaxed), "the mixer was told to break down");
-        let Bus { kernel, limiter, before, sums, limited, tick, playing, claims, .. } = &mut *bus;
+        let Bus { kernel, limiter, before, sums, limited, tick, speech, playing, claims, .. } =
+            &mut *bus;
+        let spoken = std::mem::take(speech);
         self.roster().update(playing);
         sums.clear();
         grant(playing, claims, self.max_speakers.load(Ordering::Relaxed));
@@ -270,10 +275,11 @@ impl Mixer {
         let mut gone = false;
         for participant in playing.iter() {
             let mut strip = participant.strip();
-            let how = Rendering { frugal: effort.is_spent(), leveled };
+            let how = Rendering { frugal: effort.is_spent(), leveled, speech: spoken };
             if strip.render(now, how, *kernel, sums) {
                 effort.spend();
             }
+            *speech |= strip.speaks();
             gone |= strip.faded_out();
         }
         if gone {

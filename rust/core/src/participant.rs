@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::delay::Range;
+use crate::duck::{self, Duck};
 use crate::fade::Fade;
 use crate::fader::{self, Fader};
 use crate::floor::Claim;
@@ -19,6 +20,8 @@ use crate::time::{FRAME, FRAMES_PER_SECOND, Moment, ticks};
 use crate::trust::{self, Trust};
 use crate::{Error, Result, Sample, Stats, lock};
 
+/// Music may go down by so many decibels for speech.
+const DEEPEST: f32 = -60.0;
 /// PCM beyond this (36 dB over full scale) is no audio.
 const MAX_SAMPLE: f32 = 64.0;
 /// After so many mixes in which a participant was not, which are two seconds, it is taken for a listener.
@@ -92,6 +95,21 @@ impl Participant {
         Ok(())
     }
 
+    /// By how many decibels it goes down while others speak, 0 or less.
+    pub fn duck(&self) -> f32 {
+        self.strip().duck.as_ref().map_or(0.0, Duck::depth)
+    }
+
+    /// Has it go down by so many decibels, −60 to 0, while others speak, who do not do so themselves.
+    pub fn set_duck(&self, decibels: f32) -> Result<()> {
+        if !(DEEPEST..=0.0).contains(&decibels) {
+            let problem = format!("expected {DEEPEST} to 0 dB, got {decibels}");
+            return Err(Error::new("duck", problem));
+        }
+        self.present()?.duck = (decibels < 0.0).then(|| Duck::new(decibels));
+        Ok(())
+    }
+
     /// Whether signalling says that the participant is muted.
     pub fn signalled_mute(&self) -> Option<bool> {
         self.strip().signalled_mute
@@ -155,6 +173,9 @@ pub(crate) struct Strip {
     detector: Detector,
     meter: Meter,
     leveler: Option<Box<Leveler>>,
+    duck: Option<Duck>,
+    /// Whether the last frame was speech that others go down for.
+    speaks: bool,
     claim: Claim,
     trust: Trust,
     now: Moment,
@@ -177,6 +198,8 @@ pub(crate) struct Rendering {
     pub frugal: bool,
     /// Speakers are brought to one loudness.
     pub leveled: bool,
+    /// Somebody spoke in the last mix.
+    pub speech: bool,
 }
 
 impl Strip {
@@ -197,6 +220,8 @@ impl Strip {
             detector: Detector::default(),
             meter: Meter::default(),
             leveler: None,
+            duck: None,
+            speaks: false,
             claim: Claim::default(),
             trust: Trust::default(),
             now: Moment(0),
@@ -253,7 +278,8 @@ impl Strip {
             }
             Source::Pcm(fifo) => fifo.pull(&mut self.frame),
         };
-        let gain = if unheard { 0.0 } else { self.gain * self.fader.gain() };
+        let ducked = self.duck.as_mut().map_or(1.0, |duck| duck.advance(how.speech));
+        let gain = if unheard { 0.0 } else { self.gain * self.fader.gain() * ducked };
         let in_mix = f32::from(self.fader.in_mix());
         let measure = if heard == Heard::Nothing {
             // Whatever comes next fades in.
@@ -291,6 +317,8 @@ impl Strip {
         // Who is muted claims nothing.
         let claimed = if self.silenced() { 0.0 } else { measure.sum_squares };
         self.claim.observe(claimed / self.frame.len() as f32);
+        let heard = self.mixed * self.mixed * claimed / self.frame.len() as f32;
+        self.speaks = self.duck.is_none() && self.fader.in_mix() && duck::is_speech(heard);
         toiled
     }
 
@@ -392,6 +420,11 @@ impl Strip {
     /// Whether a host has taken it out of the mix.
     pub fn is_aside(&self) -> bool {
         !self.fader.in_mix()
+    }
+
+    /// Whether the last frame was speech that others go down for.
+    pub fn speaks(&self) -> bool {
+        self.speaks
     }
 
     /// The claim to be mixed, where not all are.

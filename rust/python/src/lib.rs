@@ -339,6 +339,16 @@ impl Participant {
     }
 
     #[getter]
+    fn duck(&self) -> f32 {
+        self.0.duck()
+    }
+
+    #[setter]
+    fn set_duck(&self, decibels: f32) -> PyResult<()> {
+        self.0.set_duck(decibels).map_err(value_error)
+    }
+
+    #[getter]
     fn muted(&self) -> Option<bool> {
         self.0.signalled_mute()
     }

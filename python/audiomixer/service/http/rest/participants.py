@@ -9,9 +9,10 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from audiomixer.audio.decibels import LOUDEST, QUIETEST
 from audiomixer.rooms.base import Vitals
 from audiomixer.rooms.local import check_identity, is_printable
-from audiomixer.rooms.strip import LOUDEST, QUIETEST, Setting
+from audiomixer.rooms.strip import Setting
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.http.rest.common import (
     ERRORS,

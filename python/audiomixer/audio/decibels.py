@@ -1,0 +1,24 @@
+"""Gains as hosts think of them."""
+
+import math
+from typing import Final
+
+LOUDEST: Final = 12.0
+QUIETEST: Final = -60.0
+"""Decibels; below, there is only mute."""
+
+
+def gain_of(decibels: float) -> float:
+    """What decibels multiply with.
+
+    Raises:
+        ValueError: They are not within -60 to 12.
+    """
+    if not QUIETEST <= decibels <= LOUDEST:
+        raise ValueError(f"gain_db: expected {QUIETEST:.0f} to {LOUDEST:.0f} dB, got {decibels!r}")
+    return float(10 ** (decibels / 20))
+
+
+def decibels_of(gain: float) -> float:
+    """What a gain is in decibels, at least -60."""
+    return max(QUIETEST, round(20 * math.log10(gain), 2)) if gain > 0 else QUIETEST

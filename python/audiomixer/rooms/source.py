@@ -1,0 +1,249 @@
+"""Files and streams that are played into a room, or into one mix, as a participant of it."""
+
+import asyncio
+import contextlib
+import itertools
+import re
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiomixer._core import Participant
+from audiomixer.audio.decibels import gain_of
+from audiomixer.audio.decoder import Decoder, DecodingError
+from audiomixer.clock.bus import Bus
+from audiomixer.clock.frame import BLOCK, FRAME, FRAME_SIZE, SAMPLE_RATE
+from audiomixer.clock.tasks import blocking, spawn
+
+_STALLED: Final = 10.0
+"""Seconds without anything new after which it is broken."""
+_DEEPEST: Final = -60.0
+
+Open = Callable[[float], Decoder]
+"""Begins to decode at a position, in a thread that may wait."""
+
+
+class SourceError(Exception):
+    """It cannot be played; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOrder:
+    """What is to be played, and how."""
+
+    url: str
+    """Or a path."""
+    identity: str = ""
+    """Whose it is, in the metadata; as the file is called, if empty."""
+    gain_db: float = 0.0
+    """How much louder it is, -60 to 12."""
+    duck_db: float = 0.0
+    """By how much it goes down while somebody speaks, -60 to 0."""
+    loop: bool = False
+    """Whether it begins again when it ends, without a gap."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """How a source is getting on."""
+
+    order: SourceOrder
+    identity: str
+    state: Literal["playing", "paused", "ended"]
+    position: float
+    """Seconds."""
+    seconds: float
+    """How long it is; 0 if that is not known."""
+    error: str = ""
+    """Why it has ended too early, if it has."""
+
+
+class Source:
+    """One that plays; made by `play`. What is done with it takes effect within 100 ms, without a click."""
+
+    def __init__(self, bus: Bus, participant: Participant, order: SourceOrder, decoder: Decoder, open_at: Open) -> None:
+        self.order = order
+        self.identity = participant.identity
+        self.on_ended: Callable[[Source], None] = lambda source: None
+        """Called once, on the event loop, when it has ended, whatever the reason."""
+        self.ended = asyncio.Event()
+        """Set then."""
+        self.error = ""
+        """Why it has ended too early, if it has."""
+        self._bus = bus
+        self._participant = participant
+        self._decoder = decoder
+        self._open = open_at
+        self._loop = asyncio.get_running_loop()
+        self._paused = False
+        self._silent = True
+        """Whether the last that was given ended in silence, or nothing has been."""
+        self._next: tuple[Decoder, float] | None = None
+        """What is to go on instead, and where that begins."""
+        self._given = 0
+        """Samples."""
+        self._from = 0.0
+        """Where that began, in seconds."""
+        self._waited = 0
+        """Frames since something came."""
+        self._started = False
+        self._over = False
+
+    def __repr__(self) -> str:
+        told = self.state
+        return f"<Source {self.identity!r}: {told.state} at {told.position:.1f} s of {told.seconds:.1f} s>"
+
+    @property
+    def state(self) -> SourceState:
+        """How it is getting on."""
+        position, seconds = self._from + self._given / SAMPLE_RATE, self._decoder.seconds
+        if self.order.loop and seconds:
+            position %= seconds
+        state: Literal["playing", "paused", "ended"] = "paused" if self._paused else "playing"
+        return SourceState(self.order, self.identity, "ended" if self._over else state, position, seconds, self.error)
+
+    @property
+    def gain(self) -> float:
+        """What it is multiplied with, 0 to 4; a ValueError if it is set to anything else."""
+        return self._participant.gain
+
+    @gain.setter
+    def gain(self, gain: float) -> None:
+        self._participant.gain = gain
+
+    def pause(self) -> None:
+        """Goes on later, where it is."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Goes on."""
+        self._paused = False
+
+    async def seek(self, seconds: float) -> None:
+        """Goes on elsewhere.
+
+        Raises:
+            SourceError: It cannot be opened there.
+            ValueError: It is no time.
+        """
+        if not 0 <= seconds < float("inf"):
+            raise ValueError(f"position: expected 0 s or more, got {seconds!r}")
+        try:
+            decoder = await blocking(self._open, seconds)
+        except (DecodingError, OSError) as error:
+            raise SourceError(str(error)) from error
+        unused, self._next = self._next, (decoder, seconds)
+        if self._over:
+            unused = self._next
+        if unused:
+            await blocking(unused[0].close)
+
+    async def stop(self) -> None:
+        """Ends it."""
+        if not self._over:
+            self._over = True
+            await blocking(self._bus.remove, self)
+            with contextlib.suppress(ValueError):
+                self._bus.mixer.remove_participant(self.identity)
+            await blocking(self._decoder.close)
+            self.ended.set()
+            self.on_ended(self)
+
+    @property
+    def patient(self) -> bool:
+        """It gives a block ahead."""
+        return True
+
+    def begin(self) -> None:
+        """Gives the first block; from then on the bus asks for more."""
+        self._give(BLOCK)
+        self._bus.add(self)
+
+    def on_frames(self, samples: NDArray[np.float32]) -> None:
+        """Gives as many frames as have been mixed; called by the bus."""
+        self._give(len(samples) // FRAME_SIZE)
+
+    def on_volumes(self, volumes: dict[str, int]) -> None:
+        """Is for others."""
+
+    def _give(self, frames: int) -> None:
+        if self._next and (self._silent or self._waited):
+            before, (self._decoder, self._from) = self._decoder, self._next
+            self._next, self._given, self._waited = None, 0, 0
+            self._soon(blocking(before.close))
+        if self._paused and self._silent:
+            return
+        pieces = [piece for _ in range(frames) if (piece := self._decoder.take()) is not None]
+        if pieces:
+            self._push(np.concatenate(pieces))
+        else:
+            self._waited += frames
+            # What was given ahead is to be heard as well.
+            if (self._decoder.is_over and self._waited > BLOCK) or self._waited > _STALLED / FRAME:
+                self.error = self._decoder.error or ("" if self._decoder.is_over else "it has stalled")
+                self._soon(self.stop())
+
+    def _push(self, samples: NDArray[np.float32]) -> None:
+        """Gives samples, fading from silence and into it where it is to be silent."""
+        self._waited = 0
+        self._given += len(samples)
+        rise = np.linspace(0, 1, min(len(samples), FRAME_SIZE), dtype=np.float32)[:, None]
+        if self._silent and self._started:
+            samples[: len(rise)] *= rise
+        self._silent = self._paused or self._next is not None
+        if self._silent:
+            samples[-len(rise) :] *= rise[::-1]
+        self._started = True
+        with contextlib.suppress(ValueError):  # It has been removed meanwhile.
+            self._participant.push_pcm(samples)
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        """Has the event loop do something."""
+        try:
+            self._loop.call_soon_threadsafe(lambda: spawn(work))
+        except RuntimeError:  # It has ended.
+            work.close()
+
+
+async def play(bus: Bus, order: SourceOrder, open_at: Open | None = None) -> Source:
+    """Plays something into a mix, as a participant of it; it is heard as soon as this returns.
+
+    Args:
+        bus: The mix.
+        order: What is played.
+        open_at: Opens it, if not as anybody may who has the URL.
+
+    Raises:
+        SourceError: It cannot be played.
+        ValueError: A number is none, or the identity is, or is there already.
+    """
+    gain = gain_of(order.gain_db)
+    if not _DEEPEST <= order.duck_db <= 0:
+        raise ValueError(f"duck_db: expected {_DEEPEST:.0f} to 0 dB, got {order.duck_db!r}")
+    open_at = open_at or (lambda start: Decoder(order.url, start=start, loop=order.loop))
+    participant = bus.mixer.add_participant(order.identity or _name_of(order.url, bus.mixer.identities))
+    try:
+        participant.gain, participant.duck = gain, order.duck_db
+        decoder = await blocking(open_at, 0.0)
+    except BaseException as error:
+        bus.mixer.remove_participant(participant.identity)
+        if isinstance(error, DecodingError | OSError):
+            raise SourceError(str(error)) from error
+        raise
+    source = Source(bus, participant, order, decoder, open_at)
+    await blocking(source.begin)
+    return source
+
+
+def _name_of(url: str, taken: Iterable[str]) -> str:
+    """What a source is called that has no identity: as its file, with a number if that is taken."""
+    path = urlsplit(url).path if "://" in url else url
+    stem = re.sub(r"[^\w .-]", "", PurePosixPath(path).stem).strip()[:64] or "source"
+    taken = set(taken)
+    names = itertools.chain([stem], (f"{stem} {n}" for n in itertools.count(2)))
+    return next(name for name in names if name not in taken)
