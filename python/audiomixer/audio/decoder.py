@@ -73,7 +73,10 @@ class Decoder:
             env={**os.environ, **environment},
             start_new_session=True,
         )
+        self._told = threading.Event()
+        """Set when it is known how long it is."""
         self._opened = threading.Event()
+        """Set when there is something to take."""
         self._said = ""
         threads = (self._listen, self._read)
         self._threads = [threading.Thread(target=work, name="decoder", daemon=True) for work in threads]
@@ -92,6 +95,7 @@ class Decoder:
                 text = line.decode(errors="replace").strip()
                 if text.startswith('{"seconds"'):
                     self.seconds = float(json.loads(text)["seconds"])
+                    self._told.set()
                 elif text.startswith("decoder: "):
                     self.error = text.removeprefix("decoder: ")
                 elif text:
@@ -101,6 +105,7 @@ class Decoder:
         with cast("IO[bytes]", self._process.stdout) as stdout:
             while not self._closing.is_set() and (data := stdout.read(_BYTES)):
                 self._put(np.frombuffer(data[: len(data) // 8 * 8], np.float32).reshape(-1, 2))
+                self._told.wait(_PATIENCE)
                 self._opened.set()
         if not self._closing.is_set():
             with contextlib.suppress(subprocess.TimeoutExpired):

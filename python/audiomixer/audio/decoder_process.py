@@ -5,29 +5,42 @@ What it is told comes by the environment: arguments can be read by everybody on 
 
 import json
 import os
+import select
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any, cast
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 RATE = 48_000
 _KEPT = 256 << 20
 """Bytes of standard input that are kept to be read again; it ends there."""
 _IN_MEMORY = 8 << 20
 _CHUNK = 65536
+_HASTY = {"probesize": "65536", "analyzeduration": "200000"}
+"""FFmpeg is not to read megabytes, which may take long to come, to make sure of what it has found."""
+_AT_ONCE = 0.1
+"""Seconds for standard input to come to its end: what is short is known as a whole before it begins."""
 
 
 class Kept:
-    """Standard input, which can be read again: some containers have at their end what has to be known first."""
+    """Standard input, kept as it comes: it can be read again, and from anywhere."""
 
     def __init__(self) -> None:
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - as long as the process
         self._size = 0
         self._position = 0
         self._ended = False
+
+    def is_whole_by(self, deadline: float) -> bool:
+        """Whether it has come to its end by then, at a time of `time.monotonic()`."""
+        while not self._ended and select.select([0], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            self._fill(self._size + 1)
+        return self._ended
 
     def _fill(self, size: int) -> None:
         self._file.seek(self._size)
@@ -44,6 +57,10 @@ class Kept:
         self._position += len(data)
         return data
 
+    def tell(self) -> int:
+        """Where it is."""
+        return self._position
+
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Goes on elsewhere."""
         if whence == os.SEEK_END:
@@ -55,59 +72,105 @@ class Kept:
         return self._position
 
 
+class Coming:
+    """The same from its beginning on, as what cannot be read from anywhere: nothing waits for its end."""
+
+    def __init__(self, kept: Kept) -> None:
+        kept.seek(0)
+        self.read = kept.read
+
+
+class Input:
+    """What is decoded, from its beginning as often as it is opened."""
+
+    def __init__(self, url: str, options: dict[str, str]) -> None:
+        self._url = url
+        self._options = options
+        self._kept = Kept() if url == "-" else None
+        self._is_whole = self._kept is None or self._kept.is_whole_by(time.monotonic() + _AT_ONCE)
+
+    def open(self) -> av.container.InputContainer:
+        """Opens it."""
+        if self._is_whole or self._kept is None:
+            return self._opened(self._kept or self._url)
+        try:
+            return self._opened(Coming(self._kept), _HASTY)
+        except av.FFmpegError:
+            # What has to be known first may be at its end.
+            self._is_whole = True
+            return self._opened(self._kept)
+
+    def _opened(self, file: Any, options: dict[str, str] | None = None) -> av.container.InputContainer:
+        if self._kept:
+            self._kept.seek(0)
+        return cast("av.container.InputContainer", av.open(file, "r", options={**self._options, **(options or {})}))
+
+
 def samples(container: av.container.InputContainer, start: float) -> Iterator[bytes]:
     """The audio from `start` seconds on: float32, stereo, 48 kHz."""
     stream = container.streams.audio[0]
-    if start:
-        container.seek(round(start * av.time_base))
-    resampler = av.AudioResampler("flt", "stereo", RATE)
-    skipped = False
+    # FFmpeg would have mono be quieter on two sides.
+    channels = min(stream.codec_context.channels, 2)
+    resampler = av.AudioResampler("flt", "stereo" if channels == 2 else "mono", RATE)
+    left_out = 0
     for frame in container.decode(stream):
-        skip = 0
-        if not skipped and frame.time is not None:
-            skip = max(0, round((start - frame.time) * RATE)) if start else 0
-            if skip >= frame.samples * RATE // frame.sample_rate:
-                continue
-            skipped = True
+        time_of = frame.time or 0.0
+        if start and not left_out and time_of + frame.samples / frame.sample_rate <= start:
+            continue
+        skip = max(0, round((start - time_of) * RATE)) if start and not left_out else 0
+        left_out = 1
         for piece in resampler.resample(frame):
-            yield piece.to_ndarray().reshape(-1, 2)[skip:].tobytes()
+            yield both(piece, channels)[skip:].tobytes()
             skip = 0
     for piece in resampler.resample(None):
-        yield piece.to_ndarray().tobytes()
+        yield both(piece, channels).tobytes()
 
 
-def write(data: bytes) -> None:
+def both(frame: av.AudioFrame, channels: int) -> NDArray[np.float32]:
+    """The samples of both sides."""
+    return np.repeat(frame.to_ndarray().reshape(-1, channels), 3 - channels, axis=1)
+
+
+def write(data: bytes) -> int:
     """All of it."""
     left = memoryview(data)
     while left:
         left = left[os.write(1, left) :]
+    return len(data)
 
 
-def main(url: str, options: dict[str, str], start: float, loop: bool) -> None:
+def main(source: Input, start: float, loop: bool) -> None:
     """Says how long it is when it has been opened, and decodes until the end."""
-    with av.open(Kept() if url == "-" else url, "r", options=options) as container:
-        if not container.streams.audio:
-            sys.exit("decoder: there is no audio in it")
-        seconds = container.duration / av.time_base if container.duration else 0.0
-        print(json.dumps({"seconds": seconds}), file=sys.stderr, flush=True)  # noqa: T201
-        while True:
-            written = 0
+    told = written = False
+    while written or not told:
+        written = False
+        with source.open() as container:
+            if not container.streams.audio:
+                sys.exit("decoder: there is no audio in it")
+            if not told:
+                seconds = container.duration / av.time_base if container.duration else 0.0
+                print(json.dumps({"seconds": seconds}), file=sys.stderr, flush=True)  # noqa: T201
+                told = True
+            if start:
+                seek(container, start)
             for data in samples(container, start):
-                written += len(data)
-                write(data)
-            if not loop or not written:
-                return
-            start = 0.0
-            container.seek(0)
+                written = bool(write(data)) or written
+        start, written = 0.0, written and loop
+
+
+def seek(container: av.container.InputContainer, start: float) -> None:
+    """Goes there, if it can; what is before is decoded otherwise, and left out."""
+    try:
+        container.seek(round(start * av.time_base))
+    except av.FFmpegError:
+        container.seek(0)
 
 
 if __name__ == "__main__":
     av.logging.set_level(None)
-    np.seterr(all="ignore")
     try:
         main(
-            os.environ["DECODER_URL"],
-            json.loads(os.environ["DECODER_OPTIONS"]),
+            Input(os.environ["DECODER_URL"], json.loads(os.environ["DECODER_OPTIONS"])),
             float(os.environ["DECODER_START"]),
             os.environ["DECODER_LOOP"] == "1",
         )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiomixer._core import Participant
-from audiomixer.audio.decibels import gain_of
+from audiomixer.audio.decibels import decibels_of, gain_of
 from audiomixer.audio.decoder import Decoder, DecodingError
 from audiomixer.clock.bus import Bus
 from audiomixer.clock.frame import BLOCK, FRAME, FRAME_SIZE, SAMPLE_RATE
@@ -59,6 +59,7 @@ class SourceState:
     """Seconds."""
     seconds: float
     """How long it is; 0 if that is not known."""
+    gain_db: float
     error: str = ""
     """Why it has ended too early, if it has."""
 
@@ -105,7 +106,8 @@ class Source:
         if self.order.loop and seconds:
             position %= seconds
         state: Literal["playing", "paused", "ended"] = "paused" if self._paused else "playing"
-        return SourceState(self.order, self.identity, "ended" if self._over else state, position, seconds, self.error)
+        state, gain_db = "ended" if self._over else state, decibels_of(self.gain)
+        return SourceState(self.order, self.identity, state, position, seconds, gain_db, self.error)
 
     @property
     def gain(self) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 from audiomixer.rooms.base import RoomEvent, Vitals
+from audiomixer.rooms.source import SourceOrder, SourceState
 from audiomixer.rooms.strip import Setting
 
 PUSHED: Final = ("rtmp", "rtmps")
@@ -157,6 +158,33 @@ class Hosted(Desk, Protocol):
 
     def identities(self, name: str) -> list[str]:
         """The participants of a room."""
+
+    async def play(self, name: str, order: SourceOrder, resource: str) -> SourceState:
+        """Plays something in a room, as a participant that joins as `resource`.
+
+        Raises:
+            RoomError: Nobody is in the room.
+            SourceError: It cannot be played.
+            ValueError: Something of the order is wrong.
+        """
+
+    async def sources(self, name: str) -> Mapping[str, SourceState]:
+        """What is being played in a room, by the resource that it joined as."""
+
+    async def steer(
+        self,
+        name: str,
+        resource: str,
+        *,
+        paused: bool | None = None,
+        gain_db: float | None = None,
+        position: float | None = None,
+    ) -> None:
+        """Does something with what is being played.
+
+        Raises:
+            SourceError: It cannot be opened at that position.
+        """
 
     async def end(self, name: str) -> None:
         """Ends a room, if there is one."""

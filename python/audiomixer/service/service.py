@@ -17,6 +17,7 @@ from audiomixer.rooms.place import Place
 from audiomixer.service.jobs import Engine
 from audiomixer.service.local_engine import LocalEngine
 from audiomixer.service.outbound import Outbound
+from audiomixer.service.playing import Opener
 from audiomixer.service.resources.callbacks import Callbacks
 from audiomixer.service.resources.lifecycles import Office
 from audiomixer.service.resources.participants import Participants
@@ -123,13 +124,14 @@ class Service:
         self.rooms = RoomLifecycle(office, settings.keyring())
         self.turnstile = Turnstile(self.playback_key, settings.keyring())
         self.streams = Streams(LocalRooms(self.ice, self.rooms), self.turnstile, settings.max_listeners)
+        self.streams.rooms.opener = Opener(self.outbound)
         self.engine: Engine = self.cluster or LocalEngine(self.streams, self.outbound, settings)
         self.rooms.hosted = self.engine.rooms
         if self.cluster:
             self.cluster.rooms.door = self.rooms
         self.streamers = StreamerLifecycle(office, self.streams)
         self.processors = ProcessorLifecycle(office, self.engine, self.rooms, self.streamers)
-        self.participants = Participants(office, self.processors, self.engine)
+        self.participants = Participants(office, self.rooms, self.processors, self.engine)
         if self.cluster:
             self.cluster.draining.on_move = self.processors.move
         self._opened.push_async_callback(self.callbacks.close)

@@ -6,14 +6,19 @@ from typing import Final
 
 from audiomixer.clock.pacer import clock
 from audiomixer.clock.tasks import spawn
-from audiomixer.rooms.base import Vitals
+from audiomixer.rooms.base import NoRoomError, RoomError, Vitals
 from audiomixer.rooms.local import Doorkeeper
+from audiomixer.rooms.source import SourceOrder, SourceState
 from audiomixer.rooms.strip import Setting
 from audiomixer.service.cluster.member import Member
 from audiomixer.service.cluster.nodes import GoneError
 
 _FRESH: Final = 5.0
 """Seconds for which a room's place is kept though its worker does not have the room yet, or has it no more."""
+
+
+_OPENED: Final = 40.0
+"""Seconds that it may take to open what is to be played."""
 
 
 class ClusterRooms:
@@ -130,6 +135,32 @@ class ClusterRooms:
         """Has a participant leave a room."""
         if member := self.where(name):
             await member.at_desk("room", "remove", name, identity)
+
+    async def play(self, name: str, order: SourceOrder, resource: str) -> SourceState:
+        """Plays something in a room.
+
+        Raises:
+            RoomError: Nobody is in it, or its worker is gone.
+        """
+        member = self.where(name)
+        if member is None:
+            raise NoRoomError(f"room: nobody is in {name!r}")
+        try:
+            state: SourceState = await member.call("at_desk", "room", "play", name, order, resource, patience=_OPENED)
+        except (GoneError, TimeoutError) as error:
+            raise RoomError(f"room: the worker of {name!r} does not answer") from error
+        self.joined(member, name, resource, state.identity)
+        return state
+
+    async def sources(self, name: str) -> Mapping[str, SourceState]:
+        """What is being played in a room."""
+        member = self.where(name)
+        return (await member.at_desk("room", "sources", name) if member else None) or {}
+
+    async def steer(self, name: str, resource: str, **how: float | bool | None) -> None:
+        """Does something with what is being played."""
+        if member := self.where(name):
+            await member.at_desk("room", "steer", name, resource, **how)
 
     async def leave(self, resource: str) -> bool:
         """Has a participant leave.

@@ -133,10 +133,10 @@ class Member:
         """Seconds for which it has not mixed, though it should."""
         return self.heard - self._rounds[1]
 
-    async def at_desk(self, of: Literal["room", "job"], method: str, *given: Any) -> Any:
+    async def at_desk(self, of: Literal["room", "job"], method: str, *given: Any, **named: Any) -> Any:
         """Calls `Worker.at_desk`; gives None if the worker is gone, or does not answer."""
         with contextlib.suppress(GoneError, TimeoutError):
-            return await self.call("at_desk", of, method, *given, patience=_DESK)
+            return await self.call("at_desk", of, method, *given, patience=_DESK, **named)
 
     async def call(self, method: str, *arguments: Any, patience: float = 15.0, **named: Any) -> Any:
         """Calls it, as `Handle.call`."""

@@ -25,9 +25,10 @@ from audiomixer.service.cluster.reports import VERSION, Greeting, Happening, Jou
 from audiomixer.service.http.endpoints import media_app
 from audiomixer.service.http.errors import error_response
 from audiomixer.service.http.server import allow_many_files, serving
-from audiomixer.service.jobs import Desk, Job, Progress
+from audiomixer.service.jobs import Job, Progress
 from audiomixer.service.local_engine import LocalEngine
 from audiomixer.service.outbound import Outbound
+from audiomixer.service.playing import Opener
 from audiomixer.service.resources.checkpoints import RESERVE
 from audiomixer.service.settings import Settings
 from audiomixer.service.streams import Streams
@@ -38,6 +39,7 @@ NETWORK_HEADER: Final = "x-audiomixer-network"
 """Whose it was, of `limits`."""
 _KEPT: Final = ("account_sid", "api_key", "api_secret", "database_url", "engine", "ray_address", "data")
 """Settings that workers have no use for."""
+_DESK: Final = ("adjust", "vitals", "remove", "play", "sources", "steer")
 _LOOK: Final = 1.0
 """Seconds between two looks whether somebody has asked."""
 _ABANDONED: Final = RESERVE / 2.0
@@ -111,8 +113,10 @@ class Worker:
         self._ice = self._settings.ice(self._host)
         self._rooms = LocalRooms(self._ice, _Door(self._journal))
         self._streams = Streams(self._rooms, max_listeners=self._settings.max_listeners)
-        self._engine = LocalEngine(self._streams, Outbound(self._settings.allowed_networks), self._settings)
+        outbound = Outbound(self._settings.allowed_networks)
+        self._engine = LocalEngine(self._streams, outbound, self._settings)
         self._engine.on_room_event = self._told
+        self._rooms.opener = Opener(outbound)
         running = contextlib.AsyncExitStack()
         self._ice.open()
         app = _Forwarded(media_app(self._streams), self._secret)
@@ -208,12 +212,11 @@ class Worker:
         """Has a participant leave."""
         return await self._rooms.leave(resource)
 
-    async def at_desk(
-        self, of: Literal["room", "job"], method: Literal["adjust", "vitals", "remove"], *given: Any
-    ) -> Any:
-        """What `Desk` has, of rooms of ours or of jobs."""
-        desk: Desk = self._rooms if of == "room" else self._engine
-        return await getattr(desk, method)(*given)
+    async def at_desk(self, of: Literal["room", "job"], method: str, *given: Any, **named: Any) -> Any:
+        """What a `Desk` has, or `Hosted` of what is played: of rooms of ours, or of jobs."""
+        if method not in _DESK:
+            raise ValueError(f"method: expected one of {_DESK}, got {method!r}")
+        return await getattr(self._rooms if of == "room" else self._engine, method)(*given, **named)
 
     async def drain(self, draining: bool) -> None:
         """Remembers whether it is to get nothing new."""

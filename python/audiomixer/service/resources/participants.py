@@ -1,5 +1,6 @@
 """Participants as a host has them: what is set of each identity in a room, how they get on, and who has to leave."""
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any, Final
@@ -15,8 +16,12 @@ from audiomixer.service.resources import lives
 from audiomixer.service.resources.lifecycles import Office
 from audiomixer.service.resources.processor_lifecycle import ProcessorLifecycle
 from audiomixer.service.resources.room_account import settings_of
-from audiomixer.service.resources.store import Room
+from audiomixer.service.resources.room_lifecycle import RoomLifecycle
+from audiomixer.service.resources.store import Participant, Room
 
+_TOLD: Final = 2.0
+"""Seconds until who has been removed is told to have left."""
+_LOOK: Final = 0.05
 _MOST: Final = 1000
 """Identities of which something is set, in a room."""
 
@@ -26,12 +31,14 @@ class Participants:
 
     Args:
         office: Where it is stored.
+        rooms: Who comes and goes.
         processors: What mixes rooms elsewhere.
         engine: Where rooms of ours are mixed.
     """
 
-    def __init__(self, office: Office, processors: ProcessorLifecycle, engine: Engine) -> None:
+    def __init__(self, office: Office, rooms: RoomLifecycle, processors: ProcessorLifecycle, engine: Engine) -> None:
         self._office = office
+        self._rooms = rooms
         self._processors = processors
         self._engine = engine
 
@@ -80,8 +87,8 @@ class Participants:
                 found |= await desk.vitals(place)
         return found
 
-    async def remove(self, room: Room, identity: str) -> None:
-        """Has a participant leave.
+    async def remove(self, room: Room, participant: Participant) -> None:
+        """Has a participant leave; it has been told that it has left then, unless that takes seconds.
 
         Raises:
             ApiError: It cannot be removed.
@@ -91,9 +98,15 @@ class Participants:
             raise ApiError(409, "Status: expected a room that is mixed")
         place, desk = places[0]
         try:
-            await desk.remove(place, identity)
+            await desk.remove(place, participant.identity)
         except RemovalError as error:
             raise ApiError(409, str(error)) from error
+        for _ in range(round(_TOLD / _LOOK)):
+            await self._rooms.recorded()
+            found = await self._office.store.run(lambda session: session.get_one(Participant, participant.sid))
+            if found.status != "connected":
+                return
+            await asyncio.sleep(_LOOK)
 
     def _places(self, room: Room) -> Iterator[tuple[str, Desk]]:
         """Where a room is mixed."""

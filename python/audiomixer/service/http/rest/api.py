@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from audiomixer.service.http.errors import HANDLERS
-from audiomixer.service.http.rest import media_processors, participants, player_streamers, rooms, workers
+from audiomixer.service.http.rest import media_processors, participants, player_streamers, rooms, sources, workers
 from audiomixer.service.http.rest.gate import Gate
 from audiomixer.service.http.rest.handlers import API_HANDLERS
 from audiomixer.service.service import Service
@@ -58,6 +58,7 @@ def create_api(service: Service) -> FastAPI:
         player_streamers.open_router,
         rooms.router,
         participants.router,
+        sources.router,
         workers.router,
     ):
         api.include_router(router)

@@ -165,8 +165,7 @@ async def update(
     if changes:
         room = await service.participants.set(room, who.identity, changes)
     if leaves and who.row and who.row.status == "connected":
-        await service.participants.remove(room, who.identity)
-        await service.rooms.recorded()
+        await service.participants.remove(room, who.row)
     who = await _find(request, service, room, who.row.sid if who.row else who.identity)
     return _resource(service, room, who, await service.participants.vitals(room))
 
