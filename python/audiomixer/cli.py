@@ -421,6 +421,7 @@ async def token_command(
     play: Annotated[
         str | None, typer.Option(help="SID of a PlayerStreamer to listen to, instead of a room to join.")
     ] = None,
+    host: Annotated[bool, typer.Option("--host", help="A host's: for the room's console as well.")] = False,
     url: Annotated[str, typer.Option(help="The service's URL, for tokens to listen.")] = "http://127.0.0.1:8080",
     ttl: Annotated[
         float, typer.Option(min=1, help="Seconds until the token expires; for one to listen, until listening starts.")
@@ -435,6 +436,8 @@ async def token_command(
     """Prints an access token, to join a room or to listen to a stream."""
     if play and (room or not re.fullmatch("VJ[0-9a-f]{32}", play)):
         raise ValueError("play: expected the SID of a PlayerStreamer, and no room beside it")
+    if host and (play or secret):
+        raise ValueError("host: expected a room of the service, and no --play or --secret")
     if secret and play:
         raise ValueError("play: expected no --secret or AUDIOMIXER_SECRET: only the service's own key lets listen")
     if secret:
@@ -453,7 +456,9 @@ async def token_command(
             "requestCredentials": None,
         }
     key, account = chosen.api_key, chosen.account_sid
-    typer.echo(mint(chosen.api_secret, identity, room, ttl=ttl, issuer=key, account_sid=account, player=player))
+    typer.echo(
+        mint(chosen.api_secret, identity, room, ttl=ttl, issuer=key, account_sid=account, player=player, host=host)
+    )
 
 
 @app.command("drain")

@@ -29,6 +29,8 @@ class Access:
     """Name or SID of the room that it is good for; None for any."""
     playback_url: str | None
     """Where it may play."""
+    hosts: bool = False
+    """Whether it is a host's, who may turn others down, put them out and play something."""
 
     def check_room(self, *names: str) -> None:
         """Sees that it is good for a room that goes by these names.
@@ -106,6 +108,7 @@ def _access(grants: Any) -> Access:
         isinstance(video, dict),
         room or None,
         url if isinstance(url, str) else None,
+        isinstance(video, dict) and video.get("host") is True,
     )
 
 
@@ -118,6 +121,7 @@ def mint(
     issuer: str = "",
     account_sid: str = "",
     player: Mapping[str, Any] | None = None,
+    host: bool = False,
 ) -> str:
     """An access token: `identity` may join `room`, or any if None, within the next `ttl` seconds.
 
@@ -129,6 +133,7 @@ def mint(
         issuer: SID of the API key whose secret this is.
         account_sid: SID of the account.
         player: The `grant` of a playback grant: the holder may then play that stream, and join no room.
+        host: Whether the holder may do in the room what a host may.
 
     Raises:
         ValueError: The secret is too short, or the identity empty.
@@ -139,7 +144,7 @@ def mint(
     now = int(time.time())
     grants: dict[str, Any] = {"identity": identity}
     if player is None:
-        grants["video"] = {} if room is None else {"room": room}
+        grants["video"] = ({} if room is None else {"room": room}) | ({"host": True} if host else {})
     else:
         grants["player"] = dict(player)
     payload = {

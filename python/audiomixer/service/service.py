@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
+from audiomixer.auth.tokens import Access, TokenError
 from audiomixer.auth.turnstile import Turnstile
 from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.local import LocalRooms
@@ -79,6 +80,7 @@ class Service:
     def __init__(self, settings: Settings, host: str) -> None:
         self.settings = settings
         self.playback_key = settings.playback_key()
+        self.keyring = settings.keyring()
         self.outbound = Outbound(settings.allowed_networks)
         self.store = Store(settings.database_url)
         self.ice = settings.ice(host)
@@ -89,6 +91,17 @@ class Service:
         self._state: Literal["new", "started", "closed"] = "new"
         self._opened = contextlib.AsyncExitStack()
         """What is to be closed, the newest first."""
+
+    def host_of(self, token: str) -> Access:
+        """What a host's token grants.
+
+        Raises:
+            TokenError: It is not good, or no host's.
+        """
+        access = self.keyring.verify(token)
+        if not access.hosts:
+            raise TokenError("token: grants.video.host: expected true, for what hosts may do")
+        return access
 
     async def start(self) -> None:
         """Goes on where the last process stopped. Once is enough.
@@ -121,8 +134,8 @@ class Service:
         await self.store.migrate()
         self.callbacks = Callbacks(self.store, settings.account_sid, settings.auth_token, self.outbound)
         office = Office(settings, self.store, self.callbacks)
-        self.rooms = RoomLifecycle(office, settings.keyring())
-        self.turnstile = Turnstile(self.playback_key, settings.keyring())
+        self.rooms = RoomLifecycle(office, self.keyring)
+        self.turnstile = Turnstile(self.playback_key, self.keyring)
         self.streams = Streams(LocalRooms(self.ice, self.rooms), self.turnstile, settings.max_listeners)
         self.streams.rooms.opener = Opener(self.outbound)
         self.engine: Engine = self.cluster or LocalEngine(self.streams, self.outbound, settings)

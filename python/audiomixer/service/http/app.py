@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from audiomixer.service.http.endpoints import CORS, media_routes
+from audiomixer.service.http.endpoints import CORS, media_routes, page
 from audiomixer.service.http.errors import error_response
 from audiomixer.service.http.limits import RequestLimits
 from audiomixer.service.http.rest.api import create_api
@@ -56,7 +56,12 @@ def create_app(settings: Settings | None = None, host: str = "0.0.0.0") -> Starl
             await service.close()
 
     app = Starlette(
-        routes=[Mount("/v1", create_api(service)), Route("/metrics", _metrics), *_media_routes(service)],
+        routes=[
+            Mount("/v1", create_api(service)),
+            Route("/metrics", _metrics),
+            Route("/console/{name}", _console),
+            *_media_routes(service),
+        ],
         middleware=[
             Middleware(Headed),
             CORS,
@@ -112,6 +117,11 @@ class _Started:
 def _guard(request: Request) -> None:
     """What rooms and streams there are is for who has the API's credentials."""
     check_credentials(service_of(request), read_basic(request.headers.get("authorization", "")))
+
+
+async def _console(request: Request) -> Response:
+    """A host's console; what it shows and does asks for a host's token."""
+    return page("console.html")
 
 
 async def _metrics(request: Request) -> Response:

@@ -67,6 +67,15 @@ def authenticate(
     """
     check_credentials(service_of(request), credentials)
     _check_site(request)
+    check_form(request)
+
+
+def check_form(request: Request) -> None:
+    """Sees that what is posted is a form.
+
+    Raises:
+        ApiError: It is not.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if request.method == "POST" and kind not in _FORMS and request.headers.get("content-length", "0") != "0":
         raise ApiError(400, f"Content-Type: expected {_FORMS[0]}, got {kind or 'none'}")

@@ -6,7 +6,9 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from audiomixer.auth.tokens import TokenError
 from audiomixer.service.http.errors import ApiError, error_response
+from audiomixer.service.http.lookups import unauthorized
 from audiomixer.service.http.rest.common import check_credentials, read_basic
 from audiomixer.service.service import Service
 
@@ -21,7 +23,7 @@ class Gate:
     one that was cut off for an empty one.
 
     Args:
-        app: What is protected: the API, whose requests with bodies all need credentials.
+        app: What is protected: the API, whose requests with bodies all need credentials, or a host's token.
         service: Whose credentials.
     """
 
@@ -36,7 +38,7 @@ class Gate:
             return
         headers = Headers(scope=scope)
         try:
-            check_credentials(self._service, read_basic(headers.get("authorization", "")))
+            self._check(headers.get("authorization", ""))
             kind = headers.get("content-type", "")
             for charset in _CHARSET.findall(kind):
                 if charset.lower() not in {"utf-8", "utf8"}:
@@ -47,6 +49,16 @@ class Gate:
             await error_response(error.status_code, str(error.detail), error.code, error.headers)(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+    def _check(self, header: str) -> None:
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer":
+            check_credentials(self._service, read_basic(header))
+            return
+        try:
+            self._service.host_of(token.strip())
+        except TokenError as error:
+            raise unauthorized(error) from error
 
 
 async def _whole(receive: Receive, kind: str) -> bytes:

@@ -17,7 +17,6 @@ from audiomixer.service.http.errors import ApiError
 from audiomixer.service.http.rest.common import (
     ERRORS,
     NOT_FOUND,
-    Authenticated,
     Form,
     LowerCase,
     Meta,
@@ -30,12 +29,13 @@ from audiomixer.service.http.rest.common import (
     not_found,
     stamp,
 )
+from audiomixer.service.http.rest.hosts import AuthenticatedHost
 from audiomixer.service.http.rest.rooms import Found
 from audiomixer.service.resources.room_account import settings_of
 from audiomixer.service.resources.store import Participant, Room
 from audiomixer.service.service import Service
 
-router = APIRouter(tags=["Rooms"], responses=ERRORS, dependencies=[Authenticated])
+router = APIRouter(tags=["Rooms"], responses=ERRORS, dependencies=[AuthenticatedHost])
 
 _SETTINGS: Final = {"gain": "gain_db", "muted": "muted", "in_mix": "in_mix", "kept_out": "kept_out"}
 """What a form sets, and what that is called as a setting."""

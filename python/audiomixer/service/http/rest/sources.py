@@ -15,7 +15,6 @@ from audiomixer.service.http.errors import ApiError
 from audiomixer.service.http.rest.common import (
     ERRORS,
     NOT_FOUND,
-    Authenticated,
     Form,
     LowerCase,
     Text,
@@ -24,13 +23,14 @@ from audiomixer.service.http.rest.common import (
     is_sid,
     not_found,
 )
+from audiomixer.service.http.rest.hosts import AuthenticatedHost
 from audiomixer.service.http.rest.rooms import Found
 from audiomixer.service.playing import SCHEMES
 from audiomixer.service.resources.lifecycles import make_sid
 from audiomixer.service.resources.store import Room
 from audiomixer.service.service import Service
 
-router = APIRouter(tags=["Rooms"], responses=ERRORS, dependencies=[Authenticated])
+router = APIRouter(tags=["Rooms"], responses=ERRORS, dependencies=[AuthenticatedHost])
 
 _LONGEST: Final = 86_400.0
 
