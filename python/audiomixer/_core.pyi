@@ -226,15 +226,18 @@ class Participant:
         Raises:
             ValueError: A number is out of range, the participant has left, or it sends samples.
         """
-    def push_pcm(self, samples: _Samples) -> None:
-        """Takes in samples at the mixer's rate. One second may wait; then the oldest are dropped and counted.
+    def push_pcm(self, samples: _Samples, sample_rate: int | None = None) -> None:
+        """Takes in samples. One second may wait; then the oldest are dropped and counted.
+
+        At another rate than the mixer's they are resampled, 10 ms at a time, by FFT (rubato): 15 ms later or so.
 
         Args:
             samples: C-contiguous float32 (full scale ±1) or int16, of shape `(n,)`, `(n, 1)` or `(n, 2)`.
+            sample_rate: 8000 to 192000 Hz; the mixer's, if None.
 
         Raises:
-            ValueError: Wrong type or shape, values that are not finite or beyond ±64, or the participant has
-                left or sends RTP.
+            ValueError: Wrong type or shape, no such rate, values that are not finite or beyond ±64, or the
+                participant has left or sends RTP.
         """
     @property
     def gain(self) -> float:

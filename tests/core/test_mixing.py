@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from audiomixer import Mixer, Participant
-from tests.signals import Signal, decibels, frames, noise, rms, sine, speech, stereo
+from tests.signals import Signal, decibels, frames, level_at, noise, rms, sine, speech, stereo
 
 CEILING = 10 ** (-1 / 20)
 LATENCY = 246
@@ -233,3 +233,32 @@ def test_tracks_of_a_participant_are_one_in_volumes_and_solos() -> None:
             left.push_pcm(sine(440, 0.3, 0.02))
     with pytest.raises(ValueError, match='no "alice" in this mixer'):
         mixer.add_track("alice")
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 24000, 44100, 96000])
+def test_samples_at_other_rates_have_the_right_pitch_and_nothing_else(rate: int) -> None:
+    """A tone of 1 kHz, in pieces of 20 ms; where the rate changes, it goes on."""
+    mixer = Mixer()
+    alice = mixer.add_participant("alice")
+    time = np.arange(3 * rate) / rate
+    tone = (0.25 * np.sin(2 * np.pi * 1000 * time) * 32767).astype(np.int16)
+    piece = rate // 50
+    mixed = []
+    for n in range(150):
+        alice.push_pcm(tone[n * piece : (n + 1) * piece], sample_rate=rate)
+        mixed.append(mixer.mix(n * 0.02)[:, 0])
+    steady = np.concatenate(mixed)[48_000 : 48_000 + 96_000 // 48 * 48]
+    spectrum = np.abs(np.fft.rfft(steady * np.hanning(len(steady)))) ** 2
+    peak = int(spectrum.argmax())
+    assert peak / len(steady) * 48_000 == pytest.approx(1000, rel=1e-3)
+    around = slice(peak - 5, peak + 6)
+    rest = (spectrum.sum() - spectrum[around].sum()) / spectrum.sum()
+    assert 10 * np.log10(rest) < -60, "THD+N"
+    assert level_at(steady, 1000) == pytest.approx(0.25, rel=0.01)
+
+
+@pytest.mark.parametrize("rate", [0, -1, 7999, 192_001, 2**40])
+def test_rates_that_are_none(rate: int) -> None:
+    alice = Mixer().add_participant("alice")
+    with pytest.raises(ValueError, match="sample_rate: expected 8000 to 192000 Hz"):
+        alice.push_pcm(np.zeros(160, np.int16), sample_rate=rate)

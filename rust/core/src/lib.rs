@@ -37,6 +37,7 @@ mod pcm;
 pub mod playhead;
 pub mod playout;
 pub mod receiver;
+mod resample;
 pub mod rtp;
 mod sample;
 pub mod sender;

@@ -16,6 +16,7 @@ use crate::minus::{Minus, Sums};
 use crate::mute::Detector;
 use crate::pcm::Fifo;
 use crate::receiver::Receiver;
+use crate::resample::Resampler;
 use crate::time::{FRAME, FRAMES_PER_SECOND, Moment, ticks};
 use crate::trust::{self, Trust};
 use crate::{Error, Result, Sample, Stats, lock};
@@ -72,14 +73,36 @@ impl Participant {
         Ok(())
     }
 
-    /// Takes in `samples` of one or two interleaved `channels` at the mixer's rate, full scale being ±1.
-    pub fn push_pcm<T: Sample>(&self, samples: &[T], channels: usize) -> Result<()> {
+    /// Takes in `samples` of one or two interleaved `channels`, full scale being ±1: at the mixer's rate, or at another,
+    /// of 8000 to 192000 Hz, from which they are resampled 10 ms at a time.
+    pub fn push_pcm<T: Sample>(
+        &self,
+        samples: &[T],
+        channels: usize,
+        sample_rate: Option<u32>,
+    ) -> Result<()> {
         // Of all of them, without a way out: so many at a time.
         let audible = |good, sample: &T| good & (sample.to_f32().abs() <= MAX_SAMPLE);
         if !samples.iter().fold(true, audible) {
             return Err(Error::new("samples", format!("expected values within ±{MAX_SAMPLE}")));
         }
-        self.present()?.fifo()?.push(samples, channels);
+        let mut strip = self.present()?;
+        let rate = sample_rate.unwrap_or(strip.rate);
+        if rate == strip.rate {
+            strip.resampler = None;
+            strip.fifo()?.push(samples, channels);
+            return Ok(());
+        }
+        strip.fifo()?;
+        let Strip { rate: target, resampler, source: Source::Pcm(fifo), .. } = &mut *strip else {
+            return Ok(());
+        };
+        if !resampler.as_ref().is_some_and(|resampler| resampler.fits(rate, channels)) {
+            *resampler = Some(Box::new(Resampler::new(rate, *target, channels)?));
+        }
+        if let Some(resampler) = resampler {
+            resampler.push(|waiting| T::append(samples, waiting), |made| fifo.push(made, channels));
+        }
         Ok(())
     }
 
@@ -162,6 +185,8 @@ pub(crate) struct Strip {
     channels: usize,
     range: Range,
     source: Source,
+    /// What brings PCM to the mixer's rate, if it needs to be.
+    resampler: Option<Box<Resampler>>,
     gain: f32,
     signalled_mute: Option<bool>,
     left: bool,
@@ -211,6 +236,7 @@ impl Strip {
             channels,
             range,
             source: Source::Unknown,
+            resampler: None,
             gain: 1.0,
             signalled_mute: None,
             left: false,

@@ -92,7 +92,7 @@ impl Asked {
             Step::Pcm { to, samples, stereo } => {
                 let channels = 1 + usize::from(stereo);
                 let samples = &samples[..samples.len() / channels * channels];
-                self.with(to, |p| drop(p.push_pcm(samples, channels)));
+                self.with(to, |p| drop(p.push_pcm(samples, channels, None)));
             }
             Step::Gain(who, gain) => self.with(who, |p| drop(p.set_gain(gain))),
             Step::Mute(who, muted) => self.with(who, |p| drop(p.set_signalled_mute(muted))),

@@ -311,11 +311,14 @@ impl Participant {
             .map_err(value_error)
     }
 
-    fn push_pcm(&self, samples: &Bound<'_, PyAny>) -> PyResult<()> {
+    #[pyo3(signature = (samples, sample_rate=None))]
+    fn push_pcm(&self, samples: &Bound<'_, PyAny>, sample_rate: Option<i64>) -> PyResult<()> {
+        // What is out of range for the type is out of range for the core, which says so.
+        let rate = sample_rate.map(|rate| u32::try_from(rate).unwrap_or(0));
         let pushed = if let Ok(array) = samples.extract::<PyReadonlyArrayDyn<'_, f32>>() {
-            channels(&array).and_then(|n| Some(self.0.push_pcm(array.as_slice().ok()?, n)))
+            channels(&array).and_then(|n| Some(self.0.push_pcm(array.as_slice().ok()?, n, rate)))
         } else if let Ok(array) = samples.extract::<PyReadonlyArrayDyn<'_, i16>>() {
-            channels(&array).and_then(|n| Some(self.0.push_pcm(array.as_slice().ok()?, n)))
+            channels(&array).and_then(|n| Some(self.0.push_pcm(array.as_slice().ok()?, n, rate)))
         } else {
             None
         };
