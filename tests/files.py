@@ -10,14 +10,14 @@ from tests.signals import Signal
 CODECS = {".wav": "pcm_s16le", ".mp3": "libmp3lame", ".m4a": "aac", ".ogg": "libopus", ".flac": "flac"}
 
 
-def write(path: Path, signal: Signal, sample_rate: int = 48_000) -> Path:
+def write(path: Path, signal: Signal, sample_rate: int = 48_000, channels: int = 1) -> Path:
     """Writes a mono signal; the codec is by the suffix."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(CODECS[path.suffix], rate=sample_rate)
-        stream.layout = "mono"
+        stream.layout = layout = "stereo" if channels == 2 else "mono"
         frame = av.AudioFrame.from_ndarray(signal[None, :].astype(np.float32), format="fltp", layout="mono")
         frame.sample_rate, frame.pts = sample_rate, 0
-        resampler = av.AudioResampler(stream.format, "mono", sample_rate, stream.codec_context.frame_size or None)
+        resampler = av.AudioResampler(stream.format, layout, sample_rate, stream.codec_context.frame_size or None)
         for piece in [*resampler.resample(frame), *resampler.resample(None)]:
             container.mux(stream.encode(piece))
         container.mux(stream.encode(None))

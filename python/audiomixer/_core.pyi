@@ -155,7 +155,8 @@ class Mixer:
         """The volume of each participant since the last call.
 
         Returns:
-            Identity to RMS × 32767, 0 … 32767 (a full-scale sine is 23170), after `Fader.gain`, or -1 while muted.
+            Identity to RMS × 32767, 0 … 32767 (a full-scale sine is 23170), after `Fader.gain` and ducking, or -1
+            while muted.
         """
     def fader(self, identity: str) -> Fader:
         """What a host may set of whoever is called `identity`, now or later, as long as there is this mixer.

@@ -29,7 +29,7 @@ from audiomixer.rooms.opening import room_maker
 from audiomixer.rooms.place import Place
 from audiomixer.rooms.publication import Publication
 from audiomixer.rooms.source import Source, SourceOrder
-from audiomixer.rooms.strip import Strip
+from audiomixer.rooms.strip import Setting, Strip, set_all
 from audiomixer.webrtc.ice import Ice
 
 IDENTITY: Final = "audio-mixer-v2"
@@ -154,6 +154,7 @@ class AudioMixer:
         self._forgetting = threading.Lock()
         self._has_started = False
         self._running = False
+        self._settings: Mapping[str, Setting] = {}
         self._frames = 0
         self._sequence = first_sequence
         self.sequence_limit: int | None = None
@@ -182,6 +183,12 @@ class AudioMixer:
             ValueError: The identity is none.
         """
         return Strip(self.room, identity)
+
+    def adjust(self, settings: Mapping[str, Setting]) -> None:
+        """Sets all that is set of participants, instead of what was before; before the start as well."""
+        before, self._settings = self._settings, settings
+        if self._room:
+            set_all(self._room, settings, before)
 
     async def play(
         self,
@@ -254,6 +261,7 @@ class AudioMixer:
         self._loop = asyncio.get_running_loop()
         if self._room is None:
             self._room = self._make_room()
+        set_all(self._room, self._settings, {})
         self._forwarding = spawn(self._forward(self._room.events.subscribe()))
         try:
             await self._room.attach()

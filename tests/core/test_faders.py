@@ -157,3 +157,36 @@ def test_identities_that_are_none() -> None:
     for identity in ("", "x" * 257):
         with pytest.raises(ValueError, match="identity: expected 1 to 256 bytes"):
             Mixer().fader(identity)
+
+
+def test_the_first_who_is_put_aside_makes_no_click_for_those_who_only_listen() -> None:
+    """Nobody has asked for a mix of their own before."""
+    mixer = Mixer()
+    alice, bob = mixer.add_participant("alice"), mixer.add_participant("bob")
+    tones = [frames(stereo(sine(frequency, 0.2, 2))) for frequency in (500, 900)]
+    heard = []
+    for n, pieces in enumerate(zip(*tones, strict=True)):
+        mixer.fader("bob").in_mix = n < 50
+        for participant, piece in zip((alice, bob), pieces, strict=True):
+            participant.push_pcm(piece)
+        mix = mixer.mix(n * 0.02)
+        heard.append(mixer.mix_minus() if mixer.has_aside else mix)
+    usual = steepest(heard[5:50])
+    assert steepest(heard[5:]) < 1.1 * usual
+    assert last(heard, 900) == pytest.approx(0.2, rel=0.01)
+
+
+def test_who_is_muted_or_aside_does_not_duck_the_music() -> None:
+    mixer = Mixer()
+    music, alice = mixer.add_participant("music"), mixer.add_participant("alice")
+    music.duck = -12
+    tones = [frames(sine(frequency, 0.2, 10)) for frequency in (500, 900)]
+    levels = []
+    for n, pieces in enumerate(zip(*tones, strict=True)):
+        mixer.fader("alice").muted = n < 100
+        mixer.fader("alice").in_mix = n >= 200
+        for participant, piece in zip((music, alice), pieces, strict=True):
+            participant.push_pcm(piece)
+        levels.append(mixer.mix(n * 0.02))
+        if n in {99, 199, 299}:
+            assert decibels(last(levels, 500) / 0.2) == pytest.approx(-12 if n == 299 else 0, abs=0.1), n

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audiomixer import AudioMixer, SourceError
+from audiomixer import AudioMixer, SourceError, TimedMetadata
 from audiomixer.clock.frame import FRAME_SIZE
+from audiomixer.rooms.base import RoomError
 from audiomixer.rooms.local import LocalRooms
 from tests.conftest import Service
 from tests.files import CODECS, write
 from tests.rooms.client import Client, Microphone
 from tests.rooms.test_local import newest, whip
-from tests.signals import Signal, decibels, level_at, sine, speech
+from tests.signals import Signal, decibels, frames, level_at, sine, speech
 
 LOUD = 0.3
 
@@ -194,3 +197,120 @@ async def test_a_file_that_breaks_off_ends_with_what_there_is(tmp_path: Path) ->
         source = await live.play(broken)
         await asyncio.wait_for(source.ended.wait(), 3)
         assert source.state.position == pytest.approx(1, abs=0.2)
+
+
+async def until_no_decoder_is_left() -> None:
+    async with asyncio.timeout(3):
+        while any(thread.name == "decoder" for thread in threading.enumerate()) or _running():
+            await asyncio.sleep(0.05)
+
+
+def _running() -> bool:
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if _is_ours(path)]
+    return any(b"decoder_process" in command for command in commands)
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return f"PPid:\t{os.getpid()}\n" in (path.parent / "status").read_text()
+    except OSError:
+        return False
+
+
+async def test_no_decoder_is_left_whatever_happens_while_one_is_opened(tmp_path: Path) -> None:
+    """Given up, moved and stopped at once, moved twice, the room gone meanwhile."""
+    song = write(tmp_path / "song.wav", sine(500, LOUD, 30))
+    async with mixing() as (live, _):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.03):
+                await live.play(song)
+        source = await live.play(song)
+        await source.seek(10)
+        await source.stop()
+        source = await live.play(song)
+        moving = [asyncio.create_task(source.seek(position)) for position in (5, 10, 15)]
+        await asyncio.sleep(0.05)
+        moving[0].cancel()
+        await asyncio.gather(*moving, return_exceptions=True)
+        await asyncio.sleep(0.3)
+        assert source.state.position > 5
+        opening = asyncio.create_task(live.play(song, identity="late"))
+        await asyncio.sleep(0.02)
+    await asyncio.gather(opening, return_exceptions=True)
+    await until_no_decoder_is_left()
+
+
+async def test_thirty_two_at_once_and_those_being_opened_count(tmp_path: Path) -> None:
+    song = write(tmp_path / "song.wav", sine(500, 0.01, 30))
+    async with mixing() as (live, _):
+        played = await asyncio.gather(*(live.play(song) for _ in range(34)), return_exceptions=True)
+        refused = [problem for problem in played if isinstance(problem, BaseException)]
+        assert [str(problem) for problem in refused] == 2 * ["expected at most 32 at once"]
+
+
+async def test_who_is_kept_out_is_not_played_either(tmp_path: Path) -> None:
+    song = write(tmp_path / "song.wav", sine(500, LOUD, 30))
+    async with mixing() as (live, _):
+        await live.participant("song").remove(keep_out=True)
+        with pytest.raises(RoomError, match="'song' is kept out"):
+            await live.play(song)
+    await until_no_decoder_is_left()
+
+
+async def test_the_decoder_knows_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    song = write(tmp_path / "song.wav", sine(500, LOUD, 30))
+    monkeypatch.setenv("AUDIOMIXER_AUTH_TOKEN", "secret")
+    async with mixing() as (live, _):
+        await live.play(song)
+        environments = [
+            p.with_name("environ").read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if _is_ours(p)
+        ]
+        assert environments
+        assert not any(b"AUDIOMIXER_AUTH_TOKEN" in environment for environment in environments)
+
+
+async def test_who_joins_takes_the_place_of_what_is_played(service: Service, tmp_path: Path) -> None:
+    song = write(tmp_path / "alice.wav", sine(1300, LOUD, 30))
+    async with AudioMixer("local:lounge", rooms=service.streams.rooms) as live:
+        source = await live.play(song)
+        async with Client(whip(service, "alice"), Microphone(500)):
+            await asyncio.wait_for(source.ended.wait(), 2)
+            await asyncio.sleep(1)
+            assert [payload.p["alice"].v async for payload in _payloads(live, 2)][-1] == pytest.approx(4634, rel=0.05)
+        own = live.room.bus.mixer.add_participant("own")
+        await live.participant("own").remove()
+        with pytest.raises(ValueError, match="has left"):
+            own.push_pcm(np.zeros(960, np.float32))
+
+
+async def test_the_metadata_tell_its_gain_and_its_ducking(tmp_path: Path) -> None:
+    music = write(tmp_path / "music.wav", sine(5000, LOUD, 30))
+    async with mixing() as (live, _):
+        source = await live.play(music, gain_db=-6, duck_db=-20)
+        alone = [payload.p["music"].v async for payload in _payloads(live, 2)][-1]
+        assert alone == pytest.approx(LOUD / 2**0.5 / 2 * 32767, rel=0.02)
+        alice, words = live.room.bus.mixer.add_participant("alice"), frames(sine(500, 0.3, 1.5))
+        told = asyncio.create_task(_last(live, 3))
+        for word in words:
+            alice.push_pcm(word)
+            await asyncio.sleep(0.02)
+        assert (await told).p["music"].v == pytest.approx(alone / 10, rel=0.05)
+        with pytest.raises(ValueError, match="position: expected less than 30.000 s"):
+            await source.seek(30)
+
+
+async def _last(live: AudioMixer, number: int) -> TimedMetadata:
+    return [payload async for payload in _payloads(live, number)][-1]
+
+
+@pytest.mark.parametrize("kind", ["damaged", "mono, then stereo"])
+async def test_what_is_odd_in_a_file_is_passed_over(tmp_path: Path, kind: str) -> None:
+    one = write(tmp_path / "one.mp3", sine(800, LOUD, 2)).read_bytes()
+    other = write(tmp_path / "other.mp3", sine(800, LOUD, 2), channels=2).read_bytes()
+    odd = tmp_path / "odd.mp3"
+    odd.write_bytes(one[:8000] + bytes(40) + one[8040:] if kind == "damaged" else one + other)
+    async with mixing() as (live, _):
+        source = await live.play(odd)
+        await asyncio.wait_for(source.ended.wait(), 8)
+        assert source.error == ""
+        assert source.state.position == pytest.approx(2 if kind == "damaged" else 4, abs=0.2)

@@ -29,7 +29,7 @@ async def test_a_host_at_the_console(api: Api, page: Page, files: str) -> None: 
         bob = page.locator("article.strip", has_text="bob")
         await expect(page.locator("article.strip")).to_have_count(2)
         await expect(page.locator("#air")).to_have_text("On air")
-        await expect(bob.get_by_role("meter")).to_have_attribute("aria-valuetext", "-17 dBFS", timeout=3000)
+        await expect(bob.get_by_role("meter")).to_have_attribute("aria-valuetext", "−17 dBFS", timeout=3000)
         await expect(bob.locator(".health")).to_contain_text("% lost")
         loud = (await volumes(api, streamer))["bob"]
 
@@ -54,8 +54,8 @@ async def test_a_host_at_the_console(api: Api, page: Page, files: str) -> None: 
         await expect(page.locator("article.strip", has_text="jingle")).to_be_visible()
         await expect(page.locator("#sources li")).to_contain_text("0:03")
         await page.get_by_role("button", name="Pause").click()
-        await expect(page.get_by_role("button", name="Go on")).to_be_visible()
-        await page.get_by_role("button", name="Stop").click()
+        await expect(page.get_by_role("button", name="Resume")).to_be_visible()
+        await page.locator("#sources").get_by_role("button", name="Stop").click()
         await expect(page.locator("#sources li")).to_have_count(0)
         await expect(page.locator("article.strip")).to_have_count(2)
 

@@ -192,3 +192,29 @@ async def test_a_guest_there_is_turned_down_and_removed(api: Api, server: Server
                 await asyncio.sleep(1)
                 await until_connected(api, room, {"audio-mixer-v2", "alice", "carol"})
         assert (await api.get(f"Rooms/{room}/Participants/bob"))["status"] == "disconnected"
+
+
+async def test_what_was_set_holds_from_the_beginning(server: Server, tmp_path: Path, room: str) -> None:
+    """Bob is kept out, and alice muted, before anything mixes; both are there already."""
+    async with running(tmp_path, **settings_for(server)) as api, speaking(server, room, "alice", "carol"):
+        await api.post("Rooms", UniqueName=room)
+        await api.post(f"Rooms/{room}/Participants/alice", 200, Muted="true")
+        bob = server.participant(room, "bob", 500)
+        await bob.join()
+        await api.post(f"Rooms/{room}/Participants/bob", 200, KeptOut="true")
+        streamer = await api.streamer()
+        await api.processor(room, streamer, context={"exclude": ["nobody"]})
+        async with asyncio.timeout(10):
+            while True:
+                told: Any = (await payloads(api, streamer, 1))[-1]["p"]
+                if told.keys() == {"alice", "carol"} and told["carol"]["v"] > 1000:
+                    break
+        assert told["alice"]["v"] == -1
+
+
+async def test_a_choice_without_a_room_starts_unconnected(api: Api, room: str) -> None:
+    nobody = f"RM{32 * '0'}"
+    streamer = await api.streamer()
+    made = await api.processor(nobody, streamer, context={"include": ["alice"]})
+    assert made["status"] == "started"
+    assert (await payloads(api, streamer, 1))[-1]["p"] == {}

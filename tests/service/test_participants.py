@@ -75,6 +75,8 @@ async def test_settings_come_before_the_guest_and_outlast_the_service(tmp_path: 
         for eve in ("eve", "эва/💃"):
             kept = await api.post(f"Rooms/{room['sid']}/Participants/{quote(eve)}", 200, KeptOut="true")
             assert (kept["identity"], kept["kept_out"]) == (eve, True)
+            listed = (await api.get("Rooms/lounge/Participants", Status="expected"))["participants"]
+            assert listed[-1] == kept
             answer = await refused(api, "lounge", api.token(eve))
             assert answer.status_code == 403
     async with running(tmp_path) as api:
@@ -88,8 +90,12 @@ async def test_settings_come_before_the_guest_and_outlast_the_service(tmp_path: 
         async with Client(api.whip("lounge"), Microphone(500), token=api.token("eve")):
             pass
         await api.post("Rooms/lounge", 200, Status="completed")
-        await api.processor("lounge", await api.streamer())
+        again = await api.streamer()
+        await api.processor("lounge", again)
         assert (await api.get("Rooms/lounge/Participants/bob", 404))["status"] == 404, "it is another room"
+        async with Client(api.whip("lounge"), Microphone(500), token=api.token("bob")):
+            await asyncio.sleep(1)
+            assert await volume(api, again, "bob") == pytest.approx(4634, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +120,7 @@ async def test_what_cannot_be_set(api: Api, form: dict[str, str], message: str) 
 async def test_whom_there_is_not(api: Api) -> None:
     room = await api.post("Rooms", UniqueName="lounge")
     await api.post("Rooms/nowhere/Participants/bob", 404, Gain="1")
-    await api.post("Rooms/lounge/Participants/bob", 404, Status="disconnected")
+    await api.post("Rooms/lounge/Participants/bob", 409, Status="disconnected")
     await api.post(f"Rooms/lounge/Participants/PA{32 * '0'}", 404, Gain="1")
     await api.post(f"Rooms/lounge/Participants/{'x' * 257}", 400, Gain="1")
     await api.post("Rooms/lounge", 200, Status="completed")
@@ -144,3 +150,14 @@ async def test_only_for_who_has_the_credentials(api: Api) -> None:
 async def test_a_choice_is_for_rooms_elsewhere(api: Api, choice: dict[str, Any]) -> None:
     refusal = await api.processor("lounge", await api.streamer(), status=400, context=choice)
     assert next(iter(choice)) in refusal["message"]
+
+
+async def test_who_has_just_come_has_to_go(api: Api) -> None:
+    await api.processor("lounge", await api.streamer())
+    for form in ({"KeptOut": "true"}, {"KeptOut": "false"}, {"Status": "disconnected"}):
+        if form != {"KeptOut": "false"}:
+            async with Client(api.whip("lounge"), Microphone(500), token=api.token("bob")):
+                left = await api.post("Rooms/lounge/Participants/bob", 200, **form)
+                assert left["status"] == "disconnected"
+        else:
+            await api.post("Rooms/lounge/Participants/bob", 200, **form)

@@ -14,12 +14,17 @@ from typing import IO, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomixer.clock.frame import FRAME_SIZE
+from audiomixer.clock.frame import BLOCK, FRAME_SIZE
 
 _AHEAD: Final = 50
 """Frames that are read ahead: a second."""
 _BYTES: Final = FRAME_SIZE * 2 * 4
 _PATIENCE: Final = 1.0
+_PASSED: Final = {
+    *("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy", "no_proxy"),
+}
+"""Variables that the process gets: secrets are in others."""
 
 
 class DecodingError(Exception):
@@ -35,7 +40,7 @@ class Decoder:
         loop: Whether it begins again when it ends, without a gap.
         options: Options of FFmpeg's container and protocol.
         feed: What is decoded, instead of what the URL names.
-        timeout: Seconds for it to be opened, and then for each next piece of it, before it is broken.
+        timeout: Seconds for it to be opened.
 
     Raises:
         DecodingError: It cannot be opened in time, or not at all, or has no audio.
@@ -70,13 +75,13 @@ class Decoder:
             stdin=subprocess.DEVNULL if feed is None else feed,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **environment},
+            env={name: value for name, value in os.environ.items() if name in _PASSED} | environment,
             start_new_session=True,
         )
         self._told = threading.Event()
         """Set when it is known how long it is."""
         self._opened = threading.Event()
-        """Set when there is something to take."""
+        """Set when there is a block to take, or all there is."""
         self._said = ""
         threads = (self._listen, self._read)
         self._threads = [threading.Thread(target=work, name="decoder", daemon=True) for work in threads]
@@ -85,9 +90,9 @@ class Decoder:
         if not self._opened.wait(timeout):
             self.close()
             raise DecodingError("it does not answer")
-        if self.error:
+        if self.is_over or self.error:
             self.close()
-            raise DecodingError(self.error)
+            raise DecodingError(self.error or "there is no audio in it")
 
     def _listen(self) -> None:
         with cast("IO[bytes]", self._process.stderr) as stderr:
@@ -106,7 +111,8 @@ class Decoder:
             while not self._closing.is_set() and (data := stdout.read(_BYTES)):
                 self._put(np.frombuffer(data[: len(data) // 8 * 8], np.float32).reshape(-1, 2))
                 self._told.wait(_PATIENCE)
-                self._opened.set()
+                if self._pieces.qsize() >= BLOCK:
+                    self._opened.set()
         if not self._closing.is_set():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._threads[0].join(_PATIENCE)
@@ -132,6 +138,12 @@ class Decoder:
     def is_over(self) -> bool:
         """Whether nothing more will come."""
         return self.ended and self._pieces.empty()
+
+    def break_off(self, error: str) -> None:
+        """What feeds it has failed: there is no more than has been decoded."""
+        self.error = error
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
 
     def close(self) -> None:
         """Ends the process."""

@@ -3,8 +3,10 @@
 What it is told comes by the environment: arguments can be read by everybody on the machine, and a URL may hold a key.
 """
 
+import errno
 import json
 import os
+import resource
 import select
 import sys
 import tempfile
@@ -23,6 +25,10 @@ _IN_MEMORY = 8 << 20
 _CHUNK = 65536
 _HASTY = {"probesize": "65536", "analyzeduration": "200000"}
 """FFmpeg is not to read megabytes, which may take long to come, to make sure of what it has found."""
+_DAMAGED = 100
+"""Packets that may be, of one file."""
+_MEMORY = 2 << 30
+"""Bytes that whatever is in a file may have this process take."""
 _AT_ONCE = 0.1
 """Seconds for standard input to come to its end: what is short is known as a whole before it begins."""
 
@@ -45,6 +51,8 @@ class Kept:
     def _fill(self, size: int) -> None:
         self._file.seek(self._size)
         while not self._ended and self._size < size:
+            if self._size >= _KEPT:
+                raise OSError(errno.EFBIG, f"it is longer than {_KEPT >> 20} MiB")
             data = os.read(0, min(_CHUNK, _KEPT - self._size))
             self._ended = not data
             self._size += self._file.write(data)
@@ -64,7 +72,7 @@ class Kept:
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Goes on elsewhere."""
         if whence == os.SEEK_END:
-            self._fill(_KEPT)
+            self._fill(sys.maxsize)
             offset += self._size
         elif whence == os.SEEK_CUR:
             offset += self._position
@@ -111,9 +119,12 @@ def samples(container: av.container.InputContainer, start: float) -> Iterator[by
     stream = container.streams.audio[0]
     # FFmpeg would have mono be quieter on two sides.
     channels = min(stream.codec_context.channels, 2)
-    resampler = av.AudioResampler("flt", "stereo" if channels == 2 else "mono", RATE)
-    left_out = 0
-    for frame in container.decode(stream):
+    layout = "stereo" if channels == 2 else "mono"
+    resampler, form, left_out = av.AudioResampler("flt", layout, RATE), None, 0
+    for frame in frames(container, stream):
+        if form not in {None, (frame.format.name, frame.layout.name, frame.sample_rate)}:
+            resampler = av.AudioResampler("flt", layout, RATE)
+        form = frame.format.name, frame.layout.name, frame.sample_rate
         time_of = frame.time or 0.0
         if start and not left_out and time_of + frame.samples / frame.sample_rate <= start:
             continue
@@ -124,6 +135,18 @@ def samples(container: av.container.InputContainer, start: float) -> Iterator[by
             skip = 0
     for piece in resampler.resample(None):
         yield both(piece, channels).tobytes()
+
+
+def frames(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+    """What can be decoded; damaged packets are left out, a few."""
+    damaged = 0
+    for packet in container.demux(stream):
+        try:
+            yield from packet.decode()
+        except av.InvalidDataError:
+            damaged += 1
+            if damaged > _DAMAGED:
+                raise
 
 
 def both(frame: av.AudioFrame, channels: int) -> NDArray[np.float32]:
@@ -168,6 +191,8 @@ def seek(container: av.container.InputContainer, start: float) -> None:
 
 if __name__ == "__main__":
     av.logging.set_level(None)
+    for what, most in ((resource.RLIMIT_AS, _MEMORY), (resource.RLIMIT_FSIZE, 2 * _KEPT), (resource.RLIMIT_CORE, 0)):
+        resource.setrlimit(what, (most, most))
     try:
         main(
             Input(os.environ["DECODER_URL"], json.loads(os.environ["DECODER_OPTIONS"])),
@@ -176,5 +201,7 @@ if __name__ == "__main__":
         )
     except BrokenPipeError:
         pass
+    except av.InvalidDataError:
+        sys.exit("decoder: it is no audio of a kind that can be played")
     except (OSError, ValueError, av.FFmpegError) as error:
         sys.exit(f"decoder: {getattr(error, 'strerror', None) or error}")

@@ -96,7 +96,10 @@ class Room(Protocol):
         """What happens in it."""
 
     kept_out: set[str]
-    """The identities that may not be in the room; who is has to be removed."""
+    """The identities that may not be in the room."""
+
+    def keep_out(self, identity: str) -> None:
+        """Lets an identity not be in the room; who is is removed, soon."""
 
     def vitals(self) -> dict[str, Vitals]:
         """How those get on who are in the mix, by identity."""

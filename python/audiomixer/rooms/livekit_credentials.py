@@ -14,6 +14,7 @@ from audiomixer.rooms.base import NoRoomError, RemovalError, RoomError
 from audiomixer.rooms.place import Place
 from audiomixer.rooms.remote import LostError
 
+_NOT_FOUND: Final = 404
 _BROKEN: Final = 500
 """HTTP statuses from here on are the server's own trouble."""
 
@@ -92,7 +93,11 @@ class LiveKitCredentials:
         try:
             async with self._api() as livekit:
                 who = api.RoomParticipantIdentity(room=self._place.name, identity=identity)
-                await livekit.room.remove_participant(who)
+                try:
+                    await livekit.room.remove_participant(who)
+                except api.TwirpError as error:
+                    if error.status != _NOT_FOUND:  # Another mixer may have been as quick.
+                        raise
         except RoomError as error:
             raise RemovalError(f"Status: {error}") from error
 

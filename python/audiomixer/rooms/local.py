@@ -199,6 +199,9 @@ class LocalRoom:
         self._members: dict[str, _Member] = {}
         self._sources: dict[str, Source] = {}
         """What is played, by the resource that it is."""
+        self._played_before: dict[str, SourceState] = {}
+        self._opening = 0
+        """What is not played yet."""
         self._users = 0
         self._ended = False
         self._loop = asyncio.get_running_loop()
@@ -252,6 +255,12 @@ class LocalRoom:
             )
         return vitals
 
+    def keep_out(self, identity: str) -> None:
+        """Lets an identity not be in the room; who is is removed, soon."""
+        self.kept_out.add(identity)
+        if identity in self._members or any(source.identity == identity for source in self._sources.values()):
+            spawn(self.remove(identity))
+
     async def remove(self, identity: str) -> None:
         """Has a participant leave."""
         member = self._members.get(identity)
@@ -259,6 +268,13 @@ class LocalRoom:
             await member.peer.close()
         for source in [source for source in self._sources.values() if source.identity == identity]:
             await source.stop()
+        if member is None and identity in self.bus.mixer.identities:
+            self.bus.mixer.remove_participant(identity)
+
+    @property
+    def played(self) -> dict[str, SourceState]:
+        """What has been played last, by the resource that it was: how it ended."""
+        return dict(self._played_before)
 
     @property
     def sources(self) -> dict[str, Source]:
@@ -281,11 +297,16 @@ class LocalRoom:
         self._check_welcome(order.identity)
         self._enter()
         try:
-            if len(self._sources) >= _MOST_SOURCES:
+            if len(self._sources) + self._opening >= _MOST_SOURCES:
                 raise SourceError(f"expected at most {_MOST_SOURCES} at once")
-            source = await play(self.bus, order, open_at)
-            if self._ended:
+            self._opening += 1
+            try:
+                source = await play(self.bus, order, open_at)
+            finally:
+                self._opening -= 1
+            if self._ended or source.identity in self.kept_out:
                 await source.stop()
+                self._check_welcome(source.identity)
                 raise RoomError(f"room: {self.name!r} has ended")
             resource = resource or secrets.token_urlsafe(16)
             self._sources[resource] = source
@@ -298,6 +319,9 @@ class LocalRoom:
 
     def _played(self, resource: str, source: Source) -> None:
         del self._sources[resource]
+        self._played_before[resource] = source.state
+        while len(self._played_before) > _MOST_SOURCES:
+            del self._played_before[next(iter(self._played_before))]
         self._door.left(self.name, resource)
         self._tell("participant-left", source.identity)
 
@@ -348,9 +372,10 @@ class LocalRoom:
             previous = self._members.get(identity)
             if previous:
                 self._remove(identity)
-            elif identity in self.bus.mixer.identities:
-                await member.peer.close()
-                raise RoomError(f"identity: expected another, {identity!r} is played in this room")
+            for source in self._sources.values():
+                if source.identity == identity:  # What is played makes place.
+                    source.leave()
+                    spawn(source.stop())
             member.participant = self.bus.mixer.add_participant(identity)
             self._members[identity] = member
             self._count_listeners()
@@ -483,7 +508,7 @@ class LocalRooms:
         self.opener: Callable[[SourceOrder], Open | None] = lambda order: None
         """How what others order is opened that is to be played."""
         self._rooms: dict[str, LocalRoom] = {}
-        self._settings: dict[str, dict[str, Setting]] = {}
+        self._settings: dict[str, Mapping[str, Setting]] = {}
         self._past: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[LocalRoom]:
@@ -503,7 +528,7 @@ class LocalRooms:
         room = self._rooms.get(name)
         if room is None:
             room = self._rooms[name] = LocalRoom(name, self.ice, self.door, self._forget, self._past)
-            set_all(room, self._settings.get(name, {}))
+            set_all(room, self._settings.get(name, {}), {})
         return room
 
     async def join(
@@ -539,16 +564,18 @@ class LocalRooms:
             await room.close()
 
     async def adjust(self, name: str, settings: Mapping[str, Setting]) -> None:
-        """Sets something of participants in the room called `name`, until that has been ended by its name.
+        """Sets all that is set of participants in the room called `name`, until that has been ended by its name.
 
-        Of as many rooms as there may be names of, those count that something was set of last.
+        Of too many rooms, those are forgotten of which something was set the longest ago.
         """
-        self._settings[name] = self._settings.pop(name, {}) | dict(settings)
+        before = self._settings.pop(name, {})
+        if settings:
+            self._settings[name] = dict(settings)
         while len(self._settings) > _MOST_SET:
             del self._settings[next(iter(self._settings))]
         room = self.get(name)
         if room:
-            set_all(room, settings)
+            set_all(room, settings, before)
 
     async def play(self, name: str, order: SourceOrder, resource: str) -> SourceState:
         """Plays something in the room called `name`, as `LocalRoom.play`.
@@ -562,9 +589,9 @@ class LocalRooms:
         return (await room.play(order, self.opener(order), resource)).state
 
     async def sources(self, name: str) -> dict[str, SourceState]:
-        """What is being played in the room called `name`, by the resource that it is."""
+        """What is being played in the room called `name`, and was last, by the resource that it is."""
         room = self.get(name)
-        return {resource: source.state for resource, source in room.sources.items()} if room else {}
+        return room.played | {resource: source.state for resource, source in room.sources.items()} if room else {}
 
     async def steer(
         self,

@@ -101,8 +101,10 @@ class RemoteRoom:
         self.events: Broadcast[RoomEvent] = Broadcast(_EVENTS)
         self.kept_out: set[str] = set()
         self._sources: set[Source] = set()
+        self._is_over = False
+        """Whether the bus does not run any more."""
         self._roster = Roster(name, self.bus.mixer, self.events, is_wanted)
-        self._roster.on_joined = self._somebody_joined
+        self._roster.on_joining = self._somebody_joins
         self._make = make
         self._patient = patient
         self._session: Session | None = None
@@ -126,13 +128,21 @@ class RemoteRoom:
         """How those get on who are mixed, by identity."""
         return self._roster.vitals(self.bus.volumes)
 
+    def keep_out(self, identity: str) -> None:
+        """Lets an identity not be in the room; who is is removed, soon."""
+        self.kept_out.add(identity)
+        if self._roster.keys(identity):
+            spawn(self._keep_out(identity))
+
     async def remove(self, identity: str) -> None:
         """Has the participants of an identity leave.
 
         Raises:
-            RemovalError: The server does not let the mixer do so.
+            RemovalError: The server does not let the mixer do so, or is away.
         """
-        if self._session and self._roster.keys(identity):
+        if self._roster.keys(identity):
+            if self._session is None:
+                raise RemovalError("Status: expected a server that is there, which it is not just now")
             try:
                 await self._session.remove(identity)
             except LostError as error:
@@ -142,19 +152,29 @@ class RemoteRoom:
         """Plays a file or a stream into this mix; nobody hears it in the room.
 
         Raises:
+            RoomError: The mixer has left.
             SourceError: It cannot be played.
             ValueError: Something of the order is wrong.
         """
         source = await play(self.bus, order)
+        if self._is_over:
+            await source.stop()
+            raise RoomError(f"room: {self.name!r} has been left")
         self._sources.add(source)
         source.on_ended = self._sources.discard
         return source
 
-    def _somebody_joined(self, identity: str) -> None:
+    def _somebody_joins(self, identity: str) -> None:
+        for source in [source for source in self._sources if source.identity == identity]:
+            # What is played makes place.
+            source.leave()
+            spawn(source.stop())
         if identity in self.kept_out:
             spawn(self._keep_out(identity))
 
     async def _keep_out(self, identity: str) -> None:
+        """Removes whoever has come, once the roster knows."""
+        await asyncio.sleep(0)
         try:
             await self.remove(identity)
         except RemovalError as error:
@@ -272,6 +292,7 @@ class RemoteRoom:
         await self._close_bus()
 
     async def _close_bus(self) -> None:
+        self._is_over = True
         for source in list(self._sources):
             await source.stop()
         self.events.close()

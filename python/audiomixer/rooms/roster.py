@@ -49,8 +49,8 @@ class Roster:
         events: Broadcast[RoomEvent],
         is_wanted: Callable[[str], bool] = lambda identity: True,
     ) -> None:
-        self.on_joined: Callable[[str], None] = lambda identity: None
-        """Is told of whoever comes."""
+        self.on_joining: Callable[[str], None] = lambda identity: None
+        """Is told of whoever comes, before it is in the mix."""
         self._is_wanted = is_wanted
         self._room = room
         self._mixer = mixer
@@ -127,10 +127,10 @@ class Roster:
         if member is None:
             self._present[identity] += 1
             if self._present[identity] == 1:
+                self.on_joining(identity)
                 if self._is_wanted(identity):
                     self._mixer.add_participant(identity)
                 self.tell("participant-joined", identity)
-                self.on_joined(identity)
             member = self._members[key] = _Member(identity)
         if not self._is_wanted(identity):
             return

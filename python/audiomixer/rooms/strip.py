@@ -30,6 +30,8 @@ class Strip:
         ValueError: The identity is none, or too many are set of who is not there.
     """
 
+    __slots__ = ("_fader", "_room", "identity")
+
     def __init__(self, room: Room, identity: str) -> None:
         self.identity = identity
         self._room = room
@@ -103,7 +105,7 @@ class Strip:
             RemovalError: The room is elsewhere, and does not let the mixer do so.
         """
         if keep_out:
-            self._room.kept_out.add(self.identity)
+            self._room.keep_out(self.identity)
         await self._room.remove(self.identity)
 
     def let_in(self) -> None:
@@ -115,10 +117,13 @@ class Strip:
         self.gain_db = setting.gain_db
         self._fader.muted = setting.muted
         self.in_mix = setting.in_mix
-        (self._room.kept_out.add if setting.kept_out else self._room.kept_out.discard)(self.identity)
+        if setting.kept_out:
+            self._room.keep_out(self.identity)
+        else:
+            self.let_in()
 
 
-def set_all(room: Room, settings: Mapping[str, Setting]) -> None:
-    """Sets what is given for identities of a room."""
-    for identity, setting in settings.items():
+def set_all(room: Room, settings: Mapping[str, Setting], before: Mapping[str, Setting]) -> None:
+    """Sets all that is set of identities in a room, instead of what was before."""
+    for identity, setting in (dict.fromkeys(before, Setting()) | dict(settings)).items():
         Strip(room, identity).set(setting)

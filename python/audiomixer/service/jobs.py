@@ -130,6 +130,10 @@ class NoWorkerError(Exception):
     """No process has time for more."""
 
 
+class AwayError(Exception):
+    """A worker does not answer just now."""
+
+
 class Desk(Protocol):
     """What is set and seen of participants, where they are mixed.
 
@@ -137,7 +141,11 @@ class Desk(Protocol):
     """
 
     async def adjust(self, place: str, settings: Mapping[str, Setting], /) -> None:
-        """Sets something of identities."""
+        """Sets all that is set of identities, instead of what was before.
+
+        Raises:
+            AwayError: The place is out of reach; what is there later will know.
+        """
 
     async def vitals(self, place: str, /) -> Mapping[str, Vitals]:
         """How participants get on, by identity; of nobody, if the place is out of reach."""
@@ -146,6 +154,7 @@ class Desk(Protocol):
         """Has a participant leave the room.
 
         Raises:
+            AwayError: The place is out of reach.
             RemovalError: It cannot.
         """
 
@@ -169,7 +178,7 @@ class Hosted(Desk, Protocol):
         """
 
     async def sources(self, name: str) -> Mapping[str, SourceState]:
-        """What is being played in a room, by the resource that it joined as."""
+        """What is being played in a room, and was last, by the resource that it joined as."""
 
     async def steer(
         self,

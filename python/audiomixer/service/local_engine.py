@@ -19,7 +19,7 @@ from audiomixer.rooms.local import LocalRoom, LocalRooms
 from audiomixer.rooms.place import Place
 from audiomixer.rooms.remote import RemoteRoom
 from audiomixer.rooms.roster import COUNTED
-from audiomixer.rooms.strip import Setting, set_all
+from audiomixer.rooms.strip import Setting
 from audiomixer.service.jobs import PLAYER_STREAMER, PUSHED, Job, Load, OnRoomEvent, Playing, Progress, WorkerState
 from audiomixer.service.outbound import ForbiddenError, Outbound
 from audiomixer.service.settings import Settings
@@ -53,6 +53,7 @@ class LocalEngine:
         self._dropped = 0
         """By outputs that have stopped."""
         self._mixers: dict[str, AudioMixer] = {}
+        self._starting: dict[str, AudioMixer] = {}
         self._outputs: dict[str, dict[str, list[Output]]] = {}
 
     @property
@@ -124,8 +125,8 @@ class LocalEngine:
             audio_bitrate=job.audio_bitrate,
             identity=job.identity,
             create=self._settings.room_creation,
-            include=job.include,
-            exclude=job.exclude,
+            include=job.include if job.room else None,
+            exclude=job.exclude if job.room else (),
             # Whether there is a room is looked for once; a server that is out of reach says nothing of that.
             patient=True,
             rooms=self._streams.rooms,
@@ -135,8 +136,12 @@ class LocalEngine:
         mixer.sequence_limit = job.sequence_limit
         if self._settings.elsewhere:
             spawn(self._listen(job.sid, mixer.room_events()))
-        await mixer.start()
-        set_all(mixer.room, job.settings)
+        mixer.adjust(job.settings)
+        self._starting[job.sid] = mixer
+        try:
+            await mixer.start()
+        finally:
+            del self._starting[job.sid]
         self._mixers[job.sid] = mixer
         self._outputs[job.sid] = outputs
         for stream in streams:
@@ -191,9 +196,10 @@ class LocalEngine:
                 self._mixers[sid].sequence_limit = limit
 
     async def adjust(self, sid: str, settings: Mapping[str, Setting]) -> None:
-        """Sets something of identities in a job's room."""
-        if sid in self._mixers:
-            set_all(self._mixers[sid].room, settings)
+        """Sets all that is set of identities in a job's room."""
+        mixer = self._mixers.get(sid) or self._starting.get(sid)
+        if mixer:
+            mixer.adjust(settings)
 
     async def vitals(self, sid: str) -> Mapping[str, Vitals]:
         """How those get on that a job mixes."""

@@ -36,12 +36,12 @@ async function ask(path, form) {
 }
 
 /** Does what somebody wants, and says if it cannot be done. */
-async function act(work) {
+async function act(work, tell = say) {
   try {
     await work();
-    say('');
+    tell('');
   } catch (error) {
-    say(error.message, true);
+    tell(error.message, true);
   }
 }
 
@@ -57,6 +57,7 @@ class Strip {
 
   constructor(participant) {
     this.#isPlayed = participant.codec !== 'opus';
+    if (this.#isPlayed) find('.kick', this.#node).textContent = 'Stop';
     this.identity = participant.identity;
     this.#path = `Participants/${participant.sid}`;
     find('.name', this.#node).textContent = this.identity;
@@ -76,8 +77,10 @@ class Strip {
 
   turn(gain) {
     this.#mine({ gain_db: Math.min(12, Math.max(FLOOR, gain)) });
-    clearTimeout(this.#sending);
-    this.#sending = setTimeout(() => this.#send({ Gain: this.#set.gain_db }), SEND);
+    this.#sending ||= setTimeout(() => {
+      this.#sending = 0;
+      this.#send({ Gain: this.gain });
+    }, SEND);
   }
 
   get gain() { return Number(find('.fader', this.#node).value); }
@@ -137,7 +140,7 @@ class Strip {
   #meter({ volume, muted, muted_by_host: byHost }, now) {
     const level = Math.max(FLOOR, 20 * Math.log10(Math.max(volume ?? 0, 1) / 32767));
     if (level >= this.#peak.level || now - this.#peak.at > HOLD) this.#peak = { level, at: now };
-    const text = byHost ? 'muted by you' : muted ? 'muted' : level <= FLOOR ? 'silent' : `${Math.round(level)} dBFS`;
+    const text = byHost ? 'muted by you' : muted ? 'muted' : level <= FLOOR ? 'silent' : `${Math.round(level)} dBFS`.replace('-', '−');
     const [off, peak] = [(100 * level) / FLOOR, 100 - (100 * this.#peak.level) / FLOOR];
     find('.bar-of', this.#node).style.clipPath = narrow.matches ? `inset(0 ${off}% 0 0)` : `inset(${off}% 0 0 0)`;
     const mark = find('.peak', this.#node).style;
@@ -151,11 +154,11 @@ class Strip {
 
   /** How much of the last ten seconds was made up, and how late it is heard. */
   #health({ concealed_ms: concealed, delay_ms: delay, codec }, now) {
-    if (concealed === null) return;
+    if (concealed === null || delay === null) return;
     this.#lost.push({ at: now, concealed });
     while (now - this.#lost[0].at > 10_000) this.#lost.shift();
     const [first] = this.#lost;
-    const poor = now > first.at ? (100 * (concealed - first.concealed)) / (now - first.at) : 0;
+    const poor = now > first.at ? Math.max(0, 100 * (concealed - first.concealed)) / (now - first.at) : 0;
     const health = find('.health', this.#node);
     health.textContent = codec === 'opus' ? `${poor.toFixed(poor < 10 ? 1 : 0)} % lost · ${delay} ms` : 'played here';
     health.classList.toggle('poor', poor > POOR);
@@ -189,16 +192,15 @@ function byArrival(a, b) {
 
 /** Those who have been removed, and may not come back before they are let in. */
 async function showKeptOut() {
-  const { participants } = await ask('Participants?Status=disconnected&PageSize=200');
-  const kept = [...new Set(participants.filter((one) => one.kept_out).map(({ identity }) => identity))];
+  const { participants: kept } = await ask('Participants?KeptOut=true');
   find('#kept').hidden = !kept.length;
-  find('#kept ul').replaceChildren(...kept.map((identity) => {
+  find('#kept ul').replaceChildren(...kept.map(({ sid, identity }) => {
     const item = document.createElement('li');
     item.className = 'row';
     item.innerHTML = '<span class="title"></span><button class="plain">Let in</button>';
     item.firstElementChild.textContent = identity;
     item.lastElementChild.addEventListener('click', () => act(async () => {
-      await ask(`Participants/${encodeURIComponent(identity)}`, { KeptOut: false });
+      await ask(`Participants/${sid ?? encodeURIComponent(identity)}`, { KeptOut: false });
       await showKeptOut();
     }));
     return item;
@@ -206,7 +208,8 @@ async function showKeptOut() {
 }
 
 function showParticipants(participants) {
-  const here = participants.filter(({ codec }) => codec !== null).sort(byArrival);
+  // Of whom a worker has said nothing this time is still there; mixers have no strip.
+  const here = participants.filter(({ sid, codec }) => codec !== null || strips.has(sid)).sort(byArrival);
   const ids = new Set(here.map(({ sid }) => sid));
   for (const [sid, strip] of strips) {
     if (ids.has(sid)) continue;
@@ -219,7 +222,8 @@ function showParticipants(participants) {
     strips.get(participant.sid).show(participant);
   }
   find('#empty').hidden = here.length > 0;
-  const isOnAir = participants.some(({ codec, start_time: since }) => codec === null && Date.now() - Date.parse(since) > 1000);
+  const isOnAir = participants.some(({ sid, codec, start_time: since }) => codec === null && !strips.has(sid) && Date.now() - Date.parse(since) > 1000);
+  find('#air').hidden = false;
   find('#air').textContent = isOnAir ? 'On air' : 'Off air';
   find('#air').classList.toggle('lit', isOnAir);
 }
@@ -233,7 +237,7 @@ function showSources(sources) {
     const isPaused = source.status === 'paused';
     title.textContent = source.participant_identity;
     time.textContent = `${clock(source.position)}${source.duration ? ` / ${clock(source.duration)}` : ''}`;
-    pause.textContent = isPaused ? 'Go on' : 'Pause';
+    pause.textContent = isPaused ? 'Resume' : 'Pause';
     pause.addEventListener('click', () => act(() => ask(`Sources/${source.sid}`, { Status: isPaused ? 'playing' : 'paused' })));
     stop.addEventListener('click', () => act(() => ask(`Sources/${source.sid}`, { Status: 'ended' })));
     return item;
@@ -268,10 +272,13 @@ async function lookForEver() {
     try {
       await look();
     } catch (error) {
-      if (error.status === 401) return say(`This console needs a host’s token that is good: ${error.message}`, true);
+      if (error.status === 401) return refuse(error.message);
       wasAway = true;
       if (error.status === 404) {
         showParticipants([]);
+        showSources([]);
+        shownSources = '';
+        find('#kept').hidden = true;
         say('There is no such room just now.');
       } else {
         say(error.status ? error.message : 'The server does not answer. Trying again…', true);
@@ -289,7 +296,7 @@ find('#play').addEventListener('submit', (event) => {
   act(async () => {
     await ask('Sources', { Url: url.value, Duck: duck.checked ? -12 : 0, Loop: loop.checked });
     await look();
-  }).finally(() => { button.disabled = false; });
+  }, (text) => { find('#play-problem').textContent = text; }).finally(() => { button.disabled = false; });
 });
 
 addEventListener('keydown', (event) => {
@@ -312,5 +319,11 @@ addEventListener('keydown', (event) => {
   event.preventDefault();
 });
 
+/** There is nothing to be done here. */
+function refuse(reason) {
+  say(`This console is for the hosts of this room, by a link that ends in their #token=…${reason ? ` (${reason})` : ''}`, true);
+  find('#play').closest('section').hidden = true;
+}
+
 if (token) lookForEver();
-else say('This console needs a host’s token: a link that ends in #token=…', true);
+else refuse('');

@@ -93,6 +93,11 @@ impl Faders {
         self.0.entry(identity.into()).or_default().clone()
     }
 
+    /// Whether nobody is out of the mix.
+    pub fn all_in_mix(&self) -> bool {
+        self.0.values().all(|fader| fader.in_mix())
+    }
+
     /// Whether there is a place for another identity that is not there.
     pub fn has_room_for(&self, identity: &str) -> bool {
         self.0.len() < MOST

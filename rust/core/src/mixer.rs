@@ -1,5 +1,6 @@
 //! Participants, the bus they are summed on, and the limiter behind it.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -61,8 +62,8 @@ struct Roster {
 struct Bus {
     kernel: Kernel,
     limiter: Limiter,
-    /// What the limiter was before the last mix, if anybody wants a mix of their own.
-    before: Option<Limiter>,
+    /// What the limiter was before the last mix: whoever is given a mix of their own begins with that.
+    before: Limiter,
     sums: Sums,
     /// What is heard by who is in the room, and not in the mix.
     everybody: Option<Box<Minus>>,
@@ -101,7 +102,7 @@ impl Mixer {
         let bus = Bus {
             kernel: Kernel::detect(),
             limiter: Limiter::new(sample_rate, channels),
-            before: None,
+            before: Limiter::new(sample_rate, channels),
             sums: Sums::new((sample_rate / FRAMES_PER_SECOND) as usize * channels),
             everybody: None,
             limited: vec![0.0; (sample_rate / FRAMES_PER_SECOND) as usize * channels],
@@ -240,13 +241,14 @@ impl Mixer {
 
     /// The identities of those present that are so, each once.
     fn distinct(&self, is_so: impl Fn(&Participant) -> bool) -> Vec<String> {
-        let mut identities: Vec<String> = Vec::new();
-        for participant in self.roster().present().filter(|participant| is_so(participant)) {
-            if !identities.iter().any(|other| other == participant.identity()) {
-                identities.push(participant.identity().to_owned());
-            }
-        }
-        identities
+        let mut known = HashSet::new();
+        let roster = self.roster();
+        let found = roster.present().filter(|participant| is_so(participant));
+        found
+            .map(|one| one.identity())
+            .filter(|one| known.insert(*one))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Mixes the 20 ms that end at `now` (seconds) into `out`, interleaved and peak-limited.
@@ -288,9 +290,7 @@ impl Mixer {
         *tick += 1;
         let together = self.together.load(Ordering::Relaxed).saturating_add(1);
         self.together.store(if sums.has_aside { 0 } else { together }, Ordering::Relaxed);
-        if let Some(before) = before {
-            before.follow(limiter);
-        }
+        before.follow(limiter);
         limiter.process(&sums.mix, limited);
         write(limited, out);
         Ok(())
@@ -306,7 +306,6 @@ impl Mixer {
             return Err(Error::new("participant", problem));
         }
         let Bus { kernel, before, sums, tick, .. } = &mut *bus;
-        let before = before.get_or_insert_with(|| Limiter::new(self.rate, self.channels));
         write(participant.strip().minus(*tick, *kernel, sums, before), out);
         Ok(())
     }
@@ -316,7 +315,6 @@ impl Mixer {
         let mut bus = self.bus();
         self.check("out", out.len())?;
         let Bus { kernel, before, sums, tick, everybody, .. } = &mut *bus;
-        let before = before.get_or_insert_with(|| Limiter::new(self.rate, self.channels));
         let new = || Box::new(Minus::new(self.rate, self.channels, sums.mix.len()));
         let everybody = everybody.get_or_insert_with(new);
         everybody.make(*tick, sums, *kernel, before, |_| {});
@@ -331,13 +329,17 @@ impl Mixer {
 
     /// The identities of those present whom a host has taken out of the mix.
     pub fn aside(&self) -> Vec<String> {
+        if self.roster().faders.all_in_mix() {
+            return Vec::new();
+        }
         self.distinct(|participant| participant.strip().is_aside())
     }
 
     /// The identities of those present who are muted, as far as that is their own doing.
     pub fn muted(&self) -> Vec<String> {
         let sounding = self.distinct(|participant| !participant.strip().muted());
-        self.distinct(|participant| !sounding.iter().any(|other| other == participant.identity()))
+        let sounding: HashSet<String> = sounding.into_iter().collect();
+        self.distinct(|participant| !sounding.contains(participant.identity()))
     }
 
     /// A mix has taken so long: what does not read a clock is told.

@@ -339,7 +339,7 @@ impl Strip {
         let is_in = self.mixed != 0.0 && !self.silent;
         self.inaudible = if is_in { 0 } else { self.inaudible.saturating_add(1) };
         self.detector.observe(heard, measure.peak, FRAME);
-        self.meter.add(measure, self.fader.gain(), self.frame.len());
+        self.meter.add(measure, self.fader.gain() * ducked, self.frame.len());
         // Who is muted claims nothing.
         let claimed = if self.silenced() { 0.0 } else { measure.sum_squares };
         self.claim.observe(claimed / self.frame.len() as f32);

@@ -157,8 +157,8 @@ impl Mixer {
     }
 
     #[getter]
-    fn identities(&self) -> Vec<String> {
-        self.0.identities()
+    fn identities(&self, py: Python<'_>) -> Vec<String> {
+        py.detach(|| self.0.identities())
     }
 
     #[getter]
@@ -222,13 +222,13 @@ impl Mixer {
     }
 
     #[getter]
-    fn aside(&self) -> Vec<String> {
-        self.0.aside()
+    fn aside(&self, py: Python<'_>) -> Vec<String> {
+        py.detach(|| self.0.aside())
     }
 
     #[getter]
-    fn muted(&self) -> Vec<String> {
-        self.0.muted()
+    fn muted(&self, py: Python<'_>) -> Vec<String> {
+        py.detach(|| self.0.muted())
     }
 
     fn solos<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

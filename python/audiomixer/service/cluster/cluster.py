@@ -20,6 +20,7 @@ from audiomixer.service.cluster.nodes import GoneError, Nodes
 from audiomixer.service.cluster.reports import Greeting, Happening, Report
 from audiomixer.service.jobs import (
     PLAYER_STREAMER,
+    AwayError,
     Job,
     NoWorkerError,
     OnRoomEvent,
@@ -212,9 +213,11 @@ class Cluster:
             try:
                 is_ours = place is not None and place.kind == "local"
                 member = self.place(place.name, urgent=urgent) if place and is_ours else self._least(urgent=urgent)
+                if place and is_ours:
+                    await self.rooms.set_up(place.name, member)
                 await self._start_on(member, job)
                 return
-            except (NoWorkerError, GoneError) as error:
+            except (NoWorkerError, GoneError, AwayError) as error:
                 if clock() > until:
                     raise NoWorkerError(str(error)) from error
                 await asyncio.sleep(_AGAIN)
@@ -276,14 +279,14 @@ class Cluster:
         await asyncio.gather(*(tell(member) for member in self._members.values() if member.jobs))
 
     async def adjust(self, sid: str, settings: Mapping[str, Setting]) -> None:
-        """Sets something of identities in a job's room."""
+        """Sets all that is set of identities in a job's room."""
         if member := self._member_of(sid):
             await member.at_desk("job", "adjust", sid, settings)
 
     async def vitals(self, sid: str) -> Mapping[str, Vitals]:
         """How those get on that a job mixes."""
         member = self._member_of(sid)
-        return (await member.at_desk("job", "vitals", sid) if member else None) or {}
+        return (await member.look("job", "vitals", sid)) if member else {}
 
     async def remove(self, sid: str, identity: str) -> None:
         """Has a participant leave a job's room."""

@@ -21,7 +21,7 @@ from audiomixer.service.cluster.member import Member
 from audiomixer.service.http import endpoints, negotiation
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.http.lookups import admit, streams_of, token_of, unauthorized
-from audiomixer.service.jobs import NoWorkerError
+from audiomixer.service.jobs import AwayError, NoWorkerError
 
 _LOOK_AGAIN: Final = 0.5
 """Seconds until the next look for a room that is not there: those who were in it notice that as soon as others do."""
@@ -123,6 +123,7 @@ class Forwarding:
             offer = await negotiation.offer_of(request)
             async with door.admit(name, token, request.query_params.get("identity")) as (room, identity):
                 member = self._cluster.place(room)
+                await self._cluster.rooms.set_up(room, member)
                 path = f"/whip/{quote(room)}"
                 answer = await self._forward(request, member, path, {"identity": identity}, offer.encode())
                 if answer.status_code == 201:
@@ -133,6 +134,8 @@ class Forwarding:
             raise ApiError(400, str(error)) from error
         except NoWorkerError as error:
             raise ApiError(429, str(error)) from error
+        except AwayError as error:
+            raise away() from error
         except RoomError as error:
             raise negotiation.refusal(error) from error
         return _located(request, answer)

@@ -6,7 +6,7 @@ from typing import Final
 
 from audiomixer.clock.pacer import clock
 from audiomixer.clock.tasks import spawn
-from audiomixer.rooms.base import NoRoomError, RoomError, Vitals
+from audiomixer.rooms.base import NoRoomError, Vitals
 from audiomixer.rooms.local import Doorkeeper
 from audiomixer.rooms.source import SourceOrder, SourceState
 from audiomixer.rooms.strip import Setting
@@ -15,10 +15,8 @@ from audiomixer.service.cluster.nodes import GoneError
 
 _FRESH: Final = 5.0
 """Seconds for which a room's place is kept though its worker does not have the room yet, or has it no more."""
-
-
-_OPENED: Final = 40.0
-"""Seconds that it may take to open what is to be played."""
+_OPENED: Final = 25.0
+"""Seconds that it may take to open what is to be played: a little more than the worker itself has."""
 
 
 class ClusterRooms:
@@ -32,8 +30,10 @@ class ClusterRooms:
         self._members: dict[str, dict[str, str]] = {}
         self._at: dict[str, tuple[str, Member]] = {}
         """The room and the worker of each participant."""
-        self._settings: dict[str, dict[str, Setting]] = {}
+        self._settings: dict[str, Mapping[str, Setting]] = {}
         """What hosts have set, by room and identity."""
+        self._told: dict[str, Member] = {}
+        """The workers that know of such settings, by room."""
         self._gone: deque[str] = deque(maxlen=1000)
         """Who has left lately: the answer to who joined may come after that."""
 
@@ -56,10 +56,6 @@ class ClusterRooms:
 
     def place(self, name: str, member: Member) -> None:
         """Somebody wants to be in a room, which is on that worker."""
-        settings = self._settings.get(name)
-        if settings and self.where(name) is not member:
-            # What is asked of the worker from now on comes after.
-            spawn(member.at_desk("room", "adjust", name, settings))
         self._places[name] = (member, clock())
 
     def displace(self, name: str) -> None:
@@ -113,6 +109,8 @@ class ClusterRooms:
     async def end(self, name: str) -> None:
         """Ends a room."""
         self._settings.pop(name, None)
+        if (told := self._told.pop(name, None)) and told.status != "lost":
+            spawn(told.look("room", "adjust", name, {}))
         member = self.where(name)
         if member and member.status != "lost":
             try:
@@ -121,15 +119,28 @@ class ClusterRooms:
                 return
 
     async def adjust(self, name: str, settings: Mapping[str, Setting]) -> None:
-        """Sets something of identities in a room, wherever it is or will be."""
-        self._settings.setdefault(name, {}).update(settings)
+        """Sets all that is set of identities in a room, wherever it is or will be."""
+        self._settings.pop(name, None)
+        if settings:
+            self._settings[name] = settings
         if member := self.where(name):
+            await self.set_up(name, member)
+
+    async def set_up(self, name: str, member: Member) -> None:
+        """Tells a worker what is set of identities in a room that is to be there.
+
+        Raises:
+            AwayError: It does not answer.
+        """
+        settings = self._settings.get(name, {})
+        if settings or self._told.get(name) is member:
+            self._told[name] = member
             await member.at_desk("room", "adjust", name, settings)
 
     async def vitals(self, name: str) -> Mapping[str, Vitals]:
         """How the participants of a room get on."""
         member = self.where(name)
-        return (await member.at_desk("room", "vitals", name) if member else None) or {}
+        return (await member.look("room", "vitals", name)) if member else {}
 
     async def remove(self, name: str, identity: str) -> None:
         """Has a participant leave a room."""
@@ -140,27 +151,26 @@ class ClusterRooms:
         """Plays something in a room.
 
         Raises:
-            RoomError: Nobody is in it, or its worker is gone.
+            AwayError: Its worker does not answer.
+            NoRoomError: Nobody is in it.
         """
         member = self.where(name)
         if member is None:
             raise NoRoomError(f"room: nobody is in {name!r}")
-        try:
-            state: SourceState = await member.call("at_desk", "room", "play", name, order, resource, patience=_OPENED)
-        except (GoneError, TimeoutError) as error:
-            raise RoomError(f"room: the worker of {name!r} does not answer") from error
+        played = await member.at_desk("room", "play", name, order, resource, patience=_OPENED)
+        state: SourceState = played
         self.joined(member, name, resource, state.identity)
         return state
 
     async def sources(self, name: str) -> Mapping[str, SourceState]:
         """What is being played in a room."""
         member = self.where(name)
-        return (await member.at_desk("room", "sources", name) if member else None) or {}
+        return (await member.look("room", "sources", name)) if member else {}
 
     async def steer(self, name: str, resource: str, **how: float | bool | None) -> None:
         """Does something with what is being played."""
         if member := self.where(name):
-            await member.at_desk("room", "steer", name, resource, **how)
+            await member.at_desk("room", "steer", name, resource, patience=_OPENED, **how)
 
     async def leave(self, resource: str) -> bool:
         """Has a participant leave.

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from audiomixer.clock.pacer import clock
 from audiomixer.service.cluster.nodes import GoneError, Handle
 from audiomixer.service.cluster.reports import Greeting, Report
-from audiomixer.service.jobs import Job, Load, Playing, Progress
+from audiomixer.service.jobs import AwayError, Job, Load, Playing, Progress
 
 PATIENCE: Final = 0.5
 """Seconds that a worker may keep a question, if nothing happens."""
@@ -133,10 +133,24 @@ class Member:
         """Seconds for which it has not mixed, though it should."""
         return self.heard - self._rounds[1]
 
-    async def at_desk(self, of: Literal["room", "job"], method: str, *given: Any, **named: Any) -> Any:
-        """Calls `Worker.at_desk`; gives None if the worker is gone, or does not answer."""
-        with contextlib.suppress(GoneError, TimeoutError):
-            return await self.call("at_desk", of, method, *given, patience=_DESK, **named)
+    async def at_desk(
+        self, of: Literal["room", "job"], method: str, *given: Any, patience: float = _DESK, **named: Any
+    ) -> Any:
+        """Calls `Worker.at_desk`.
+
+        Raises:
+            AwayError: The worker is gone, or does not answer.
+        """
+        try:
+            return await self.call("at_desk", of, method, *given, patience=patience, **named)
+        except (GoneError, TimeoutError) as error:
+            raise AwayError(f"worker: {self.name} does not answer") from error
+
+    async def look(self, of: Literal["room", "job"], method: str, *given: Any) -> Any:
+        """The same of what is only looked at; gives nothing if the worker does not answer."""
+        with contextlib.suppress(AwayError):
+            return await self.at_desk(of, method, *given)
+        return {}
 
     async def call(self, method: str, *arguments: Any, patience: float = 15.0, **named: Any) -> Any:
         """Calls it, as `Handle.call`."""

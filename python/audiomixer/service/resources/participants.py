@@ -74,9 +74,9 @@ class Participants:
             return stored
 
         stored = await self._office.store.run(store)
-        setting = settings_of(stored).get(identity, Setting())
+        settings = settings_of(stored)
         for place, desk in self._places(room):
-            await desk.adjust(place, {identity: setting})
+            await desk.adjust(place, settings)
         return stored
 
     async def vitals(self, room: Room) -> Mapping[str, Vitals]:

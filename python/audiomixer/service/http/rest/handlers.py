@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from audiomixer.service.http.errors import HANDLERS, error_response
+from audiomixer.service.jobs import AwayError
 from audiomixer.service.resources.store import StoreClosedError
 
 _log = logging.getLogger(__name__)
@@ -41,10 +42,15 @@ async def _stopping(request: Request, error: Exception) -> Response:
     return error_response(503, "The service is stopping", 20503, {"Retry-After": "5"})
 
 
+async def _away(request: Request, error: Exception) -> Response:
+    return error_response(503, str(error), 20503, {"Retry-After": "2"})
+
+
 API_HANDLERS: Final = HANDLERS | {
     RequestValidationError: _invalid,
     OperationalError: _no_database,
     InterfaceError: _no_database,
     StoreClosedError: _stopping,
+    AwayError: _away,
 }
 """To be given to an application with a database."""

@@ -1,6 +1,7 @@
 """`/v1/Rooms/{Sid}/Participants`: who is in a Room, how each gets on, and what a host sets of them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 import fastapi
@@ -82,13 +83,12 @@ class Update(Form):
     status: Annotated[Literal["disconnected"] | None, LowerCase] = Field(None, alias="Status")
 
 
-class _Who(BaseModel):
+@dataclass(frozen=True, slots=True)
+class _Who:
     """Whom the path names."""
 
     identity: str
     row: Participant | None
-
-    model_config = {"arbitrary_types_allowed": True}
 
 
 async def _find(
@@ -104,6 +104,7 @@ async def _find(
         rows = select(Participant).where(Participant.room_sid == room.sid, Participant.identity == name)
         return session.scalars(rows.order_by(Participant.started.desc())).first()
 
+    await service.rooms.recorded()  # Somebody may have come just now.
     found = await service.store.run(look) if is_printable(name) else None
     if found:
         return _Who(identity=found.identity, row=found)
@@ -124,12 +125,23 @@ async def read_all(
     service: TheService,
     room: Found,
     paging: Paging,
-    status: Annotated[Literal["connected", "disconnected"] | None, LowerCase, fastapi.Query(alias="Status")] = None,
+    status: Annotated[
+        Literal["connected", "disconnected", "expected"] | None, LowerCase, fastapi.Query(alias="Status")
+    ] = None,
     identity: Annotated[Text, fastapi.Query(alias="Identity")] = "",
+    kept_out: Annotated[bool, fastapi.Query(alias="KeptOut", description="true: those who may not join")] = False,
 ) -> Listing:
-    """Who is in a Room, and who was; mixers included."""
+    """Who is in a Room, and who was, mixers included; or of whom something is set, and who have not been there."""
     page = Page[Resource](paging, Participant, Participant.started)
     rows = select(Participant).where(Participant.room_sid == room.sid)
+    settings = settings_of(room)
+    if kept_out:
+        kept = [identity for identity, setting in settings.items() if setting.kept_out]
+        return await _set(request, service, room, page, kept)
+    if status == "expected":
+        known = select(Participant.identity).where(Participant.room_sid == room.sid)
+        been = set(await service.store.run(lambda session: list(session.scalars(known))))
+        return await _set(request, service, room, page, [identity for identity in settings if identity not in been])
     if status:
         rows = rows.where(Participant.status == status)
     if identity:
@@ -140,6 +152,19 @@ async def read_all(
     vitals = await service.participants.vitals(room)
     resources = [_resource(service, room, _Who(identity=row.identity, row=row), vitals) for row in found]
     return Listing(participants=resources, meta=meta)
+
+
+async def _set(
+    request: Request, service: Service, room: Room, page: Page[Resource], identities: Collection[str]
+) -> Listing:
+    """Of these something is set: all at once, as there are a thousand at most, each as it was there last."""
+    rows = select(Participant).where(Participant.room_sid == room.sid, Participant.identity.in_(identities))
+    found = await service.store.run(lambda session: list(session.scalars(rows.order_by(Participant.started))))
+    last = {row.identity: row for row in found}
+    vitals = await service.participants.vitals(room)
+    who = [_Who(identity, last.get(identity)) for identity in identities]
+    meta = page.meta(f"{base_url(request)}/v1/Rooms/{room.sid}/Participants", "participants", [], False, False)
+    return Listing(participants=[_resource(service, room, one, vitals) for one in who], meta=meta)
 
 
 @router.get("/Rooms/{SidOrName}/Participants/{SidOrIdentity:path}", responses=NOT_FOUND)
@@ -160,12 +185,13 @@ async def update(
     leaves = form.status == "disconnected" or form.kept_out is True
     if who.row and service.processors.is_mixer(who.row.sid):
         raise ApiError(400, "Participant: expected one that is no mixer; its MediaProcessor can be ended")
-    if form.status and who.row is None:
-        raise not_found(request)
-    if changes:
-        room = await service.participants.set(room, who.identity, changes)
+    if form.status and (who.row is None or who.row.status != "connected"):
+        raise ApiError(409, "Status: expected one who is connected")
+    # What cannot be is not half done.
     if leaves and who.row and who.row.status == "connected":
         await service.participants.remove(room, who.row)
+    if changes:
+        room = await service.participants.set(room, who.identity, changes)
     who = await _find(request, service, room, who.row.sid if who.row else who.identity)
     return _resource(service, room, who, await service.participants.vitals(room))
 

@@ -49,6 +49,7 @@ class Resource(BaseModel):
     gain_db: float
     duck_db: float
     loop: bool
+    error: str | None
     url: str
 
 
@@ -106,14 +107,13 @@ async def create(
 async def read_all(request: Request, service: TheService, room: Found) -> Listing:
     """What is being played into a Room."""
     found = await service.engine.rooms.sources(room.unique_name)
-    return Listing(
-        sources=[_resource(request, service, room, sid, state) for sid, state in found.items() if is_sid("SO", sid)]
-    )
+    playing = {sid: state for sid, state in found.items() if is_sid("SO", sid) and state.state != "ended"}
+    return Listing(sources=[_resource(request, service, room, sid, state) for sid, state in playing.items()])
 
 
 @router.get("/Rooms/{SidOrName}/Sources/{Sid}", responses=NOT_FOUND)
 async def read(request: Request, service: TheService, room: Found, sid: Sid) -> Resource:
-    """What is being played, as long as it is."""
+    """What is being played, or was: of a Room, the last 32."""
     found = (await service.engine.rooms.sources(room.unique_name)).get(sid)
     if found is None:
         raise not_found(request)
@@ -126,6 +126,8 @@ async def update(
 ) -> Resource:
     """Pauses it, or goes on, elsewhere, louder; or ends it."""
     before = await read(request, service, room, sid)
+    if before.status == "ended":
+        return before
     if form.status == "ended":
         await service.engine.rooms.leave(sid)
         return before.model_copy(update={"status": "ended"})
@@ -137,8 +139,8 @@ async def update(
             gain_db=form.gain,
             position=form.position,
         )
-    except SourceError as error:
-        raise ApiError(400, f"Position: {error}") from None
+    except (SourceError, ValueError) as error:
+        raise ApiError(400, f"Position: {str(error).removeprefix('position: ')}") from None
     return await read(request, service, room, sid)
 
 
@@ -155,6 +157,7 @@ def _resource(request: Request, service: Service, room: Room, sid: str, state: S
         gain_db=state.gain_db,
         duck_db=state.order.duck_db,
         loop=state.order.loop,
+        error=state.error or None,
         url=f"{base_url(request)}/v1/Rooms/{room.sid}/Sources/{sid}",
     )
 
