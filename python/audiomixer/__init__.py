@@ -5,6 +5,7 @@
 """
 
 from audiomixer._core import Mixer, Participant, Stats
+from audiomixer.audio.loudness import Loudness
 from audiomixer.audio.metadata import TimedMetadata, Volume
 from audiomixer.audio.taps import MixFrame, ParticipantFrame
 from audiomixer.mixer import AudioMixer
@@ -15,6 +16,7 @@ from audiomixer.rooms.strip import Strip
 
 __all__ = [
     "AudioMixer",
+    "Loudness",
     "MixFrame",
     "Mixer",
     "OutputEvent",

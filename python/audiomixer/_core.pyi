@@ -62,6 +62,26 @@ class Mixer:
     leveler: bool
     """Whether each speaker is brought to −20 LUFS (ITU-R BS.1770-5, gated), within ±12 dB and slowly: up by 3 dB a
     second at most, down by 6 dB. Adds no delay. Volumes stay those of the source."""
+    @property
+    def loudness(self) -> tuple[float, float, float, float] | None:
+        """How loud the mix is, in LUFS (ITU-R BS.1770-5, EBU R 128), since `measure_loudness`; None before.
+
+        Of the last 400 ms, of the last 3 s, and of everything, gated; -inf is silence. The last is the gain, in
+        decibels, at which it is now.
+        """
+    def measure_loudness(self, target: float | None = None) -> None:
+        """Measures the loudness of the mix from now on, and brings it to a target.
+
+        The gain that does so, within ±24 dB, moves by 6 dB a second while the programme is new, and by 0.5 later; in
+        pauses it stays. It is before the limiter, and adds no delay. `mix_minus` has it as well; volumes and solos do
+        not.
+
+        Args:
+            target: -40 to -5 LUFS, -16 say; None to measure only.
+
+        Raises:
+            ValueError: It is none.
+        """
     max_speakers: int | None
     """How many participants are mixed at once; None is all, less than 1 a ValueError.
 

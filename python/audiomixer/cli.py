@@ -174,6 +174,9 @@ async def mix_command(
     max_speakers: Annotated[
         int | None, typer.Option(min=1, help="Mix at most so many at once, the loudest; all if absent.")
     ] = None,
+    loudness: Annotated[
+        float | None, typer.Option(min=-40, max=-5, help="Bring the mix to so many LUFS, -16 say.")
+    ] = None,
     rotate: Annotated[
         float | None, typer.Option(min=1, help="Begin a new recording every so many seconds, named by its time.")
     ] = None,
@@ -210,6 +213,7 @@ async def mix_command(
         identity=identity,
         leveler=level,
         max_speakers=max_speakers,
+        loudness=loudness,
         rotate=rotate,
         tracks=tracks,
         publish=publish,

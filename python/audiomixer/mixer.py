@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
+from math import inf
 from types import TracebackType
 from typing import Final, Self, cast
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from audiomixer.audio.encoders import Encoders
 from audiomixer.audio.encoding import BITRATES, EncodedPacket, Encoding
+from audiomixer.audio.loudness import LOUDEST_TARGET, QUIETEST_TARGET, Loudness
 from audiomixer.audio.metadata import TimedMetadata
 from audiomixer.audio.taps import SAMPLE_RATES, MixFrame, ParticipantFrame, Taps, participant_frames
 from audiomixer.clock.broadcast import Broadcast
@@ -64,6 +66,7 @@ class AudioMixer:
         identity: The mixer's own identity, in rooms that show their mixers; Janus does, and LiveKit if it publishes.
         leveler: Brings speakers to one loudness: `Mixer.leveler` of the room, for all who mix it.
         max_speakers: Mixes at most so many at once: `Mixer.max_speakers`, likewise. None leaves it as it is.
+        loudness: The target, in LUFS, to which the mix is brought: `Mixer.measure_loudness`, likewise. None leaves it.
         tracks: A directory for recordings of each participant alone, all on the stream's own timeline.
         rotate: Seconds after which recordings of the mix begin a new file.
         publish: Publishes the mix in its room of LiveKit, as a track, and the payloads as data packets.
@@ -89,6 +92,7 @@ class AudioMixer:
         identity: str = IDENTITY,
         leveler: bool = False,
         max_speakers: int | None = None,
+        loudness: float | None = None,
         tracks: str | None = None,
         rotate: float | None = None,
         publish: bool = False,
@@ -104,10 +108,14 @@ class AudioMixer:
             raise ValueError(f"audio_bitrate: expected one of {BITRATES}, got {audio_bitrate!r}")
         if max_speakers is not None and max_speakers < 1:
             raise ValueError(f"max_speakers: expected at least 1, or None for no limit, got {max_speakers!r}")
+        if loudness is not None and not QUIETEST_TARGET <= loudness <= LOUDEST_TARGET:
+            limits = f"{QUIETEST_TARGET:.0f} to {LOUDEST_TARGET:.0f} LUFS"
+            raise ValueError(f"loudness: expected {limits}, or None to leave it, got {loudness!r}")
         if isinstance(outputs, str):
             raise ValueError(f"outputs: expected a list of them, got {redacted(outputs)!r}")
         self._leveler = leveler
         self._max_speakers = max_speakers
+        self._target = loudness
         self.audio_bitrate = audio_bitrate
         self.identity = identity
         self.outputs: list[Output] = [
@@ -224,6 +232,20 @@ class AudioMixer:
         return self._frames * FRAME_SIZE / SAMPLE_RATE
 
     @property
+    def loudness(self) -> Loudness:
+        """How loud the mix is; measured from when this is asked for first, or from the start if there is a target.
+
+        Raises:
+            RuntimeError: The mixer has not started.
+        """
+        mixer = self.room.bus.mixer
+        measured = mixer.loudness
+        if measured is None:
+            mixer.measure_loudness()
+            measured = mixer.loudness
+        return Loudness(*(measured or (-inf, -inf, -inf, 0.0)))
+
+    @property
     def left_out(self) -> int:
         """Frames that are silent in outputs, as the processor was too slow to encode them."""
         return self._encoders.left_out
@@ -281,6 +303,8 @@ class AudioMixer:
             raise
         if self._leveler:
             self._room.bus.mixer.leveler = True
+        if self._target is not None:
+            self._room.bus.mixer.measure_loudness(self._target)
         if self._max_speakers is not None:
             self._room.bus.mixer.max_speakers = self._max_speakers
         self._began = datetime.now(UTC)

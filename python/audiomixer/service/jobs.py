@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
+from audiomixer.audio.loudness import Loudness
 from audiomixer.rooms.base import RoomEvent, Vitals
 from audiomixer.rooms.source import SourceOrder, SourceState
 from audiomixer.rooms.strip import Setting
@@ -47,6 +48,10 @@ class Job:
     include: tuple[str, ...] | None = None
     """The only identities that are mixed of that; None if all are."""
     exclude: tuple[str, ...] = ()
+    leveler: bool = False
+    """Whether speakers are brought to one loudness."""
+    loudness: float | None = None
+    """The target to which the mix is brought, in LUFS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,8 @@ class Progress:
     """Why it does not get on any more, if it does not."""
     segments: int = 0
     """Number of the HLS segment that is being made."""
+    loudness: Loudness | None = None
+    """How loud it is, if that is measured."""
 
 
 @dataclass(frozen=True, slots=True)

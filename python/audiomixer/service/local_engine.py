@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
+from audiomixer.audio.loudness import Loudness
 from audiomixer.clock.bus import process_pacer
 from audiomixer.clock.tasks import spawn
 from audiomixer.mixer import AudioMixer
@@ -125,6 +126,8 @@ class LocalEngine:
             audio_bitrate=job.audio_bitrate,
             identity=job.identity,
             create=self._settings.room_creation,
+            leveler=job.leveler,
+            loudness=job.loudness,
             include=job.include if job.room else None,
             exclude=job.exclude if job.room else (),
             # Whether there is a room is looked for once; a server that is out of reach says nothing of that.
@@ -281,6 +284,7 @@ class LocalEngine:
         )
 
     def _progress(self, sid: str, mixer: AudioMixer) -> Progress:
+        measured = mixer.room.bus.mixer.loudness
         working = {id(output) for output in mixer.working if not (isinstance(output, PushOutput) and output.error)}
         return Progress(
             mixer.time,
@@ -298,4 +302,5 @@ class LocalEngine:
                 ),
                 default=0,
             ),
+            Loudness(*measured) if measured else None,
         )

@@ -81,11 +81,22 @@ class ServiceCollector(Collector):
             yield counter
         if service.cluster:
             yield from _of_each(workers, told)
+        yield from _loudness(service)
         yield _gauge("event_readers", "Readers of server-sent events.", service.streams.readers)
         yield _gauge("callbacks_waiting", "Status callbacks not delivered yet.", service.callbacks.waiting)
         yield _counter("callbacks_delivered", "Status callbacks delivered.", service.callbacks.delivered)
         yield _counter("callbacks_failed", "Tries to deliver that failed.", service.callbacks.failed)
         yield _counter("callbacks_given_up", "Status callbacks given up.", service.callbacks.given_up)
+
+
+def _loudness(service: Service) -> Iterator[Metric]:
+    """How loud mixes are, those that are measured."""
+    family = GaugeMetricFamily("audiomixer_loudness_lufs", "Of mixes.", labels=["media_processor", "window"])
+    for sid, progress in service.engine.progress().items():
+        if progress.loudness:
+            for window in ("momentary", "short_term", "integrated"):
+                family.add_metric([sid, window], getattr(progress.loudness, window))
+    yield family
 
 
 def _of_each(workers: Sequence[WorkerState], told: Sequence[tuple[WorkerState, Load]]) -> Iterator[Metric]:

@@ -36,6 +36,7 @@ mod participant;
 mod pcm;
 pub mod playhead;
 pub mod playout;
+mod programme;
 pub mod receiver;
 mod resample;
 pub mod rtp;
@@ -52,6 +53,7 @@ pub use error::{Error, Result};
 pub use fader::Fader;
 pub use mixer::{Mixer, Volume};
 pub use participant::Participant;
+pub use programme::Loudness;
 pub use sample::Sample;
 pub use stats::Stats;
 

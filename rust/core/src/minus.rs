@@ -2,6 +2,7 @@
 
 use crate::kernel::Kernel;
 use crate::limiter::Limiter;
+use crate::programme;
 
 /// What a mix adds up.
 #[derive(Debug)]
@@ -40,6 +41,7 @@ impl Sums {
 
 /// The frame that one hears, made once for each mix.
 pub(crate) struct Minus {
+    channels: usize,
     limiter: Limiter,
     tick: u64,
     bus: Vec<f32>,
@@ -50,15 +52,16 @@ impl Minus {
     /// For frames of `length` samples, interleaved of `channels`, at `rate`.
     pub fn new(rate: u32, channels: usize, length: usize) -> Self {
         let limiter = Limiter::new(rate, channels);
-        Self { limiter, tick: 0, bus: vec![0.0; length], frame: vec![0.0; length] }
+        Self { channels, limiter, tick: 0, bus: vec![0.0; length], frame: vec![0.0; length] }
     }
 
     /// What is heard of the mix number `tick`, whose limiter was `before`; `take_off` takes what is not to be heard off
-    /// the sum.
+    /// the sum, which is at `gain` like the mix.
     pub fn make(
         &mut self,
         tick: u64,
         sums: &Sums,
+        gain: (f32, f32),
         kernel: Kernel,
         before: &Limiter,
         take_off: impl FnOnce(&mut [f32]),
@@ -73,6 +76,9 @@ impl Minus {
                 kernel.add(&mut self.bus, &sums.aside, 1.0);
             }
             take_off(&mut self.bus);
+            if gain != (1.0, 1.0) {
+                programme::ramp(&mut self.bus, self.channels, gain);
+            }
             self.limiter.process(&self.bus, &mut self.frame);
         }
     }

@@ -12,6 +12,7 @@ use crate::kernel::Kernel;
 use crate::limiter::Limiter;
 use crate::minus::{Minus, Sums};
 use crate::participant::{INAUDIBLE, Participant, Rendering};
+use crate::programme::{self, Loudness, Programme};
 use crate::time::{FRAMES_PER_SECOND, Moment, ms, ticks};
 use crate::{Effort, Error, Result, Sample, lock};
 
@@ -68,6 +69,11 @@ struct Bus {
     /// What is heard by who is in the room, and not in the mix.
     everybody: Option<Box<Minus>>,
     limited: Vec<f32>,
+    /// The loudness of the mix, if it is measured, and what it is turned up or down by, from where to where.
+    programme: Option<Box<Programme>>,
+    gain: (f32, f32),
+    /// The sum, turned up or down.
+    turned: Vec<f32>,
     tick: u64,
     /// Whether anybody spoke in the last mix.
     speech: bool,
@@ -106,6 +112,9 @@ impl Mixer {
             sums: Sums::new((sample_rate / FRAMES_PER_SECOND) as usize * channels),
             everybody: None,
             limited: vec![0.0; (sample_rate / FRAMES_PER_SECOND) as usize * channels],
+            programme: None,
+            gain: (1.0, 1.0),
+            turned: Vec::new(),
             tick: 0,
             speech: false,
             playing: Vec::new(),
@@ -153,6 +162,28 @@ impl Mixer {
     /// Begins or ceases to bring speakers to one loudness.
     pub fn set_leveler(&self, on: bool) {
         self.leveler.store(on, Ordering::Relaxed);
+    }
+
+    /// How loud the mix is, if that is measured.
+    pub fn loudness(&self) -> Option<Loudness> {
+        self.bus().programme.as_ref().map(|programme| programme.loudness())
+    }
+
+    /// Measures the loudness of the mix from now on, and brings it to a `target` in LUFS, if there is one.
+    pub fn set_loudness(&self, target: Option<f64>) -> Result<()> {
+        if let Some(target) = target.filter(|target| !programme::TARGETS.contains(target)) {
+            let (least, most) = (programme::TARGETS.start(), programme::TARGETS.end());
+            let problem = format!("expected {least} to {most} LUFS, got {target}");
+            return Err(Error::new("loudness", problem));
+        }
+        let bus = &mut *self.bus();
+        if bus.programme.is_none() {
+            bus.programme = Some(Box::new(Programme::new(self.rate, self.channels)?));
+        }
+        if let Some(programme) = &mut bus.programme {
+            programme.set_target(target);
+        }
+        Ok(())
     }
 
     /// How many speakers are mixed at once; `None` is all.
@@ -267,8 +298,21 @@ impl Mixer {
         let mut bus = self.bus();
         self.check("out", out.len())?;
         assert!(!self.breaks_down.load(Ordering::Relaxed), "the mixer was told to break down");
-        let Bus { kernel, limiter, before, sums, limited, tick, speech, playing, claims, .. } =
-            &mut *bus;
+        let Bus {
+            kernel,
+            limiter,
+            before,
+            sums,
+            limited,
+            programme,
+            gain,
+            turned,
+            tick,
+            speech,
+            playing,
+            claims,
+            ..
+        } = &mut *bus;
         let spoken = std::mem::take(speech);
         self.roster().update(playing);
         sums.clear();
@@ -291,7 +335,17 @@ impl Mixer {
         let together = self.together.load(Ordering::Relaxed).saturating_add(1);
         self.together.store(if sums.has_aside { 0 } else { together }, Ordering::Relaxed);
         before.follow(limiter);
-        limiter.process(&sums.mix, limited);
+        *gain = programme.as_mut().map_or((1.0, 1.0), |programme| programme.advance());
+        if *gain == (1.0, 1.0) {
+            limiter.process(&sums.mix, limited);
+        } else {
+            turned.clone_from(&sums.mix);
+            programme::ramp(turned, self.channels, *gain);
+            limiter.process(turned, limited);
+        }
+        if let Some(programme) = programme {
+            programme.observe(limited);
+        }
         write(limited, out);
         Ok(())
     }
@@ -305,8 +359,8 @@ impl Mixer {
             let problem = format!("{:?} is not in this mixer", participant.identity());
             return Err(Error::new("participant", problem));
         }
-        let Bus { kernel, before, sums, tick, .. } = &mut *bus;
-        write(participant.strip().minus(*tick, *kernel, sums, before), out);
+        let Bus { kernel, before, sums, gain, tick, .. } = &mut *bus;
+        write(participant.strip().minus(*tick, *kernel, sums, *gain, before), out);
         Ok(())
     }
 
@@ -314,10 +368,10 @@ impl Mixer {
     pub fn mix_of_room<T: Sample>(&self, out: &mut [T]) -> Result<()> {
         let mut bus = self.bus();
         self.check("out", out.len())?;
-        let Bus { kernel, before, sums, tick, everybody, .. } = &mut *bus;
+        let Bus { kernel, before, sums, gain, tick, everybody, .. } = &mut *bus;
         let new = || Box::new(Minus::new(self.rate, self.channels, sums.mix.len()));
         let everybody = everybody.get_or_insert_with(new);
-        everybody.make(*tick, sums, *kernel, before, |_| {});
+        everybody.make(*tick, sums, *gain, *kernel, before, |_| {});
         write(everybody.frame(), out);
         Ok(())
     }

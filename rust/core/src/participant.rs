@@ -426,11 +426,18 @@ impl Strip {
     }
 
     /// Makes what this participant hears of the mix number `tick`, whose limiter was `before`.
-    pub fn minus(&mut self, tick: u64, kernel: Kernel, sums: &Sums, before: &Limiter) -> &[f32] {
+    pub fn minus(
+        &mut self,
+        tick: u64,
+        kernel: Kernel,
+        sums: &Sums,
+        gain: (f32, f32),
+        before: &Limiter,
+    ) -> &[f32] {
         let (rate, channels) = (self.rate, self.channels);
         let new = || Box::new(Minus::new(rate, channels, sums.mix.len()));
         let mut minus = self.minus.take().unwrap_or_else(new);
-        minus.make(tick, sums, kernel, before, |bus| {
+        minus.make(tick, sums, gain, kernel, before, |bus| {
             if self.mixed != 0.0 {
                 self.add_at(-self.mixed, kernel, bus);
             }

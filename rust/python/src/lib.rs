@@ -120,6 +120,17 @@ impl Mixer {
     }
 
     #[getter]
+    fn loudness(&self, py: Python<'_>) -> Option<(f64, f64, f64, f64)> {
+        let found = py.detach(|| self.0.loudness())?;
+        Some((found.momentary, found.short_term, found.integrated, found.gain))
+    }
+
+    #[pyo3(signature = (target=None))]
+    fn measure_loudness(&self, py: Python<'_>, target: Option<f64>) -> PyResult<()> {
+        py.detach(|| self.0.set_loudness(target)).map_err(value_error)
+    }
+
+    #[getter]
     fn max_speakers(&self) -> Option<usize> {
         self.0.max_speakers()
     }

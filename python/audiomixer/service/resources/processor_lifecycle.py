@@ -50,6 +50,8 @@ class ProcessorOrder:
     include: tuple[str, ...] | None = None
     """Identities, as those of `Job`."""
     exclude: tuple[str, ...] = ()
+    leveler: bool = False
+    loudness: float | None = None
     status_callback: str | None = None
     status_callback_method: str = "POST"
 
@@ -233,6 +235,8 @@ class ProcessorLifecycle:
                 outputs=list(order.outputs),
                 include=None if order.include is None else list(order.include),
                 exclude=list(order.exclude) or None,
+                leveler=order.leveler,
+                loudness=order.loudness,
                 max_duration=order.max_duration,
                 status_callback=order.status_callback,
                 status_callback_method=order.status_callback_method,
@@ -357,6 +361,8 @@ class ProcessorLifecycle:
             settings_of(room) if room and self._office.settings.elsewhere else {},
             None if processor.include is None else tuple(processor.include),
             tuple(processor.exclude or ()),
+            processor.leveler,
+            processor.loudness,
         )
         try:
             try:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
+    false,
 )
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
@@ -85,6 +86,9 @@ class MediaProcessor(Resource, Base):
     include: Mapped[list[str] | None] = mapped_column(JSON)
     """The only identities that it mixes; None if all."""
     exclude: Mapped[list[str] | None] = mapped_column(JSON)
+    leveler: Mapped[bool] = mapped_column(default=False, server_default=false())
+    loudness: Mapped[float | None] = mapped_column(Float)
+    """The target of its mix, in LUFS."""
     room_sid: Mapped[str | None] = mapped_column(_SID)
     """The room that it joined; None if there was none to join, which it tries once."""
     leaves: Mapped[float | None] = mapped_column(Float)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 
 from audiomixer.audio.encoding import BITRATES
+from audiomixer.audio.loudness import LOUDEST_TARGET, QUIETEST_TARGET
 from audiomixer.rooms.local import check_identity, check_name
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.http.rest.common import (
@@ -123,6 +124,8 @@ async def create(request: Request, service: TheService, form: Annotated[Create, 
             identity=check_identity(_text(context, "identity", extension)),
             outputs=await _outputs(service, context),
             audio_bitrate=_bitrate(context),
+            leveler=_leveler(context),
+            loudness=_loudness(context),
             include=_identities(service, context, "include"),
             exclude=_identities(service, context, "exclude") or (),
             max_duration=form.max_duration,
@@ -225,6 +228,22 @@ def _bitrate(context: dict[str, Any]) -> int:
     if isinstance(bitrate, bool) or bitrate not in BITRATES:
         raise ValueError("audioBitrate: expected 128 or 192")
     return int(bitrate)
+
+
+def _leveler(context: dict[str, Any]) -> bool:
+    given = context.get("audioLeveler", False)
+    if not isinstance(given, bool):
+        raise ValueError("audioLeveler: expected true or false")
+    return given
+
+
+def _loudness(context: dict[str, Any]) -> float | None:
+    given = context.get("audioLoudness")
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or not QUIETEST_TARGET <= given <= LOUDEST_TARGET:
+        raise ValueError(f"audioLoudness: expected {QUIETEST_TARGET:.0f} to {LOUDEST_TARGET:.0f} LUFS")
+    return float(given)
 
 
 def _identities(service: Service, context: dict[str, Any], key: str) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""What hosts have set of identities in a room, who is as that when it comes back; and whom a mixer mixes."""
+"""What hosts have set of identities in a room, who is as that when it comes back; whom a mixer mixes, and how loud."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,8 @@ def upgrade() -> None:
     with op.batch_alter_table("media_processors") as table:
         table.add_column(sa.Column("include", sa.JSON, nullable=True))
         table.add_column(sa.Column("exclude", sa.JSON, nullable=True))
+        table.add_column(sa.Column("leveler", sa.Boolean, nullable=False, server_default=sa.false()))
+        table.add_column(sa.Column("loudness", sa.Float, nullable=True))
     with op.batch_alter_table("rooms") as table:
         table.add_column(sa.Column("settings", sa.JSON, nullable=True))
 
@@ -19,6 +21,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Removes them."""
     with op.batch_alter_table("media_processors") as table:
+        table.drop_column("loudness")
+        table.drop_column("leveler")
         table.drop_column("exclude")
         table.drop_column("include")
     with op.batch_alter_table("rooms") as table:

@@ -1,0 +1,22 @@
+"""How loud a mix is, as broadcasters measure it."""
+
+from dataclasses import dataclass
+from typing import Final
+
+QUIETEST_TARGET: Final = -40.0
+LOUDEST_TARGET: Final = -5.0
+"""Between these a mix can be brought to a target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loudness:
+    """In LUFS, by ITU-R BS.1770-5 and EBU R 128; -inf is silence."""
+
+    momentary: float
+    """Of the last 400 ms."""
+    short_term: float
+    """Of the last 3 s."""
+    integrated: float
+    """Of everything since it is measured, gated."""
+    gain_db: float
+    """What the mix is turned up or down by just now."""
