@@ -62,6 +62,9 @@ class Mixer:
     leveler: bool
     """Whether each speaker is brought to −20 LUFS (ITU-R BS.1770-5, gated), within ±12 dB and slowly: up by 3 dB a
     second at most, down by 6 dB. Adds no delay. Volumes stay those of the source."""
+    denoise: bool
+    """Whether noise is taken off everybody (RNNoise), which makes them 10 ms later; a ValueError but at 48 kHz. Volumes
+    stay those of the source."""
     @property
     def loudness(self) -> tuple[float, float, float, float] | None:
         """How loud the mix is, in LUFS (ITU-R BS.1770-5, EBU R 128), since `measure_loudness`; None before.
@@ -216,6 +219,11 @@ class Fader:
         """Whether it is in the mix; if not, it is in `mix_minus` of all others, and takes no speaker's place."""
     @in_mix.setter
     def in_mix(self, in_mix: bool) -> None: ...
+    @property
+    def denoise(self) -> bool:
+        """Whether noise is taken off it, as by `Mixer.denoise`."""
+    @denoise.setter
+    def denoise(self, denoise: bool) -> None: ...
 
 @final
 class Participant:

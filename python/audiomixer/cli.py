@@ -174,6 +174,7 @@ async def mix_command(
     max_speakers: Annotated[
         int | None, typer.Option(min=1, help="Mix at most so many at once, the loudest; all if absent.")
     ] = None,
+    denoise: Annotated[bool, typer.Option("--denoise", help="Take noise off speakers; 10 ms later.")] = False,
     loudness: Annotated[
         float | None, typer.Option(min=-40, max=-5, help="Bring the mix to so many LUFS, -16 say.")
     ] = None,
@@ -213,6 +214,7 @@ async def mix_command(
         identity=identity,
         leveler=level,
         max_speakers=max_speakers,
+        denoise=denoise,
         loudness=loudness,
         rotate=rotate,
         tracks=tracks,

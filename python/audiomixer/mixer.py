@@ -66,6 +66,7 @@ class AudioMixer:
         identity: The mixer's own identity, in rooms that show their mixers; Janus does, and LiveKit if it publishes.
         leveler: Brings speakers to one loudness: `Mixer.leveler` of the room, for all who mix it.
         max_speakers: Mixes at most so many at once: `Mixer.max_speakers`, likewise. None leaves it as it is.
+        denoise: Takes noise off speakers: `Mixer.denoise`, likewise.
         loudness: The target, in LUFS, to which the mix is brought: `Mixer.measure_loudness`, likewise. None leaves it.
         tracks: A directory for recordings of each participant alone, all on the stream's own timeline.
         rotate: Seconds after which recordings of the mix begin a new file.
@@ -92,6 +93,7 @@ class AudioMixer:
         identity: str = IDENTITY,
         leveler: bool = False,
         max_speakers: int | None = None,
+        denoise: bool = False,
         loudness: float | None = None,
         tracks: str | None = None,
         rotate: float | None = None,
@@ -115,6 +117,7 @@ class AudioMixer:
             raise ValueError(f"outputs: expected a list of them, got {redacted(outputs)!r}")
         self._leveler = leveler
         self._max_speakers = max_speakers
+        self._denoise = denoise
         self._target = loudness
         self.audio_bitrate = audio_bitrate
         self.identity = identity
@@ -303,6 +306,8 @@ class AudioMixer:
             raise
         if self._leveler:
             self._room.bus.mixer.leveler = True
+        if self._denoise:
+            self._room.bus.mixer.denoise = True
         if self._target is not None:
             self._room.bus.mixer.measure_loudness(self._target)
         if self._max_speakers is not None:

@@ -10,7 +10,8 @@ from tests.service.api import Api
 
 
 async def test_a_stream_is_brought_to_its_target(api: Api) -> None:
-    made = await api.processor("lounge", await api.streamer(), context={"audioLoudness": -16, "audioLeveler": True})
+    context = {"audioLoudness": -16, "audioLeveler": True, "audioDenoise": False}
+    made = await api.processor("lounge", await api.streamer(), context=context)
     measured = 'audiomixer_loudness_lufs{media_processor="%s",window="short_term"}' % made["sid"]
     async with Client(api.whip("lounge"), Microphone(1000, 0.02), token=api.token("alice")):
         async with asyncio.timeout(15):
@@ -27,6 +28,7 @@ async def test_a_stream_is_brought_to_its_target(api: Api) -> None:
         ({"audioLoudness": -3}, "audioLoudness: expected -40 to -5 LUFS"),
         ({"audioLoudness": True}, "audioLoudness"),
         ({"audioLoudness": "-16"}, "audioLoudness"),
+        ({"audioDenoise": "yes"}, "audioDenoise: expected true or false"),
         ({"audioLeveler": 1}, "audioLeveler: expected true or false"),
     ],
 )

@@ -55,7 +55,8 @@ async def test_a_guest_is_turned_down_muted_put_aside_and_removed(api: Api) -> N
         await api.post(url, 200, Muted="false", InMix="false")
         assert await volume(api, streamer, "bob") == -1
         assert (await api.get(url))["volume"] == pytest.approx(4634, rel=0.05), "the room hears him"
-        await api.post("Rooms/lounge/Participants/bob", 200, InMix="true")
+        quiet = await api.post("Rooms/lounge/Participants/bob", 200, InMix="true", Denoise="true")
+        assert quiet["denoise"] is True
         assert await volume(api, streamer, "bob") > 1000
 
         gone = await api.post(url, 200, Status="disconnected")

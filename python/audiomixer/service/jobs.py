@@ -48,6 +48,8 @@ class Job:
     include: tuple[str, ...] | None = None
     """The only identities that are mixed of that; None if all are."""
     exclude: tuple[str, ...] = ()
+    denoise: bool = False
+    """Whether noise is taken off speakers."""
     leveler: bool = False
     """Whether speakers are brought to one loudness."""
     loudness: float | None = None

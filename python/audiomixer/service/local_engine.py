@@ -126,6 +126,7 @@ class LocalEngine:
             audio_bitrate=job.audio_bitrate,
             identity=job.identity,
             create=self._settings.room_creation,
+            denoise=job.denoise,
             leveler=job.leveler,
             loudness=job.loudness,
             include=job.include if job.room else None,

@@ -18,6 +18,7 @@ pub struct Fader {
     gain: AtomicU32,
     muted: AtomicBool,
     in_mix: AtomicBool,
+    denoise: AtomicBool,
 }
 
 impl Default for Fader {
@@ -26,6 +27,7 @@ impl Default for Fader {
             gain: AtomicU32::new(1f32.to_bits()),
             muted: AtomicBool::new(false),
             in_mix: AtomicBool::new(true),
+            denoise: AtomicBool::new(false),
         }
     }
 }
@@ -62,9 +64,19 @@ impl Fader {
         self.in_mix.store(in_mix, Ordering::Relaxed);
     }
 
+    /// Whether noise is taken off it, where the mixer's rate is 48 kHz.
+    pub fn denoise(&self) -> bool {
+        self.denoise.load(Ordering::Relaxed)
+    }
+
+    /// Begins to take noise off it, or leaves off.
+    pub fn set_denoise(&self, denoise: bool) {
+        self.denoise.store(denoise, Ordering::Relaxed);
+    }
+
     /// Whether it is as if there were none.
     fn is_neutral(&self) -> bool {
-        self.gain() == 1.0 && !self.muted() && self.in_mix()
+        self.gain() == 1.0 && !self.muted() && self.in_mix() && !self.denoise()
     }
 }
 

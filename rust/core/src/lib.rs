@@ -13,6 +13,7 @@
 pub mod adjust;
 pub mod comfort;
 pub mod delay;
+mod denoise;
 pub mod duck;
 mod effort;
 pub mod envelope;

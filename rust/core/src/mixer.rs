@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::delay::Range;
+use crate::denoise;
 use crate::fader::{Fader, Faders};
 use crate::floor;
 use crate::kernel::Kernel;
@@ -41,6 +42,7 @@ pub struct Mixer {
     channels: usize,
     range: Range,
     leveler: AtomicBool,
+    denoise: AtomicBool,
     /// `usize::MAX` is no limit.
     max_speakers: AtomicUsize,
     breaks_down: AtomicBool,
@@ -125,6 +127,7 @@ impl Mixer {
             channels,
             range,
             leveler: AtomicBool::new(false),
+            denoise: AtomicBool::new(false),
             max_speakers: AtomicUsize::new(usize::MAX),
             breaks_down: AtomicBool::new(false),
             cost: AtomicU64::new(0),
@@ -162,6 +165,21 @@ impl Mixer {
     /// Begins or ceases to bring speakers to one loudness.
     pub fn set_leveler(&self, on: bool) {
         self.leveler.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether noise is taken off everybody.
+    pub fn denoise(&self) -> bool {
+        self.denoise.load(Ordering::Relaxed)
+    }
+
+    /// Begins to take noise off everybody, or leaves off; at 48 kHz only.
+    pub fn set_denoise(&self, on: bool) -> Result<()> {
+        if on && self.rate != denoise::RATE {
+            let problem = format!("expected a mixer at 48000 Hz, not {}", self.rate);
+            return Err(Error::new("denoise", problem));
+        }
+        self.denoise.store(on, Ordering::Relaxed);
+        Ok(())
     }
 
     /// How loud the mix is, if that is measured.
@@ -318,10 +336,11 @@ impl Mixer {
         sums.clear();
         grant(playing, claims, self.max_speakers.load(Ordering::Relaxed));
         let leveled = self.leveler.load(Ordering::Relaxed);
+        let denoised = self.denoise.load(Ordering::Relaxed);
         let mut gone = false;
         for participant in playing.iter() {
             let mut strip = participant.strip();
-            let how = Rendering { frugal: effort.is_spent(), leveled, speech: spoken };
+            let how = Rendering { frugal: effort.is_spent(), leveled, denoised, speech: spoken };
             if strip.render(now, how, *kernel, sums) {
                 effort.spend();
             }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::delay::Range;
+use crate::denoise::{self, Denoiser};
 use crate::duck::{self, Duck};
 use crate::fade::Fade;
 use crate::fader::{self, Fader};
@@ -198,6 +199,7 @@ pub(crate) struct Strip {
     detector: Detector,
     meter: Meter,
     leveler: Option<Box<Leveler>>,
+    denoiser: Option<Box<Denoiser>>,
     duck: Option<Duck>,
     /// Whether the last frame was speech that others go down for.
     speaks: bool,
@@ -223,6 +225,8 @@ pub(crate) struct Rendering {
     pub frugal: bool,
     /// Speakers are brought to one loudness.
     pub leveled: bool,
+    /// Noise is taken off everybody.
+    pub denoised: bool,
     /// Somebody spoke in the last mix.
     pub speech: bool,
 }
@@ -246,6 +250,7 @@ impl Strip {
             detector: Detector::default(),
             meter: Meter::default(),
             leveler: None,
+            denoiser: None,
             duck: None,
             speaks: false,
             claim: Claim::default(),
@@ -313,6 +318,7 @@ impl Strip {
             self.place = Fade::new(self.rate, in_mix);
             self.share = (in_mix, in_mix);
             self.mixed = 0.0;
+            self.denoiser = None;
             Measure::default()
         } else {
             self.fade.set(gain);
@@ -321,7 +327,7 @@ impl Strip {
             if let Some(leveler) = &mut self.leveler {
                 leveler.listen(if real { &self.frame } else { &[] }, self.frame_channels);
             }
-            let measure = self.add(kernel, sums);
+            let measure = self.add(how.denoised || self.fader.denoise(), kernel, sums);
             match heard {
                 Heard::Announced(level) => {
                     self.trust.believe();
@@ -370,7 +376,28 @@ impl Strip {
         }
     }
 
-    fn add(&mut self, kernel: Kernel, sums: &mut Sums) -> Measure {
+    fn add(&mut self, denoised: bool, kernel: Kernel, sums: &mut Sums) -> Measure {
+        if self.silent || self.rate != denoise::RATE {
+            self.denoiser = None;
+        } else if denoised || self.denoiser.is_some() {
+            // What is measured is what came.
+            let measure = self.add_at(0.0, kernel, &mut sums.mix);
+            self.take_noise_off(denoised);
+            self.add_as_it_is(kernel, sums);
+            return measure;
+        }
+        self.add_as_it_is(kernel, sums)
+    }
+
+    fn take_noise_off(&mut self, wanted: bool) {
+        let channels = self.frame_channels;
+        let denoiser = self.denoiser.take().filter(|denoiser| denoiser.fits(channels));
+        let mut denoiser = denoiser.unwrap_or_else(|| Box::new(Denoiser::new(channels)));
+        denoiser.process(&mut self.frame, wanted);
+        self.denoiser = (wanted || !denoiser.is_dry()).then_some(denoiser);
+    }
+
+    fn add_as_it_is(&mut self, kernel: Kernel, sums: &mut Sums) -> Measure {
         let place = self.place.steady();
         if let Some(share) = place {
             self.share = (share, share);

@@ -120,6 +120,16 @@ impl Mixer {
     }
 
     #[getter]
+    fn denoise(&self) -> bool {
+        self.0.denoise()
+    }
+
+    #[setter]
+    fn set_denoise(&self, denoise: bool) -> PyResult<()> {
+        self.0.set_denoise(denoise).map_err(value_error)
+    }
+
+    #[getter]
     fn loudness(&self, py: Python<'_>) -> Option<(f64, f64, f64, f64)> {
         let found = py.detach(|| self.0.loudness())?;
         Some((found.momentary, found.short_term, found.integrated, found.gain))
@@ -292,6 +302,16 @@ impl Fader {
     #[setter]
     fn set_in_mix(&self, in_mix: bool) {
         self.0.set_in_mix(in_mix);
+    }
+
+    #[getter]
+    fn denoise(&self) -> bool {
+        self.0.denoise()
+    }
+
+    #[setter]
+    fn set_denoise(&self, denoise: bool) {
+        self.0.set_denoise(denoise);
     }
 }
 

@@ -50,6 +50,7 @@ class ProcessorOrder:
     include: tuple[str, ...] | None = None
     """Identities, as those of `Job`."""
     exclude: tuple[str, ...] = ()
+    denoise: bool = False
     leveler: bool = False
     loudness: float | None = None
     status_callback: str | None = None
@@ -235,6 +236,7 @@ class ProcessorLifecycle:
                 outputs=list(order.outputs),
                 include=None if order.include is None else list(order.include),
                 exclude=list(order.exclude) or None,
+                denoise=order.denoise,
                 leveler=order.leveler,
                 loudness=order.loudness,
                 max_duration=order.max_duration,
@@ -361,6 +363,7 @@ class ProcessorLifecycle:
             settings_of(room) if room and self._office.settings.elsewhere else {},
             None if processor.include is None else tuple(processor.include),
             tuple(processor.exclude or ()),
+            processor.denoise,
             processor.leveler,
             processor.loudness,
         )

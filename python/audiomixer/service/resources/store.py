@@ -86,6 +86,7 @@ class MediaProcessor(Resource, Base):
     include: Mapped[list[str] | None] = mapped_column(JSON)
     """The only identities that it mixes; None if all."""
     exclude: Mapped[list[str] | None] = mapped_column(JSON)
+    denoise: Mapped[bool] = mapped_column(default=False, server_default=false())
     leveler: Mapped[bool] = mapped_column(default=False, server_default=false())
     loudness: Mapped[float | None] = mapped_column(Float)
     """The target of its mix, in LUFS."""

@@ -124,7 +124,8 @@ async def create(request: Request, service: TheService, form: Annotated[Create, 
             identity=check_identity(_text(context, "identity", extension)),
             outputs=await _outputs(service, context),
             audio_bitrate=_bitrate(context),
-            leveler=_leveler(context),
+            denoise=_switch(context, "audioDenoise"),
+            leveler=_switch(context, "audioLeveler"),
             loudness=_loudness(context),
             include=_identities(service, context, "include"),
             exclude=_identities(service, context, "exclude") or (),
@@ -230,10 +231,10 @@ def _bitrate(context: dict[str, Any]) -> int:
     return int(bitrate)
 
 
-def _leveler(context: dict[str, Any]) -> bool:
-    given = context.get("audioLeveler", False)
+def _switch(context: dict[str, Any], key: str) -> bool:
+    given = context.get(key, False)
     if not isinstance(given, bool):
-        raise ValueError("audioLeveler: expected true or false")
+        raise ValueError(f"{key}: expected true or false")
     return given
 
 

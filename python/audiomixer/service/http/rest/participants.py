@@ -38,7 +38,7 @@ from audiomixer.service.service import Service
 
 router = APIRouter(tags=["Rooms"], responses=ERRORS, dependencies=[AuthenticatedHost])
 
-_SETTINGS: Final = {"gain": "gain_db", "muted": "muted", "in_mix": "in_mix", "kept_out": "kept_out"}
+_SETTINGS: Final = {"gain": "gain_db"} | {name: name for name in ("muted", "in_mix", "denoise", "kept_out")}
 """What a form sets, and what that is called as a setting."""
 
 
@@ -56,6 +56,7 @@ class Resource(BaseModel):
     gain_db: float
     muted_by_host: bool
     in_mix: bool
+    denoise: bool
     kept_out: bool
     muted: bool | None
     volume: int | None
@@ -79,6 +80,7 @@ class Update(Form):
     gain: float | None = Field(None, alias="Gain", ge=QUIETEST, le=LOUDEST, allow_inf_nan=False, description="decibels")
     muted: bool | None = Field(None, alias="Muted", description="nobody hears it")
     in_mix: bool | None = Field(None, alias="InMix", description="false: heard by the Room, and not in streams")
+    denoise: bool | None = Field(None, alias="Denoise", description="noise is taken off it; 10 ms later")
     kept_out: bool | None = Field(None, alias="KeptOut", description="true: it has to leave, and may not join")
     status: Annotated[Literal["disconnected"] | None, LowerCase] = Field(None, alias="Status")
 
@@ -220,6 +222,7 @@ def _resource(service: Service, room: Room, who: _Who, vitals: Mapping[str, Vita
         gain_db=setting.gain_db,
         muted_by_host=setting.muted,
         in_mix=setting.in_mix,
+        denoise=setting.denoise,
         kept_out=setting.kept_out,
         **heard,
     )

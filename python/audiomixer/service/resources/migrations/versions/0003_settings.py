@@ -12,6 +12,7 @@ def upgrade() -> None:
     with op.batch_alter_table("media_processors") as table:
         table.add_column(sa.Column("include", sa.JSON, nullable=True))
         table.add_column(sa.Column("exclude", sa.JSON, nullable=True))
+        table.add_column(sa.Column("denoise", sa.Boolean, nullable=False, server_default=sa.false()))
         table.add_column(sa.Column("leveler", sa.Boolean, nullable=False, server_default=sa.false()))
         table.add_column(sa.Column("loudness", sa.Float, nullable=True))
     with op.batch_alter_table("rooms") as table:
@@ -23,6 +24,7 @@ def downgrade() -> None:
     with op.batch_alter_table("media_processors") as table:
         table.drop_column("loudness")
         table.drop_column("leveler")
+        table.drop_column("denoise")
         table.drop_column("exclude")
         table.drop_column("include")
     with op.batch_alter_table("rooms") as table:
