@@ -262,7 +262,7 @@ class Participant:
 
         Args:
             samples: C-contiguous float32 (full scale ±1) or int16, of shape `(n,)`, `(n, 1)` or `(n, 2)`.
-            sample_rate: 8000 to 192000 Hz; the mixer's, if None.
+            sample_rate: 8000 to 192000 Hz, in steps of 25; the mixer's, if None.
 
         Raises:
             ValueError: Wrong type or shape, no such rate, values that are not finite or beyond ±64, or the

@@ -7,6 +7,8 @@ use crate::{Error, Result};
 
 /// Rates that audio may have that comes as samples.
 pub const RATES: std::ops::RangeInclusive<u32> = 8_000..=192_000;
+/// Others have too little in common with ours: they could be resampled in pieces of a second only.
+const STEP: u32 = 25;
 /// Of a second: what is resampled at a time.
 const PIECES: u32 = 100;
 
@@ -22,8 +24,12 @@ pub struct Resampler {
 impl Resampler {
     /// From `rate` to `target`, both in Hz, for interleaved `channels`.
     pub fn new(rate: u32, target: u32, channels: usize) -> Result<Self> {
-        if !RATES.contains(&rate) {
-            let problem = format!("expected {} to {} Hz, got {rate}", RATES.start(), RATES.end());
+        if !RATES.contains(&rate) || !rate.is_multiple_of(STEP) {
+            let problem = format!(
+                "expected {} to {} Hz, in steps of {STEP}, got {rate}",
+                RATES.start(),
+                RATES.end()
+            );
             return Err(Error::new("sample_rate", problem));
         }
         let piece = rate.div_ceil(PIECES) as usize;
@@ -111,7 +117,7 @@ mod tests {
 
     #[test]
     fn rates_that_are_none() {
-        for rate in [0, 7_999, 192_001] {
+        for rate in [0, 7_999, 192_001, 44_101] {
             assert!(Resampler::new(rate, 48_000, 1).is_err());
         }
     }

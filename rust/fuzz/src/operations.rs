@@ -33,6 +33,7 @@ pub enum Step {
         to: u8,
         samples: Vec<f32>,
         stereo: bool,
+        rate: Option<u32>,
     },
     Gain(u8, f32),
     Mute(u8, Option<bool>),
@@ -41,6 +42,17 @@ pub enum Step {
     Mix(f64),
     Minus(u8),
     Volumes,
+    Fader {
+        of: u8,
+        gain: f32,
+        muted: bool,
+        in_mix: bool,
+        denoise: bool,
+    },
+    Duck(u8, f32),
+    Denoise(bool),
+    Loudness(Option<f64>),
+    Room,
 }
 
 /// A mixer that is asked.
@@ -89,10 +101,10 @@ impl Asked {
                     self.mix(arrival);
                 }
             }
-            Step::Pcm { to, samples, stereo } => {
+            Step::Pcm { to, samples, stereo, rate } => {
                 let channels = 1 + usize::from(stereo);
                 let samples = &samples[..samples.len() / channels * channels];
-                self.with(to, |p| drop(p.push_pcm(samples, channels, None)));
+                self.with(to, |p| drop(p.push_pcm(samples, channels, rate)));
             }
             Step::Gain(who, gain) => self.with(who, |p| drop(p.set_gain(gain))),
             Step::Mute(who, muted) => self.with(who, |p| drop(p.set_signalled_mute(muted))),
@@ -108,6 +120,23 @@ impl Asked {
             Step::Volumes => {
                 let levels = self.mixer.volumes().into_iter().map(|volume| volume.level);
                 assert!(levels.into_iter().all(|level| (-1..=32_767).contains(&level)));
+            }
+            Step::Fader { of, gain, muted, in_mix, denoise } => {
+                let who = usize::from(of) % PARTICIPANTS;
+                if let Ok(fader) = self.mixer.fader(&who.to_string()) {
+                    drop(fader.set_gain(gain));
+                    fader.set_muted(muted);
+                    fader.set_in_mix(in_mix);
+                    fader.set_denoise(denoise);
+                }
+            }
+            Step::Duck(who, decibels) => self.with(who, |p| drop(p.set_duck(decibels))),
+            Step::Denoise(on) => drop(self.mixer.set_denoise(on)),
+            Step::Loudness(target) => drop(self.mixer.set_loudness(target)),
+            Step::Room => {
+                if self.mixer.mix_of_room(&mut self.out).is_ok() {
+                    check_frame(&self.out);
+                }
             }
         }
     }

@@ -16,6 +16,10 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+fn rate() -> impl Strategy<Value = Option<u32>> {
+    prop_oneof![3 => Just(None), 1 => prop::sample::select(vec![8_000u32, 11_025, 44_100, 48_000, 96_000, 192_000]).prop_map(Some)]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let who = 0u8..4;
     let level = || prop::option::of(0u8..=128);
@@ -27,8 +31,15 @@ fn step() -> impl Strategy<Value = Step> {
         ),
         6 => (who.clone(), 1u8..40, payload(), level())
             .prop_map(|(to, packets, payload, level)| Step::Follow { to, packets, payload, level }),
-        2 => (who.clone(), prop::collection::vec(-70.0f32..70.0, 0..2000), any::<bool>())
-            .prop_map(|(to, samples, stereo)| Step::Pcm { to, samples, stereo }),
+        2 => (who.clone(), prop::collection::vec(-70.0f32..70.0, 0..2000), any::<bool>(), rate())
+            .prop_map(|(to, samples, stereo, rate)| Step::Pcm { to, samples, stereo, rate }),
+        2 => (who.clone(), -1.0f32..5.0, any::<[bool; 3]>()).prop_map(
+            |(of, gain, [muted, in_mix, denoise])| Step::Fader { of, gain, muted, in_mix, denoise }
+        ),
+        1 => (who.clone(), -70.0f32..10.0).prop_map(|(to, decibels)| Step::Duck(to, decibels)),
+        1 => any::<bool>().prop_map(Step::Denoise),
+        1 => prop::option::of(-50.0f64..5.0).prop_map(Step::Loudness),
+        2 => Just(Step::Room),
         1 => (who.clone(), -1.0f32..5.0).prop_map(|(to, gain)| Step::Gain(to, gain)),
         1 => (who.clone(), any::<Option<bool>>()).prop_map(|(to, muted)| Step::Mute(to, muted)),
         1 => any::<bool>().prop_map(Step::Level),
