@@ -64,10 +64,12 @@ class Mixer:
     second at most, down by 6 dB. Adds no delay. Volumes stay those of the source."""
     denoise: bool
     """Whether noise is taken off everybody (RNNoise), which makes them 10 ms later; a ValueError but at 48 kHz. Volumes
-    stay those of the source."""
+    stay those of the source; the leveller, ducking and `max_speakers` go by what is heard."""
     @property
     def loudness(self) -> tuple[float, float, float, float] | None:
-        """How loud the mix is, in LUFS (ITU-R BS.1770-5, EBU R 128), since `measure_loudness`; None before.
+        """How loud the mix is, in LUFS (ITU-R BS.1770-5, EBU R 128), since `measure_loudness`, told twice a second.
+
+        None before. A mono mix is measured as it is heard, on both sides.
 
         Of the last 400 ms, of the last 3 s, and of everything, gated; -inf is silence. The last is the gain, in
         decibels, at which it is now.
@@ -75,12 +77,12 @@ class Mixer:
     def measure_loudness(self, target: float | None = None) -> None:
         """Measures the loudness of the mix from now on, and brings it to a target.
 
-        The gain that does so, within ±24 dB, moves by 6 dB a second while the programme is new, and by 0.5 later; in
-        pauses it stays. It is before the limiter, and adds no delay. `mix_minus` has it as well; volumes and solos do
-        not.
+        The gain that does so, within ±24 dB, moves by 6 dB a second while the programme is new, or far too loud, and by
+        0.5 else; in pauses, and at what is below -55 LUFS by itself, it stays. It is before the limiter, and adds no
+        delay. `mix_minus` has it as well; volumes and solos do not.
 
         Args:
-            target: -40 to -5 LUFS, -16 say; None to measure only.
+            target: -40 to -12 LUFS, -16 say; None to measure only.
 
         Raises:
             ValueError: It is none.
@@ -221,7 +223,7 @@ class Fader:
     def in_mix(self, in_mix: bool) -> None: ...
     @property
     def denoise(self) -> bool:
-        """Whether noise is taken off it, as by `Mixer.denoise`."""
+        """Whether noise is taken off it, as by `Mixer.denoise`; at other rates than 48 kHz, it is not."""
     @denoise.setter
     def denoise(self, denoise: bool) -> None: ...
 

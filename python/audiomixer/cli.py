@@ -25,6 +25,7 @@ from rich.markup import escape
 from rich.table import Table
 from starlette.responses import JSONResponse
 
+from audiomixer.audio.loudness import LOUDEST_TARGET, QUIETEST_TARGET
 from audiomixer.audio.metadata import TimedMetadata
 from audiomixer.auth.tokens import Keyring, mint
 from audiomixer.clock.tasks import spawn
@@ -176,7 +177,8 @@ async def mix_command(
     ] = None,
     denoise: Annotated[bool, typer.Option("--denoise", help="Take noise off speakers; 10 ms later.")] = False,
     loudness: Annotated[
-        float | None, typer.Option(min=-40, max=-5, help="Bring the mix to so many LUFS, -16 say.")
+        float | None,
+        typer.Option(min=QUIETEST_TARGET, max=LOUDEST_TARGET, help="Bring the mix to so many LUFS, -16 say."),
     ] = None,
     rotate: Annotated[
         float | None, typer.Option(min=1, help="Begin a new recording every so many seconds, named by its time.")

@@ -98,3 +98,21 @@ def test_volumes_and_mute_are_those_of_the_source() -> None:
 def test_it_needs_48_khz() -> None:
     with pytest.raises(ValueError, match="denoise: expected a mixer at 48000 Hz, not 16000"):
         Mixer(16_000).denoise = True
+
+
+def test_noise_that_nobody_hears_ducks_nothing_and_levels_nothing() -> None:
+    mixer = Mixer()
+    mixer.denoise = True
+    mixer.leveler = True
+    music, fan = mixer.add_participant("music"), mixer.add_participant("fan")
+    music.duck = -12
+    disturbance = hum(6)
+    out = []
+    for n, (tone, piece) in enumerate(zip(frames(sine(5000, 0.1, 6)), frames(disturbance), strict=True)):
+        music.push_pcm(tone)
+        fan.push_pcm(piece)
+        out.append(mixer.mix(n * 0.02)[:, 0])
+        if n == 50:
+            mixer.fader("music").denoise = False
+    solo = mixer.solos()["fan"]
+    assert decibels(rms(solo) / rms(disturbance)) < -12

@@ -25,7 +25,7 @@ async def test_a_stream_is_brought_to_its_target(api: Api) -> None:
 @pytest.mark.parametrize(
     ("context", "message"),
     [
-        ({"audioLoudness": -3}, "audioLoudness: expected -40 to -5 LUFS"),
+        ({"audioLoudness": -3}, "audioLoudness: expected -40 to -12 LUFS"),
         ({"audioLoudness": True}, "audioLoudness"),
         ({"audioLoudness": "-16"}, "audioLoudness"),
         ({"audioDenoise": "yes"}, "audioDenoise: expected true or false"),

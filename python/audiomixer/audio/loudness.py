@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 QUIETEST_TARGET: Final = -40.0
-LOUDEST_TARGET: Final = -5.0
+LOUDEST_TARGET: Final = -12.0
 """Between these a mix can be brought to a target."""
 
 

@@ -41,6 +41,11 @@ impl Denoiser {
         self.wet == 0.0
     }
 
+    /// What comes next has nothing to do with what was: it begins as it is.
+    pub fn rest(&mut self) {
+        (self.wet, self.is_warm) = (0.0, false);
+    }
+
     /// Takes the noise off a frame of interleaved samples, of whole pieces; or leaves off doing so.
     pub fn process(&mut self, frame: &mut [f32], wanted: bool) {
         // The first frame is not heard: the network has to have listened.

@@ -50,6 +50,7 @@ pub struct Mixer {
     cost: AtomicU64,
     /// Mixes since the last one in which anybody was aside.
     together: AtomicU32,
+    loudness: Mutex<Option<Loudness>>,
     roster: Mutex<Roster>,
     bus: Mutex<Bus>,
 }
@@ -132,6 +133,7 @@ impl Mixer {
             breaks_down: AtomicBool::new(false),
             cost: AtomicU64::new(0),
             together: AtomicU32::new(INAUDIBLE),
+            loudness: Mutex::default(),
             roster: Mutex::default(),
             bus: Mutex::new(bus),
         })
@@ -182,9 +184,9 @@ impl Mixer {
         Ok(())
     }
 
-    /// How loud the mix is, if that is measured.
+    /// How loud the mix is, if that is measured; it is told twice a second.
     pub fn loudness(&self) -> Option<Loudness> {
-        self.bus().programme.as_ref().map(|programme| programme.loudness())
+        *lock(&self.loudness)
     }
 
     /// Measures the loudness of the mix from now on, and brings it to a `target` in LUFS, if there is one.
@@ -197,6 +199,7 @@ impl Mixer {
         let bus = &mut *self.bus();
         if bus.programme.is_none() {
             bus.programme = Some(Box::new(Programme::new(self.rate, self.channels)?));
+            *lock(&self.loudness) = Some(Loudness::SILENCE);
         }
         if let Some(programme) = &mut bus.programme {
             programme.set_target(target);
@@ -362,8 +365,8 @@ impl Mixer {
             programme::ramp(turned, self.channels, *gain);
             limiter.process(turned, limited);
         }
-        if let Some(programme) = programme {
-            programme.observe(limited);
+        if let Some(loudness) = programme.as_mut().and_then(|one| one.observe(limited)) {
+            *lock(&self.loudness) = Some(loudness);
         }
         write(limited, out);
         Ok(())

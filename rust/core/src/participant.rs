@@ -312,26 +312,35 @@ impl Strip {
         let ducked = self.duck.as_mut().map_or(1.0, |duck| duck.advance(how.speech));
         let gain = if unheard { 0.0 } else { self.gain * self.fader.gain() * ducked };
         let in_mix = f32::from(self.fader.in_mix());
+        // Of what is heard of it: without its noise, if that is taken off.
+        let mut heard_of = 0.0;
         let measure = if heard == Heard::Nothing {
             // Whatever comes next fades in.
             self.fade = Fade::new(self.rate, 0.0);
             self.place = Fade::new(self.rate, in_mix);
             self.share = (in_mix, in_mix);
             self.mixed = 0.0;
-            self.denoiser = None;
+            self.rest_denoiser();
             Measure::default()
         } else {
             self.fade.set(gain);
             self.place.set(in_mix);
+            let wanted = how.denoised || self.fader.denoise();
+            let is_heard = gain > 0.0 || self.fade.steady() != Some(0.0);
+            let as_it_came = self.take_noise_off(wanted, is_heard, kernel, sums);
             let real = matches!(heard, Heard::Received(_)) && attention != Attention::None;
             if let Some(leveler) = &mut self.leveler {
                 leveler.listen(if real { &self.frame } else { &[] }, self.frame_channels);
             }
-            let measure = self.add(how.denoised || self.fader.denoise(), kernel, sums);
+            let clean = self.add(kernel, sums);
+            heard_of = clean.sum_squares;
+            let measure = as_it_came.unwrap_or(clean);
             match heard {
                 Heard::Announced(level) => {
                     self.trust.believe();
-                    self.announced(level)
+                    let measure = self.announced(level);
+                    heard_of = measure.sum_squares;
+                    measure
                 }
                 Heard::Received(Some(level)) => {
                     if self.trust.compare(level, measure.sum_squares / self.frame.len() as f32) {
@@ -347,7 +356,7 @@ impl Strip {
         self.detector.observe(heard, measure.peak, FRAME);
         self.meter.add(measure, self.fader.gain() * ducked, self.frame.len());
         // Who is muted claims nothing.
-        let claimed = if self.silenced() { 0.0 } else { measure.sum_squares };
+        let claimed = if self.silenced() { 0.0 } else { heard_of };
         self.claim.observe(claimed / self.frame.len() as f32);
         let heard = self.mixed * self.mixed * claimed / self.frame.len() as f32;
         self.speaks = self.duck.is_none() && self.fader.in_mix() && duck::is_speech(heard);
@@ -376,28 +385,39 @@ impl Strip {
         }
     }
 
-    fn add(&mut self, denoised: bool, kernel: Kernel, sums: &mut Sums) -> Measure {
-        if self.silent || self.rate != denoise::RATE {
-            self.denoiser = None;
-        } else if denoised || self.denoiser.is_some() {
-            // What is measured is what came.
-            let measure = self.add_at(0.0, kernel, &mut sums.mix);
-            self.take_noise_off(denoised);
-            self.add_as_it_is(kernel, sums);
-            return measure;
+    /// Takes the noise off the frame, if that is wanted and heard; what is measured of it before.
+    fn take_noise_off(
+        &mut self,
+        wanted: bool,
+        heard: bool,
+        kernel: Kernel,
+        sums: &mut Sums,
+    ) -> Option<Measure> {
+        if self.silent || !heard || self.rate != denoise::RATE {
+            self.rest_denoiser();
+            return None;
         }
-        self.add_as_it_is(kernel, sums)
-    }
-
-    fn take_noise_off(&mut self, wanted: bool) {
+        let is_at_work = self.denoiser.as_ref().is_some_and(|denoiser| !denoiser.is_dry());
+        if !wanted && !is_at_work {
+            return None;
+        }
+        let measure = self.add_at(0.0, kernel, &mut sums.mix);
         let channels = self.frame_channels;
         let denoiser = self.denoiser.take().filter(|denoiser| denoiser.fits(channels));
         let mut denoiser = denoiser.unwrap_or_else(|| Box::new(Denoiser::new(channels)));
         denoiser.process(&mut self.frame, wanted);
-        self.denoiser = (wanted || !denoiser.is_dry()).then_some(denoiser);
+        self.denoiser = Some(denoiser);
+        Some(measure)
     }
 
-    fn add_as_it_is(&mut self, kernel: Kernel, sums: &mut Sums) -> Measure {
+    /// What comes next begins as it is.
+    fn rest_denoiser(&mut self) {
+        if let Some(denoiser) = &mut self.denoiser {
+            denoiser.rest();
+        }
+    }
+
+    fn add(&mut self, kernel: Kernel, sums: &mut Sums) -> Measure {
         let place = self.place.steady();
         if let Some(share) = place {
             self.share = (share, share);

@@ -130,8 +130,8 @@ impl Mixer {
     }
 
     #[getter]
-    fn loudness(&self, py: Python<'_>) -> Option<(f64, f64, f64, f64)> {
-        let found = py.detach(|| self.0.loudness())?;
+    fn loudness(&self) -> Option<(f64, f64, f64, f64)> {
+        let found = self.0.loudness()?;
         Some((found.momentary, found.short_term, found.integrated, found.gain))
     }
 
@@ -343,13 +343,18 @@ impl Participant {
     }
 
     #[pyo3(signature = (samples, sample_rate=None))]
-    fn push_pcm(&self, samples: &Bound<'_, PyAny>, sample_rate: Option<i64>) -> PyResult<()> {
+    fn push_pcm(
+        &self,
+        py: Python<'_>,
+        samples: &Bound<'_, PyAny>,
+        sample_rate: Option<i64>,
+    ) -> PyResult<()> {
         // What is out of range for the type is out of range for the core, which says so.
         let rate = sample_rate.map(|rate| u32::try_from(rate).unwrap_or(0));
         let pushed = if let Ok(array) = samples.extract::<PyReadonlyArrayDyn<'_, f32>>() {
-            channels(&array).and_then(|n| Some(self.0.push_pcm(array.as_slice().ok()?, n, rate)))
+            channels(&array).and_then(|n| Some(push(py, &self.0, array.as_slice().ok()?, n, rate)))
         } else if let Ok(array) = samples.extract::<PyReadonlyArrayDyn<'_, i16>>() {
-            channels(&array).and_then(|n| Some(self.0.push_pcm(array.as_slice().ok()?, n, rate)))
+            channels(&array).and_then(|n| Some(push(py, &self.0, array.as_slice().ok()?, n, rate)))
         } else {
             None
         };
@@ -404,6 +409,20 @@ impl Participant {
     fn __repr__(&self) -> String {
         format!("<Participant {:?}>", self.0.identity())
     }
+}
+
+/// Pushes samples; without the GIL if they have to be resampled first, as it costs less than to let go of it if not.
+fn push<T: core::Sample + Sync>(
+    py: Python<'_>,
+    participant: &core::Participant,
+    samples: &[T],
+    channels: usize,
+    rate: Option<u32>,
+) -> core::Result<()> {
+    if rate.is_none() {
+        return participant.push_pcm(samples, channels, rate);
+    }
+    py.detach(|| participant.push_pcm(samples, channels, rate))
 }
 
 /// The channels of an array of samples: one for `(n,)` and `(n, 1)`, two for `(n, 2)`.
