@@ -10,7 +10,7 @@ from tests.service.api import Api
 
 
 async def test_a_stream_is_brought_to_its_target(api: Api) -> None:
-    context = {"audioLoudness": -16, "audioLeveler": True, "audioDenoise": False}
+    context = {"audioLoudness": -16, "audioLeveler": False, "audioDenoise": False}
     made = await api.processor("lounge", await api.streamer(), context=context)
     measured = 'audiomixer_loudness_lufs{media_processor="%s",window="short_term"}' % made["sid"]
     async with Client(api.whip("lounge"), Microphone(1000, 0.02), token=api.token("alice")):
