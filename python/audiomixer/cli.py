@@ -35,7 +35,8 @@ from audiomixer.outputs.file import check_writable
 from audiomixer.outputs.muxer import FILES
 from audiomixer.outputs.text import SUFFIXES
 from audiomixer.rooms.base import RoomError
-from audiomixer.rooms.local import LocalRooms, OpenDoor, check_name
+from audiomixer.rooms.local import LocalRooms, OpenDoor
+from audiomixer.rooms.names import check_name
 from audiomixer.rooms.place import Place
 from audiomixer.service import logs, settings
 from audiomixer.service.demo import ROOM, demo

@@ -3,24 +3,25 @@
 import asyncio
 import contextlib
 import logging
-import re
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audiomixer._core import Participant, Stats
 from audiomixer.audio.decibels import gain_of
-from audiomixer.auth.tokens import Keyring
 from audiomixer.clock.broadcast import Broadcast
 from audiomixer.clock.bus import process_pacer, room_bus
 from audiomixer.clock.frame import FRAME_SIZE
 from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import KeptOutError, NoRoomError, RoomError, RoomEvent, Vitals, What
+from audiomixer.rooms.door import Doorkeeper
+from audiomixer.rooms.door import OpenDoor as OpenDoor
+from audiomixer.rooms.names import check_name
 from audiomixer.rooms.returns import Return, Returns
 from audiomixer.rooms.roster import COUNTED
 from audiomixer.rooms.source import Open, Source, SourceError, SourceOrder, SourceState, play
@@ -28,119 +29,11 @@ from audiomixer.rooms.strip import Setting, Strip, set_all
 from audiomixer.webrtc.ice import Ice
 from audiomixer.webrtc.peer import Peer
 
-_NAME: Final = re.compile(r"(?!\.{1,2}$)[^/?#%\\\x00-\x20\x7f](?:[^/?#%\\\x00-\x1f\x7f]{0,126}[^/?#%\\\x00-\x20\x7f])?")
-_LONGEST_IDENTITY: Final = 256
 _MOST_SOURCES: Final = 32
 _MOST_SET: Final = 10_000
 """Rooms of which settings are known."""
-_JOINERS: Final = re.compile("(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")
-_INVISIBLE: Final = re.compile("[\u034f\u115f\u1160\u2800\u3164\uffa0]|[\u0300-\u036f\u20d0-\u20ff]{8}")
-"""What looks like nothing, and heaps of combining marks."""
 
 _log = logging.getLogger(__name__)
-
-
-def check_name(name: str) -> None:
-    """Refuses what cannot be a room's name: it appears in URLs.
-
-    Raises:
-        ValueError: It cannot.
-    """
-    if not _NAME.fullmatch(name) or not is_printable(name):
-        raise ValueError(f"room: expected up to 128 printable characters, none of / ? # % \\, got {name!r}")
-
-
-def is_printable(text: str) -> bool:
-    """Whether it can be shown, and told from what looks the same.
-
-    Joiners, which are no characters by themselves, are a part of Persian and of emoji, and of no word of ASCII.
-    """
-    text = _JOINERS.sub("", text)
-    return text.isprintable() and not _INVISIBLE.search(text)
-
-
-def check_identity(identity: str | None) -> str:
-    """A participant's identity, without space around it.
-
-    Raises:
-        ValueError: It is none.
-    """
-    identity = (identity or "").strip()
-    if not identity or not is_printable(identity) or len(identity.encode()) > _LONGEST_IDENTITY:
-        raise ValueError(f"identity: expected 1 to {_LONGEST_IDENTITY} bytes of printable text")
-    return identity
-
-
-class Doorkeeper(Protocol):
-    """Decides who may join which local room, and is told who came and went; on the event loop."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether anybody may, who can reach it."""
-
-    def admit(
-        self, room: str, token: str | None, identity: str | None
-    ) -> contextlib.AbstractAsyncContextManager[tuple[str, str]]:
-        """Somebody wants to join a room, and does within the block, if at all.
-
-        Gives the room's name and the identity to join under.
-
-        Raises:
-            TokenError: A token is needed, and this is none or not good for the room.
-            ValueError: The room's name or the identity is none.
-            RoomError: The room cannot be joined.
-        """
-
-    async def check(self, room: str, token: str | None) -> str:
-        """Somebody wants to know who is in a room; gives the room's name.
-
-        Raises:
-            TokenError: A token is needed, and this is none or not good for the room.
-        """
-
-    def joined(self, room: str, resource: str, identity: str) -> None:
-        """Somebody has joined the room of this name."""
-
-    def left(self, room: str, resource: str) -> None:
-        """Somebody has left."""
-
-
-class OpenDoor:
-    """Lets in who has a token, or everybody under the identity they give.
-
-    Args:
-        keyring: What tokens are signed with; none are needed if None.
-    """
-
-    def __init__(self, keyring: Keyring | None = None) -> None:
-        self._keyring = keyring
-
-    @property
-    def is_open(self) -> bool:
-        """Whether no tokens are needed."""
-        return self._keyring is None
-
-    @contextlib.asynccontextmanager
-    async def admit(self, room: str, token: str | None, identity: str | None) -> AsyncGenerator[tuple[str, str]]:
-        """Sees that the token is good for the room."""
-        check_name(room)
-        if self._keyring:
-            access = self._keyring.verify(token)
-            access.check_room(room)
-            identity = access.identity
-        yield room, check_identity(identity)
-
-    async def check(self, room: str, token: str | None) -> str:
-        """Sees that the token is good for the room."""
-        if self._keyring:
-            self._keyring.verify(token).check_room(room)
-        return room
-
-    def joined(self, room: str, resource: str, identity: str) -> None:
-        """Nobody keeps account."""
-
-    def left(self, room: str, resource: str) -> None:
-        """Nobody keeps account."""
 
 
 class _Member:
@@ -376,7 +269,12 @@ class LocalRoom:
                 if source.identity == identity:  # What is played makes place.
                     source.leave()
                     spawn(source.stop())
-            member.participant = self.bus.mixer.add_participant(identity)
+            try:
+                member.participant = self.bus.mixer.add_participant(identity)
+            except ValueError as error:
+                # Something that is being opened is to be played as that, or an application has it.
+                await member.peer.close()
+                raise RoomError(f"identity: {identity!r} is taken in this room") from error
             self._members[identity] = member
             self._count_listeners()
             self._door.joined(self.name, member.resource, identity)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from audiomixer.rooms.local import check_name
+from audiomixer.rooms.names import check_name
 
 Kind = Literal["local", "livekit", "janus"]
 

@@ -7,7 +7,7 @@ from typing import Final
 from audiomixer.clock.pacer import clock
 from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import NoRoomError, Vitals
-from audiomixer.rooms.local import Doorkeeper
+from audiomixer.rooms.door import Doorkeeper
 from audiomixer.rooms.source import SourceOrder, SourceState
 from audiomixer.rooms.strip import Setting
 from audiomixer.service.cluster.member import Member

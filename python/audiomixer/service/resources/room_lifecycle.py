@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from audiomixer.auth.tokens import Keyring
 from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import FullError, KeptOutError, NoRoomError, RoomEvent
-from audiomixer.rooms.local import check_identity, check_name
+from audiomixer.rooms.names import check_identity, check_name
 from audiomixer.rooms.strip import Setting
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.jobs import Hosted

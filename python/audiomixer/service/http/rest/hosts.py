@@ -6,7 +6,7 @@ from fastapi import Depends, Path, Request
 from fastapi.security import HTTPBasicCredentials
 
 from audiomixer.auth.tokens import TokenError
-from audiomixer.rooms.local import is_printable
+from audiomixer.rooms.names import is_printable
 from audiomixer.service.http.lookups import token_of, unauthorized
 from audiomixer.service.http.rest.common import TheService, authenticate, check_form, optional_basic
 

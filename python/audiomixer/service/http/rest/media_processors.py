@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from audiomixer.audio.encoding import BITRATES
 from audiomixer.audio.loudness import LOUDEST_TARGET, QUIETEST_TARGET
-from audiomixer.rooms.local import check_identity, check_name
+from audiomixer.rooms.names import check_identity, check_name
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.http.rest.common import (
     ERRORS,

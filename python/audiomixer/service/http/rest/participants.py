@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from audiomixer.audio.decibels import LOUDEST, QUIETEST
 from audiomixer.rooms.base import Vitals
-from audiomixer.rooms.local import check_identity, is_printable
+from audiomixer.rooms.names import check_identity, is_printable
 from audiomixer.rooms.strip import Setting
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.http.rest.common import (

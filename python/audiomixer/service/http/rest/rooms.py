@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from audiomixer.rooms.local import is_printable
+from audiomixer.rooms.names import is_printable
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.http.rest.common import (
     ERRORS,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from audiomixer.audio.decibels import LOUDEST, QUIETEST
 from audiomixer.rooms.base import RoomError
-from audiomixer.rooms.local import check_identity
+from audiomixer.rooms.names import check_identity
 from audiomixer.rooms.source import SourceError, SourceOrder, SourceState
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.http.rest.common import (
