@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -314,3 +315,21 @@ async def test_what_is_odd_in_a_file_is_passed_over(tmp_path: Path, kind: str) -
         await asyncio.wait_for(source.ended.wait(), 8)
         assert source.error == ""
         assert source.state.position == pytest.approx(2 if kind == "damaged" else 4, abs=0.2)
+
+
+async def test_nobody_joins_as_what_is_being_opened_and_no_connection_is_left(service: Service, tmp_path: Path) -> None:
+    song = write(tmp_path / "alice.wav", sine(1300, LOUD, 30))
+    room = service.streams.rooms.open("lounge")
+    async with AudioMixer(room) as live:
+        tasks = len(asyncio.all_tasks())
+        own = live.room.bus.mixer.add_participant("alice")
+        with pytest.raises(httpx.HTTPStatusError) as refused:
+            async with Client(whip(service, "alice"), Microphone(500)):
+                raise AssertionError("nobody comes in")
+        assert refused.value.response.status_code == 409
+        assert "'alice' is taken" in refused.value.response.json()["message"]
+        live.room.bus.mixer.remove_track(own)
+        await live.play(song, identity="another")
+        async with asyncio.timeout(5):
+            while room.resources.keys() != room.sources.keys() or len(asyncio.all_tasks()) > tasks + 1:
+                await asyncio.sleep(0.1)
