@@ -339,6 +339,34 @@ class Stats:
         """Interarrival jitter in seconds (RFC 3550)."""
 
 @final
+class Meter:
+    """Measures a recording as a whole: loudness (EBU R 128), true peak (ITU-R BS.1770), and its outline.
+
+    Args:
+        sample_rate: 8000 to 192000 Hz.
+        channels: 1 or 2. One is taken for the same in both (dual mono).
+
+    Raises:
+        ValueError: A number is none of these.
+    """
+
+    def __new__(cls, sample_rate: int = 48_000, channels: int = 2) -> Meter: ...
+    def add(self, samples: NDArray[np.float32]) -> None:
+        """Takes samples of shape `(n, channels)`, or `(n,)` of one channel; the GIL is released.
+
+        Raises:
+            ValueError: They are of another shape or dtype, or not C-contiguous.
+        """
+    @property
+    def loudness(self) -> float:
+        """Integrated loudness in LUFS; minus infinity, if it is silent."""
+    @property
+    def true_peak(self) -> float:
+        """In dBTP; minus infinity, if it is silent."""
+    def outline(self) -> NDArray[np.float32]:
+        """Peaks, 0 to 1, of stretches that are all as long: at most 1000."""
+
+@final
 class Hub:
     """A port, UDP and TCP, that many connections share; read by a thread of its own, and before rooms are mixed.
 

@@ -1,37 +1,42 @@
-"""HLS in a directory, for whoever carries files to a CDN: what is there is whole at any time."""
+"""HLS in a directory or a bucket, for a CDN before it, or whoever carries files to one: whole at any time."""
 
 import asyncio
-import contextlib
 import re
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Final
 
 from audiomixer.audio.encoding import EncodedPacket
-from audiomixer.clock.tasks import blocking
 from audiomixer.outputs.base import OnEvent, OutputError, OutputEvent, explain
+from audiomixer.outputs.bucket import Bucket
+from audiomixer.outputs.folder import Folder
 from audiomixer.outputs.hls import HlsOutput
 
 _OURS: Final = re.compile(r"[0-9a-f]{8}-\d+\.ts")
+_FOR_EVER: Final = "public, max-age=31536000, immutable"
+_A_MOMENT: Final = "public, max-age=1"
+"""For caches, where a bucket says it."""
 
 
 class DirectoryOutput:
     """Writes `index.m3u8`, `audio.m3u8` and segments; those that have left the playlist are deleted a little later.
 
-    Segments are written before the playlist that names them, and each file under another name first.
+    Segments are written before the playlist that names them.
 
     Args:
-        path: Of the directory; its parent has to exist.
+        target: The path of the directory, whose parent has to exist; or the URL of a bucket, with a slash at its end.
         bitrate: In kbit/s.
+
+    Raises:
+        ValueError: The URL is none.
     """
 
     active = True
 
-    def __init__(self, path: str, bitrate: int) -> None:
-        self.target = self.name = path
-        self._folder = Path(path)
+    def __init__(self, target: str, bitrate: int) -> None:
+        self.target = self.name = target
+        self._shelf: Bucket | Folder = Bucket(target.rstrip("/")) if "://" in target else Folder(target)
         # Caches may still have the segments of another stream by the names that they had.
         self._prefix = f"{secrets.token_hex(4)}-"
         self._hls = HlsOutput(bitrate, low_latency=False, prefix=self._prefix)
@@ -56,22 +61,21 @@ class DirectoryOutput:
             OutputError: It cannot be written to.
         """
         try:
-            await blocking(self._prepare)
-        except OSError as error:
+            await self._prepare()
+        except (OSError, OutputError) as error:
             raise OutputError(f"output: cannot write {self.target}: {explain(error)}") from error
         await self._hls.start()
         self._writing = asyncio.create_task(self._follow())
 
-    def _prepare(self) -> None:
-        self._folder.mkdir(exist_ok=True)
-        self._replace("index.m3u8", self._hls.master_playlist().encode())
-        playlist = self._folder / "audio.m3u8"
+    async def _prepare(self) -> None:
+        await self._shelf.check()
+        await self._put("index.m3u8", self._hls.master_playlist().encode())
         # What an earlier stream of ours left, and nothing else that may be there.
-        old = playlist.read_text(errors="replace") if playlist.exists() else ""
-        playlist.unlink(missing_ok=True)
-        for line in old.splitlines():
+        old = await self._shelf.get("audio.m3u8") or b""
+        await self._shelf.delete("audio.m3u8")
+        for line in old.decode(errors="replace").splitlines():
             if _OURS.fullmatch(line):
-                (self._folder / line).unlink(missing_ok=True)
+                await self._shelf.delete(line)
 
     def begin(self, began: datetime) -> None:
         """Dates in the playlist are counted from `began`."""
@@ -100,9 +104,9 @@ class DirectoryOutput:
 
     async def _try_to_update(self) -> None:
         try:
-            await blocking(self._update)
-        except OSError as error:
-            # A full disk may have room again.
+            await self._update()
+        except (OSError, OutputError) as error:
+            # A full disk may have room again, and a store be back.
             if self.error is None:
                 self.error = explain(error)
                 self.on_event(OutputEvent(self.name, "lost", self.error))
@@ -111,25 +115,18 @@ class DirectoryOutput:
                 self.error = None
                 self.on_event(OutputEvent(self.name, "connected"))
 
-    def _update(self) -> None:
+    async def _update(self) -> None:
         playlist = self._hls.media_playlist()
         if playlist is None:
             return
         kept = self._hls.complete()
         for name in kept.keys() - self._files:
-            self._replace(name, kept[name])
+            await self._put(name, kept[name])
             self._files.add(name)
-        self._replace("audio.m3u8", playlist.encode())
+        await self._put("audio.m3u8", playlist.encode())
         for name in self._files - kept.keys():
-            (self._folder / name).unlink(missing_ok=True)
+            await self._shelf.delete(name)
             self._files.discard(name)
 
-    def _replace(self, name: str, data: bytes) -> None:
-        partial = self._folder / f".{name}.part"
-        try:
-            partial.write_bytes(data)
-            partial.replace(self._folder / name)
-        except OSError:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise
+    async def _put(self, name: str, data: bytes) -> None:
+        await self._shelf.put(name, data, cache=_A_MOMENT if name.endswith(".m3u8") else _FOR_EVER)

@@ -14,6 +14,7 @@ from audiomixer.clock.tasks import blocking
 from audiomixer.outputs.base import OutputError, explain
 from audiomixer.outputs.muxer import FILES, Muxer
 from audiomixer.outputs.queued import QueuedOutput
+from audiomixer.outputs.spool import Spool
 
 _LIMIT: Final = 1000
 """Packets that may wait for a slow disk, 20 s of them."""
@@ -31,13 +32,16 @@ class FileOutput(QueuedOutput):
         path: Ending in .m4a, .mp3, .ogg, .wav or .mka.
         bitrate: In kbit/s.
         rotate: Seconds after which a new file is begun; then the names have the time of their beginning in them, UTC.
+        spool: Where the file is, if it is to be stored elsewhere.
 
     Raises:
         ValueError: The path has another ending.
     """
 
-    def __init__(self, path: str, bitrate: int, rotate: float | None = None) -> None:
+    def __init__(self, path: str, bitrate: int, rotate: float | None = None, spool: Spool | None = None) -> None:
         self._format = FILES[Path(path).suffix.lower()]
+        self._file = path
+        self._spool = spool
         self._rotate = round(rotate * SAMPLE_RATE) if rotate else None
         self._muxer: Muxer | None = None
         self.files: list[str] = []
@@ -54,7 +58,7 @@ class FileOutput(QueuedOutput):
         Raises:
             OutputError: It cannot.
         """
-        await expect_writable(self.target)
+        await expect_writable(self._file)
         await super().start()
 
     @property
@@ -79,6 +83,8 @@ class FileOutput(QueuedOutput):
             return
         files = len(self.files)
         try:
+            if self._spool:
+                self._spool.check_room()
             self._muxer_at(packet).write(packet)
         except BrokenPipeError:
             raise  # It was a pipe's, and whoever read it has gone.
@@ -116,20 +122,26 @@ class FileOutput(QueuedOutput):
             rebase = self._rotate is not None or self._resumed or packet.pts > SAMPLE_RATE
             path = self._path(packet)
             self.files.append(path)
+            if self._spool:
+                self._spool.begin(path)
             self._muxer = Muxer(path, self._format, self.encoding, rebase=rebase)
         return self._muxer
 
     def _path(self, packet: EncodedPacket) -> str:
         if not (self._rotate or self._resumed) or not self._began:
-            return self.target
-        path = Path(self.target)
+            return self._file
+        path = Path(self._file)
         begins = self._began + timedelta(seconds=max(0, packet.pts) / SAMPLE_RATE)
         return str(path.with_stem(f"{path.stem}-{begins:%Y%m%dT%H%M%S}Z"))
 
     def _close(self) -> None:
         muxer, self._muxer = self._muxer, None
-        if muxer:
-            muxer.close()
+        try:
+            if muxer:
+                muxer.close()
+        finally:
+            if self._spool and self.files:
+                self._spool.finish(self.files[-1])
 
 
 async def expect_writable(path: str) -> None:

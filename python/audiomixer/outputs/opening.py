@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from audiomixer.outputs.base import NamedOutput, redacted
+from audiomixer.outputs.bucket import SCHEMES as BUCKETS
+from audiomixer.outputs.bucket_file import BucketFile
 from audiomixer.outputs.directory import DirectoryOutput
 from audiomixer.outputs.file import FileOutput
 from audiomixer.outputs.muxer import FILES
@@ -16,7 +18,8 @@ def open_output(target: str, bitrate: int, *, rotate: float | None = None) -> Na
     """The output that a path or URL names.
 
     Args:
-        target: A path that ends in one of `FILES` or `SUFFIXES`, or in / for HLS, or a URL.
+        target: A path that ends in one of `FILES` or `SUFFIXES`, or in / for HLS; or a URL, of a bucket with such a
+            path, but `SUFFIXES`.
         bitrate: In kbit/s.
         rotate: Seconds after which a new file is begun, for recordings.
 
@@ -28,15 +31,16 @@ def open_output(target: str, bitrate: int, *, rotate: float | None = None) -> Na
         return PushOutput(target, bitrate)
     if scheme in WHIP:
         return WhipOutput(target, bitrate)
-    suffix = "" if scheme else Path(target).suffix.lower()
-    if not scheme and target.endswith("/") and target.strip("/"):
+    is_object = scheme in BUCKETS
+    suffix = Path(target).suffix.lower() if is_object or not scheme else ""
+    if (is_object or not scheme) and target.endswith("/") and target.strip("/"):
         return DirectoryOutput(target, bitrate)
     if suffix in FILES:
-        return FileOutput(target, bitrate, rotate)
-    if suffix in SUFFIXES:
+        return (BucketFile if is_object else FileOutput)(target, bitrate, rotate)
+    if suffix in SUFFIXES and not is_object:
         return TextOutput(target)
     files = ", ".join(f"*{known}" for known in (*FILES, *SUFFIXES))
-    schemes = ", ".join(f"{known}://" for known in (*SCHEMES, *WHIP))
+    schemes = ", ".join(f"{known}://" for known in (*SCHEMES, *WHIP, *BUCKETS))
     raise ValueError(
         f"output: expected {files}, a directory ending in /, or a URL of {schemes}; got {redacted(target)!r}"
     )

@@ -5,7 +5,7 @@
 mod transport;
 
 use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use audiomixer_core as core;
 use numpy::PyUntypedArrayMethods;
@@ -435,6 +435,55 @@ fn channels<T: numpy::Element>(array: &PyReadonlyArrayDyn<'_, T>) -> Option<usiz
 }
 
 #[pyclass(frozen, module = "audiomixer")]
+struct Meter(Mutex<core::Meter>);
+
+#[pymethods]
+impl Meter {
+    #[new]
+    #[pyo3(signature = (sample_rate=48000, channels=2))]
+    fn new(sample_rate: i64, channels: i64) -> PyResult<Self> {
+        let rate = within("sample_rate", sample_rate, 192_000u32)?;
+        let channels = within("channels", channels, 2u32)?;
+        if rate < 8000 || channels == 0 {
+            return Err(PyValueError::new_err("expected 8000 to 192000 Hz, and 1 or 2 channels"));
+        }
+        core::Meter::new(rate, channels as usize)
+            .map(|meter| Self(Mutex::new(meter)))
+            .map_err(value_error)
+    }
+
+    fn add(&self, py: Python<'_>, samples: &Bound<'_, PyAny>) -> PyResult<()> {
+        let array = samples.extract::<PyReadonlyArrayDyn<'_, f32>>().ok();
+        let channels = core::lock(&self.0).channels();
+        let fits = array.as_ref().filter(|array| {
+            array.shape().last() == Some(&channels) || array.ndim() == 1 && channels == 1
+        });
+        let Some(slice) = fits.and_then(|array| array.as_slice().ok()) else {
+            return Err(PyValueError::new_err(format!(
+                "samples: expected a C-contiguous float32 array of shape (n, {channels}), got {}",
+                describe(samples)
+            )));
+        };
+        py.detach(|| core::lock(&self.0).add(slice));
+        Ok(())
+    }
+
+    #[getter]
+    fn loudness(&self, py: Python<'_>) -> f64 {
+        py.detach(|| core::lock(&self.0).loudness())
+    }
+
+    #[getter]
+    fn true_peak(&self, py: Python<'_>) -> f64 {
+        py.detach(|| core::lock(&self.0).true_peak())
+    }
+
+    fn outline<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f32>> {
+        PyArray1::from_vec(py, core::lock(&self.0).outline())
+    }
+}
+
+#[pyclass(frozen, module = "audiomixer")]
 struct Stats(core::Stats);
 
 macro_rules! stats_getters {
@@ -468,5 +517,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Fader>()?;
     module.add_class::<Participant>()?;
     module.add_class::<Stats>()?;
+    module.add_class::<Meter>()?;
     transport::add_to(module)
 }
