@@ -44,6 +44,7 @@ test-python: build $(VENV)/.test
 	@$(BIN)/python -m tests.rooms.livekit_server
 	@$(BIN)/python -m tests.clients.stacks
 	@$(BIN)/python -m tests.clients.firefox
+	@$(BIN)/python -m tests.s3
 	$(BIN)/python -m pytest $(ARGS)
 	$(BIN)/python -m pytest --engine ray $(ARGS) tests/service tests/e2e/test_service.py
 

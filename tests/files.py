@@ -22,3 +22,11 @@ def write(path: Path, signal: Signal, sample_rate: int = 48_000, channels: int =
             container.mux(stream.encode(piece))
         container.mux(stream.encode(None))
     return path
+
+
+def decode(path: Path) -> Signal:
+    """A file as samples of shape `(n, 2)`, at 48 kHz."""
+    resampler = av.AudioResampler(format="flt", layout="stereo", rate=48_000)
+    with av.open(str(path)) as container:
+        pieces = [piece.to_ndarray()[0] for frame in container.decode(audio=0) for piece in resampler.resample(frame)]
+    return np.concatenate(pieces).astype(np.float32).reshape(-1, 2)

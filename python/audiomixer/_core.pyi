@@ -18,6 +18,7 @@ __all__ = [
     "Fanout",
     "Hub",
     "Inlet",
+    "Meter",
     "Mixer",
     "Outlet",
     "Participant",

@@ -22,7 +22,7 @@ from audiomixer.audio.taps import SAMPLE_RATES, MixFrame, ParticipantFrame, Taps
 from audiomixer.clock.broadcast import Broadcast
 from audiomixer.clock.frame import FRAME, FRAME_SIZE, SAMPLE_RATE
 from audiomixer.clock.tasks import blocking, spawn
-from audiomixer.outputs.base import NamedOutput, Output, OutputEvent, explain, redacted
+from audiomixer.outputs.base import NamedOutput, Output, OutputEvent, SoloOutput, explain, redacted
 from audiomixer.outputs.opening import open_output
 from audiomixer.outputs.tracks import TrackRecorder
 from audiomixer.rooms.base import Room, RoomEvent
@@ -160,6 +160,8 @@ class AudioMixer:
         self._room_events: Broadcast[RoomEvent] = Broadcast(_ROOM_EVENTS)
         self._taps = Taps()
         self._tracks = TrackRecorder(tracks) if tracks else None
+        self._solo_outputs: dict[SoloOutput, int] = {}
+        """And the stream's frame from which on each has them."""
         self._started: list[Output] = []
         self._working = list(self.outputs)
         self._forgetting = threading.Lock()
@@ -296,6 +298,7 @@ class AudioMixer:
         try:
             if self._tracks:
                 await blocking(self._tracks.start)
+                self._solo_outputs = {self._tracks: 0}
             for output in self.outputs:
                 if isinstance(output, NamedOutput):
                     output.on_event = self._tell
@@ -401,6 +404,32 @@ class AudioMixer:
             self._started.remove(output)
             await output.stop()
 
+    async def add_solos(self, output: SoloOutput) -> None:
+        """Has an output take each participant alone, from now on.
+
+        Raises:
+            OutputError: It cannot be opened.
+            RuntimeError: The mixer is not running.
+        """
+        if not self._running:
+            raise RuntimeError("the mixer is not running")
+        await blocking(output.start)
+
+        def begin() -> None:
+            self._solo_outputs = {**self._solo_outputs, output: self._frames}
+
+        await blocking(self.room.bus.between_frames, begin)
+
+    async def drop_solos(self, output: SoloOutput) -> None:
+        """Ends one of these; the others go on."""
+
+        def forget() -> None:
+            self._solo_outputs = {other: first for other, first in self._solo_outputs.items() if other is not output}
+
+        if output in self._solo_outputs:
+            await blocking(self.room.bus.between_frames, forget)
+            await blocking(output.stop)
+
     def _forget(self, output: Output) -> None:
         with self._forgetting:
             self._working = [other for other in self._working if other is not output]
@@ -408,8 +437,8 @@ class AudioMixer:
     async def _leave(self) -> None:
         try:
             await self._stop_outputs()
-            if self._tracks:
-                await blocking(self._tracks.stop)
+            for solos in list(self._solo_outputs):
+                await blocking(solos.stop)
         finally:
             self._close_broadcasts()
             await self.room.detach()
@@ -465,7 +494,7 @@ class AudioMixer:
     @property
     def patient(self) -> bool:
         """Whether nobody needs each frame at once."""
-        taken = self._tracks or self._taps.mix.wanted or self._taps.solos.wanted
+        taken = self._solo_outputs or self._taps.mix.wanted or self._taps.solos.wanted
         return not taken and self._encoders.patient
 
     def on_frames(self, samples: NDArray[np.float32]) -> None:
@@ -485,14 +514,14 @@ class AudioMixer:
                 frame = MixFrame(self.time + n * FRAME, samples[start : start + FRAME_SIZE].copy())
                 frame.samples.flags.writeable = False
                 self._loop.call_soon_threadsafe(self._taps.mix.publish, frame)
-        if (self._tracks or self._taps.solos.wanted) and self._fade is None:
+        if (self._solo_outputs or self._taps.solos.wanted) and self._fade is None:
             last = len(samples) // FRAME_SIZE - 1
             solos = self.room.bus.mixer.solos()
             for solo in solos.values():
                 # All who read share it.
                 solo.flags.writeable = False
-            if self._tracks:
-                self._tracks.write(self._frames + last, solos)
+            for output, first in self._solo_outputs.items():
+                output.write(self._frames + last - first, solos)
             if self._taps.solos.wanted:
                 self._loop.call_soon_threadsafe(self._taps.solos.publish, (self.time + last * FRAME, solos))
 

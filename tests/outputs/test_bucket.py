@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import os
+import random
 import re
 import signal
+import subprocess
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -153,3 +156,46 @@ async def test_hls_in_a_bucket(s3: S3) -> None:
     assert names
     assert all((s3.bucket / "show" / name).stat().st_size % 188 == 0 for name in names)
     assert output.error is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a file system of its own needs root")
+async def test_a_hundred_recordings_to_a_server_that_is_killed_slow_and_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every object is whole in the end, and none is lost."""
+    disk = tmp_path / "s3"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)], check=True)
+    try:
+        async with s3_server(disk, monkeypatch) as s3, spooling(tmp_path / "spool", Bucket("s3://bucket")) as spool:
+            recorded: dict[str, bytes] = {}
+
+            def record(n: int) -> None:
+                path = tmp_path / "spool" / "show" / f"{n}.mp3"
+                path.parent.mkdir(exist_ok=True)
+                spool.begin(str(path))
+                path.write_bytes(recorded.setdefault(f"show/{n}.mp3", random.Random(n).randbytes(90_000)))
+                spool.finish(str(path))
+
+            (disk / "full").write_bytes(bytes(8 * 1024 * 1024))
+            for n in range(100):
+                record(n)
+                if n == 20:
+                    await s3.server.kill()
+                if n == 40:
+                    await s3.server.start()
+                if n in {50, 60}:
+                    s3.server.signal(signal.SIGSTOP)
+                if n in {55, 70}:
+                    s3.server.signal(signal.SIGCONT)
+                await asyncio.sleep(0.05)
+            async with asyncio.timeout(20):
+                while not spool.problem or len(list((s3.bucket / "show").iterdir())) < 30:
+                    await asyncio.sleep(0.1)
+            assert 0 < len(spool.waiting) < 100, "the disk is full"
+            (disk / "full").unlink()
+            assert await spool.until_empty(60)
+            assert {f"show/{path.name}": path.read_bytes() for path in (s3.bucket / "show").iterdir()} == recorded
+            assert not list((tmp_path / "spool").iterdir())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

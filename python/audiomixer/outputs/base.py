@@ -1,10 +1,13 @@
 """What every kind of output is to a mixer."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol, runtime_checkable
 from urllib.parse import SplitResult, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
 
 from audiomixer.audio.encoding import EncodedPacket, Encoding
 
@@ -80,6 +83,30 @@ class Output(Protocol):
 
     async def stop(self) -> None:
         """Finishes and closes the output; everything that was written is in it."""
+
+
+class SoloOutput(Protocol):
+    """Takes each participant alone. Started once, stopped once, in any thread."""
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were lost because it was slow."""
+
+    def start(self) -> None:
+        """Opens it.
+
+        Raises:
+            OutputError: It cannot be opened.
+        """
+
+    def write(self, frame: int, solos: Mapping[str, NDArray[np.float32]]) -> None:
+        """Takes what everybody was in a frame, by identity: float32 of shape `(960,)`. It must not block.
+
+        Frames are numbered from when it began to get them; some may be missing.
+        """
+
+    def stop(self) -> None:
+        """Finishes; everything that was written is in it. May take a while."""
 
 
 State = Literal["connected", "lost", "failed"]

@@ -63,6 +63,7 @@ class BucketFile(FileOutput):
         if self._spool and self._storing:
             is_stored = await self._spool.until_empty(_PATIENCE)
             self._storing.cancel()
+            await self._spool.close()
             if is_stored:
                 with contextlib.suppress(OSError):
                     await blocking(shutil.rmtree, self._folder)

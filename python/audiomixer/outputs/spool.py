@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -52,11 +53,12 @@ class Spool:
         self.bucket = bucket
         self._limit = limit
         self._on_stored = on_stored
-        self._size = 0
+        self._sizes: dict[Path, int] = {}
         self._writing: dict[Path, int] = {}
         """Files that are being written, and how much of each is stored."""
         self._waiting: set[Path] = set()
         self._saving: dict[Path, asyncio.Task[None]] = {}
+        self._storing: dict[Path, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -76,7 +78,14 @@ class Spool:
     @property
     def size(self) -> int:
         """Bytes in the folder, as of a second ago."""
-        return self._size
+        return sum(self._sizes.values())
+
+    def sizes(self, group: Callable[[str], str]) -> Counter[str]:
+        """The same, by what `group` makes of keys."""
+        sizes: Counter[str] = Counter()
+        for path, size in self._sizes.items():
+            sizes[group(self.key(path))] += size
+        return sizes
 
     def check_room(self) -> None:
         """Sees that there is room for more; in any thread.
@@ -84,7 +93,7 @@ class Spool:
         Raises:
             OSError: There is not.
         """
-        if self._size > self._limit:
+        if self.size > self._limit:
             raise OSError(errno.ENOSPC, "the spool is full")
 
     def key(self, path: Path) -> str:
@@ -104,7 +113,7 @@ class Spool:
         self._writing.pop(path, None)
         if path not in self._waiting:
             self._waiting.add(path)
-            spawn(self._store(path))
+            self._storing[path] = spawn(self._store(path))
 
     async def open(self) -> None:
         """Begins with what another process has left.
@@ -125,11 +134,17 @@ class Spool:
                 _log.warning("spool: %s", explain(error))
             await asyncio.sleep(_LOOK)
 
+    async def close(self) -> None:
+        """Stores nothing more; what is left is for the next process."""
+        tasks = [*self._storing.values(), *self._saving.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _look(self) -> None:
-        sizes = await blocking(self._sizes)
-        self._size = sum(sizes.values())
+        self._sizes = await blocking(lambda: {path: _size_of(path) for path in self._files()})
         for path, stored in list(self._writing.items()):
-            size = sizes.get(path, 0)
+            size = self._sizes.get(path, 0)
             if size >= max(_SNAPSHOT, 2 * stored) and path in self._writing:
                 # Whether that succeeds or not, the next is due when there is twice as much.
                 self._writing[path] = size
@@ -156,6 +171,7 @@ class Spool:
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - nothing secret
             pause = min(2 * pause, _LONGEST_PAUSE)
         self._waiting.discard(path)
+        del self._storing[path]
         self._changed.set()
 
     async def _try(self, path: Path) -> bool:
@@ -191,9 +207,6 @@ class Spool:
 
     def _files(self) -> list[Path]:
         return [Path(folder) / name for folder, _, names in os.walk(self.folder) for name in names if name[0] != "."]
-
-    def _sizes(self) -> dict[Path, int]:
-        return {path: _size_of(path) for path in self._files()}
 
     def _remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)

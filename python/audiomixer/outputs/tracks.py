@@ -21,6 +21,7 @@ from audiomixer.audio.encoding import EncodedPacket, Encoder, Encoding
 from audiomixer.clock.frame import FRAME_SIZE
 from audiomixer.outputs.base import OutputError, explain
 from audiomixer.outputs.muxer import FILES, Muxer
+from audiomixer.outputs.spool import Spool
 
 _ENCODING: Final = Encoding("opus", 64, channels=1)
 _SUFFIX: Final = ".mka"
@@ -57,10 +58,12 @@ class TrackRecorder:
 
     Args:
         folder: Where to; it is made if need be.
+        spool: Where that is, if they are to be stored elsewhere.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, spool: Spool | None = None) -> None:
         self.folder = Path(folder)
+        self._spool = spool
         self.dropped = 0
         """Frames that a slow disk lost."""
         self._queue: queue.Queue[tuple[int, _Solos] | None] = queue.Queue(_LIMIT)
@@ -79,7 +82,7 @@ class TrackRecorder:
             OutputError: It cannot be written to.
         """
         try:
-            self.folder.mkdir(exist_ok=True)
+            self.folder.mkdir(exist_ok=True, parents=self._spool is not None)
         except OSError as error:
             raise OutputError(f"tracks: cannot write {self.folder}: {explain(error)}") from error
         self._thread.start()
@@ -140,7 +143,7 @@ class TrackRecorder:
             number = self._numbers[identity]
             if not number or not _is_empty(self._path(identity, number)):
                 self._numbers[identity] = number = number + 1
-            track = _Track(self._path(identity, number))
+            track = _Track(self._path(identity, number), self._spool)
         self._tracks[identity] = track
         return track
 
@@ -174,8 +177,18 @@ def file_stem(identity: str) -> str:
 class _Track:
     """One file, in which a frame follows each other, silence where there was none."""
 
-    def __init__(self, path: Path) -> None:
-        self._muxer = Muxer(str(path), FILES[_SUFFIX], _ENCODING)
+    def __init__(self, path: Path, spool: Spool | None = None) -> None:
+        self._path = str(path)
+        self._spool = spool
+        if spool:
+            spool.check_room()
+            spool.begin(self._path)
+        try:
+            self._muxer = Muxer(self._path, FILES[_SUFFIX], _ENCODING)
+        except BaseException:
+            if spool:
+                spool.finish(self._path)
+            raise
         self._encoder: Encoder | None = None
         self.frames = 0
         """Written."""
@@ -204,4 +217,8 @@ class _Track:
 
     def close(self) -> None:
         """Ends the file."""
-        self._muxer.close()
+        try:
+            self._muxer.close()
+        finally:
+            if self._spool:
+                self._spool.finish(self._path)

@@ -3,8 +3,8 @@
 What the service asks of an engine is narrow on purpose: start a job, end an output of it, end it, tell how far it is.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Protocol
 
 from audiomixer.audio.loudness import Loudness
@@ -14,11 +14,71 @@ from audiomixer.rooms.strip import Setting
 
 PUSHED: Final = ("rtmp", "rtmps")
 """Schemes of URLs that outputs may have."""
+Layout = Literal["mix", "tracks", "dual"]
+"""Of a recording: the mix, a file for each participant, or one of them on the left and the others on the right."""
 PLAYER_STREAMER: Final = "VJ"
 """What outputs begin with that are PlayerStreamers; others are URLs."""
 
 OnRoomEvent = Callable[[str, RoomEvent], None]
 """Is told of a job's SID what happens in its room, on the event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingOrder:
+    """What is to be recorded of a job's mix."""
+
+    sid: str
+    key: str
+    """What it is called in the store, without an ending. Its SID is in it."""
+    format: str
+    """An ending, without the dot."""
+    layout: Layout
+    identity: str = ""
+    """Who is on the left, if it is `dual`."""
+    rotate: float | None = None
+    """Seconds after which a new file is begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of a recording that is in the store."""
+
+    key: str
+    size: int
+    """In bytes."""
+    seconds: float
+    loudness: float | None
+    """In LUFS, integrated; None if it is silent."""
+    true_peak: float | None
+    """In dBTP; None likewise."""
+    outline: tuple[int, ...]
+    """Peaks, 0 to 100, of stretches that are all as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingState:
+    """How far a recording is, of which anything is here: it is being recorded, waits, or is not acknowledged yet."""
+
+    seconds: float = 0.0
+    """Recorded so far, by this process."""
+    size: int = 0
+    """Bytes that are not stored yet."""
+    stored: tuple[StoredFile, ...] = ()
+    """Not acknowledged yet."""
+    problem: str = ""
+    """Why it does not get on, just now."""
+    failed: bool = False
+    """Whether it never will."""
+
+    def plus(self, other: "RecordingState") -> "RecordingState":
+        """With what there is of it on another worker."""
+        return RecordingState(
+            max(self.seconds, other.seconds),
+            self.size + other.size,
+            (*self.stored, *other.stored),
+            self.problem or other.problem,
+            self.failed or other.failed,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +114,15 @@ class Job:
     """Whether speakers are brought to one loudness."""
     loudness: float | None = None
     """The target to which the mix is brought, in LUFS."""
+    recordings: tuple[RecordingOrder, ...] = ()
+
+    def recorded(self, order: RecordingOrder) -> "Job":
+        """The same, with one more of its recordings."""
+        return replace(self, recordings=(*self.without(order.sid).recordings, order))
+
+    def without(self, recording: str) -> "Job":
+        """The same, less one of its recordings."""
+        return replace(self, recordings=tuple(order for order in self.recordings if order.sid != recording))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +171,10 @@ class Load:
     pushes: int = 0
     connected: int = 0
     """Pushes that are."""
+    recordings: int = 0
+    """At work."""
+    spooled: int = 0
+    """Bytes of recordings that are not stored yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +331,24 @@ class Engine(Desk, Protocol):
 
     async def stop(self, sid: str, *, to_resume: bool = False) -> None:
         """Ends a job and its outputs; players are not told of an end if it is to be resumed."""
+
+    async def record(self, sid: str, order: RecordingOrder) -> None:
+        """Begins to record a job's mix.
+
+        Raises:
+            LookupError: The job is not at work.
+            OutputError: It cannot be recorded.
+            AwayError: Its worker does not answer.
+        """
+
+    async def finish(self, sid: str, recording: str) -> None:
+        """Ends a recording of a job."""
+
+    def recordings(self) -> Mapping[str, RecordingState] | None:
+        """All recordings that anything is left of here, by their SIDs; None while that is not known."""
+
+    async def acknowledge(self, keys: Collection[str]) -> None:
+        """It is known that these are stored."""
 
     async def reserve(self, limits: Mapping[str, int]) -> None:
         """Lets jobs give sequence numbers below these limits, and none from there on."""

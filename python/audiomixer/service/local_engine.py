@@ -3,9 +3,10 @@
 import asyncio
 import hashlib
 import hmac
+import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import Final
 
 from audiomixer.audio.loudness import Loudness
@@ -21,13 +22,27 @@ from audiomixer.rooms.place import Place
 from audiomixer.rooms.remote import RemoteRoom
 from audiomixer.rooms.roster import COUNTED
 from audiomixer.rooms.strip import Setting
-from audiomixer.service.jobs import PLAYER_STREAMER, PUSHED, Job, Load, OnRoomEvent, Playing, Progress, WorkerState
+from audiomixer.service.jobs import (
+    PLAYER_STREAMER,
+    PUSHED,
+    Job,
+    Load,
+    OnRoomEvent,
+    Playing,
+    Progress,
+    RecordingOrder,
+    RecordingState,
+    WorkerState,
+)
 from audiomixer.service.outbound import ForbiddenError, Outbound
+from audiomixer.service.recorder import Recorder
 from audiomixer.service.settings import Settings
 from audiomixer.service.streams import Stream, Streams
 
 _FIRST_FRAME: Final = 0.01
 """Seconds until the next look for a mixer's first frame."""
+
+_log = logging.getLogger(__name__)
 
 
 class LocalEngine:
@@ -37,14 +52,16 @@ class LocalEngine:
         streams: Where their streams are served, and whose rooms they mix.
         outbound: Where they may push to.
         settings: Where rooms are elsewhere, and by what they are joined.
+        recorder: What records them.
     """
 
     outlives = False
 
-    def __init__(self, streams: Streams, outbound: Outbound, settings: Settings) -> None:
+    def __init__(self, streams: Streams, outbound: Outbound, settings: Settings, recorder: Recorder) -> None:
         self._streams = streams
         self._outbound = outbound
         self._settings = settings
+        self._recorder = recorder
         self.on_room_event: OnRoomEvent = lambda sid, event: None
         self.on_lost: Callable[[str], None] = lambda sid: None
         self._packets: Counter[str] = Counter()
@@ -55,6 +72,8 @@ class LocalEngine:
         """By outputs that have stopped."""
         self._mixers: dict[str, AudioMixer] = {}
         self._starting: dict[str, AudioMixer] = {}
+        self._parts: dict[str, int] = {}
+        """How often each has been interrupted."""
         self._outputs: dict[str, dict[str, list[Output]]] = {}
 
     @property
@@ -63,7 +82,15 @@ class LocalEngine:
         return self._streams.rooms
 
     async def open(self) -> None:
-        """Nothing is at work before this process is."""
+        """Goes on storing what is recorded; nothing else is at work before this process is.
+
+        Raises:
+            ValueError: Nothing can be recorded.
+        """
+        try:
+            await self._recorder.open()
+        except OSError as error:
+            raise ValueError(f"spool: expected a folder that can be written: {error}") from error
 
     def begin(self) -> None:
         """It tells from the beginning."""
@@ -72,6 +99,7 @@ class LocalEngine:
         """Ends the rooms: everybody has to leave."""
         self._streams.closed.set()
         await self.rooms.close()
+        await self._recorder.close()
 
     def working(self) -> Mapping[str, Job]:
         """None."""
@@ -147,12 +175,36 @@ class LocalEngine:
         finally:
             del self._starting[job.sid]
         self._mixers[job.sid] = mixer
+        self._parts[job.sid] = job.interruptions
         self._outputs[job.sid] = outputs
         for stream in streams:
             stream.feed(mixer)
             self._streams.add(stream)
         while job.sid in self._mixers and not mixer.time:
             await asyncio.sleep(_FIRST_FRAME)
+        for order in job.recordings:
+            try:
+                await self._recorder.start(job.sid, mixer, order, job.interruptions)
+            except (OutputError, OSError, RuntimeError):
+                _log.exception("a recording cannot go on", extra={"sid": order.sid})
+
+    async def record(self, sid: str, order: RecordingOrder) -> None:
+        """Begins to record a job's mix."""
+        if sid not in self._mixers or sid not in self._outputs:
+            raise LookupError(sid)
+        await self._recorder.start(sid, self._mixers[sid], order, self._parts[sid])
+
+    async def finish(self, sid: str, recording: str) -> None:
+        """Ends a recording."""
+        await self._recorder.finish(recording)
+
+    def recordings(self) -> dict[str, RecordingState]:
+        """All that anything is left of here."""
+        return self._recorder.recordings()
+
+    async def acknowledge(self, keys: Collection[str]) -> None:
+        """It is known that these are stored."""
+        await self._recorder.acknowledge(keys)
 
     def _prefix_of(self, sid: str, interruptions: int) -> str:
         """What the names of a stream's HLS segments begin with: the same in every process, and not to be guessed.
@@ -182,13 +234,14 @@ class LocalEngine:
         if mixer is None or sid not in self._outputs:
             return
         outputs = self._outputs.pop(sid)
+        await self._recorder.finish_all(sid)
         for output in outputs:
             (self._streams.forget if to_resume else self._streams.retire)(output)
         await mixer.stop()
         parts = [part for group in outputs.values() for part in group]
         self._dropped += sum(part.dropped for part in parts if isinstance(part, PushOutput))
         # From one moment to the next, what happened is counted here instead of there.
-        del self._mixers[sid]
+        del self._mixers[sid], self._parts[sid]
         self._left_out += mixer.left_out
         if isinstance(mixer.room, RemoteRoom):
             self._packets += mixer.room.packets()
@@ -282,6 +335,8 @@ class LocalEngine:
             queued=sum(push.queued for push in pushes),
             pushes=len(pushes),
             connected=sum(push.connected for push in pushes),
+            recordings=self._recorder.running,
+            spooled=self._recorder.size,
         )
 
     def _progress(self, sid: str, mixer: AudioMixer) -> Progress:

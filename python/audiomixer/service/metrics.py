@@ -36,6 +36,8 @@ _MEASURED: Final[Sequence[tuple[str, str, Callable[[Load], float]]]] = (
     ("listeners", "WebRTC listeners.", lambda load: load.listeners),
     ("output_queued", "Packets that wait for servers.", lambda load: load.queued),
     ("pushes", "Outputs that push to servers.", lambda load: load.pushes),
+    ("recordings", "Recordings at work.", lambda load: load.recordings),
+    ("spooled_bytes", "Of recordings that are not stored yet.", lambda load: load.spooled),
     ("pushes_connected", "Those of them that are connected.", lambda load: load.connected),
 )
 """What is added up for all processes."""

@@ -19,10 +19,12 @@ from audiomixer.service.jobs import Engine
 from audiomixer.service.local_engine import LocalEngine
 from audiomixer.service.outbound import Outbound
 from audiomixer.service.playing import Opener
+from audiomixer.service.recorder import Recorder, bucket_of
 from audiomixer.service.resources.callbacks import Callbacks
 from audiomixer.service.resources.lifecycles import Office
 from audiomixer.service.resources.participants import Participants
 from audiomixer.service.resources.processor_lifecycle import ProcessorLifecycle
+from audiomixer.service.resources.recording_lifecycle import RecordingLifecycle
 from audiomixer.service.resources.retention import keep_small
 from audiomixer.service.resources.room_lifecycle import RoomLifecycle
 from audiomixer.service.resources.store import Store, StoreClosedError, TakenError
@@ -82,6 +84,7 @@ class Service:
         self.playback_key = settings.playback_key()
         self.keyring = settings.keyring()
         self.outbound = Outbound(settings.allowed_networks)
+        self.bucket = bucket_of(settings.recordings)
         self.store = Store(settings.database_url)
         self.ice = settings.ice(host)
         self.cluster = _cluster(settings, host) if settings.engine == "ray" else None
@@ -138,12 +141,13 @@ class Service:
         self.turnstile = Turnstile(self.playback_key, self.keyring)
         self.streams = Streams(LocalRooms(self.ice, self.rooms), self.turnstile, settings.max_listeners)
         self.streams.rooms.opener = Opener(self.outbound)
-        self.engine: Engine = self.cluster or LocalEngine(self.streams, self.outbound, settings)
+        self.engine: Engine = self.cluster or self._local_engine()
         self.rooms.hosted = self.engine.rooms
         if self.cluster:
             self.cluster.rooms.door = self.rooms
         self.streamers = StreamerLifecycle(office, self.streams)
-        self.processors = ProcessorLifecycle(office, self.engine, self.rooms, self.streamers)
+        self.recordings = RecordingLifecycle(office, self.engine, self.bucket)
+        self.processors = ProcessorLifecycle(office, self.engine, self.rooms, self.streamers, self.recordings)
         self.participants = Participants(office, self.rooms, self.processors, self.engine)
         if self.cluster:
             self.cluster.draining.on_move = self.processors.move
@@ -162,11 +166,18 @@ class Service:
         self._opened.push_async_callback(self.processors.close)
         self.engine.begin()
         await self.processors.start()
+        self._opened.push_async_callback(self.recordings.close)
+        await self.recordings.start()
         self.rooms.everybody_told()
         self._opened.push_async_callback(_cancel, asyncio.create_task(keep_small(office)))
         if self.ice.servers:
             self._opened.push_async_callback(_cancel, asyncio.create_task(self.ice.watch()))
         self._opened.callback(self.streams.closed.set)
+
+    def _local_engine(self) -> LocalEngine:
+        folder = self.settings.spool or self.settings.data / "spool"
+        recorder = Recorder(self.bucket, folder, self.settings.spool_limit)
+        return LocalEngine(self.streams, self.outbound, self.settings, recorder)
 
     def _present(self) -> dict[str, Counter[str]]:
         """How many of each identity are in which room already, mixers included."""

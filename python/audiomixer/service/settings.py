@@ -134,6 +134,16 @@ class Settings(BaseSettings):
         50, gt=0, description="from one address, over time; bursts may be ten times that"
     )
     proxies: Words = Field(default_factory=list, description="addresses of proxies whose X-Forwarded-For is believed")
+    recordings: str = Field(
+        "",
+        description="where recordings are stored: s3://…, gs://…, az://…, or a folder; default: one in the data folder",
+    )
+    spool: Path | None = Field(
+        None, description="folder where recordings wait until they are stored; default: one in the data folder"
+    )
+    spool_limit: float = Field(
+        20, gt=0, description="GiB that may wait there; then nothing is recorded until there is room"
+    )
     retention_days: float = Field(90, ge=0, description="for which what has ended is kept; 0: for ever")
     log_format: Literal["json", "text"] = Field("json", description="of the log, on stderr")
 
@@ -193,6 +203,7 @@ class Settings(BaseSettings):
             raise ValueError(f"data: expected a folder, cannot make {self.data}: {error.strerror}") from None
         if not self.database_url:
             self.database_url = f"sqlite:///{self.data / 'audiomixer.db'}"
+        self.recordings = self.recordings or str(self.data / "recordings")
         kept = self._kept()
         made = [name for name in _GENERATED if not getattr(self, name) and name not in kept]
         kept |= {name: _make(name) for name in made}

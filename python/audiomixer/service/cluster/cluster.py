@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -26,6 +26,8 @@ from audiomixer.service.jobs import (
     OnRoomEvent,
     Playing,
     Progress,
+    RecordingOrder,
+    RecordingState,
     WorkerState,
 )
 
@@ -267,6 +269,40 @@ class Cluster:
     def _retire(self, outputs: Iterable[str]) -> None:
         for output in outputs:
             asyncio.get_running_loop().call_later(_LINGER, self._streams.pop, output, None)
+
+    async def record(self, sid: str, order: RecordingOrder) -> None:
+        """Begins to record a job's mix."""
+        member = self._member_of(sid)
+        if member is None:
+            raise LookupError(sid)
+        try:
+            await member.call("record", sid, order)
+        except (GoneError, TimeoutError) as error:
+            raise AwayError(f"worker: {member.name} does not answer") from error
+        if job := member.jobs.get(sid):
+            member.jobs[sid] = job.recorded(order)
+
+    async def finish(self, sid: str, recording: str) -> None:
+        """Ends a recording."""
+        if member := self._member_of(sid):
+            member.jobs[sid] = member.jobs[sid].without(recording)
+            await self._ask(member, "finish", sid, recording)
+
+    def recordings(self) -> Mapping[str, RecordingState] | None:
+        """Those that anything is left of on any worker; None until all have told."""
+        there = [member for member in self._members.values() if member.status != "lost"]
+        if any(member.report is None for member in there):
+            return None
+        states: dict[str, RecordingState] = {}
+        for member in there:
+            for sid, state in (member.report.recordings if member.report else {}).items():
+                states[sid] = states[sid].plus(state) if sid in states else state
+        return states
+
+    async def acknowledge(self, keys: Collection[str]) -> None:
+        """It is known that these are stored."""
+        there = [member for member in self._members.values() if member.report and member.report.recordings]
+        await asyncio.gather(*(self._ask(member, "acknowledge", keys) for member in there))
 
     async def reserve(self, limits: Mapping[str, int]) -> None:
         """Lets jobs give sequence numbers below these limits."""

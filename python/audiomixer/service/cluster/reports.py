@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from audiomixer.rooms.base import RoomEvent
-from audiomixer.service.jobs import Job, Load, Playing, Progress
+from audiomixer.service.jobs import Job, Load, Playing, Progress, RecordingState
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of what control and workers say to each other: to be raised whenever it changes."""
 _MOST: Final = 10_000
 
@@ -63,6 +63,8 @@ class Report:
     load: Load
     share: float
     """Of the time that it has for mixing, how much it needs."""
+    recordings: Mapping[str, RecordingState]
+    """Those that anything is left of there."""
 
 
 class Journal:

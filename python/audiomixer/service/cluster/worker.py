@@ -9,8 +9,10 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncGenerator, Mapping
+import tempfile
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,10 +27,11 @@ from audiomixer.service.cluster.reports import VERSION, Greeting, Happening, Jou
 from audiomixer.service.http.endpoints import media_app
 from audiomixer.service.http.errors import error_response
 from audiomixer.service.http.server import allow_many_files, serving
-from audiomixer.service.jobs import Job, Progress
+from audiomixer.service.jobs import Job, Progress, RecordingOrder
 from audiomixer.service.local_engine import LocalEngine
 from audiomixer.service.outbound import Outbound
 from audiomixer.service.playing import Opener
+from audiomixer.service.recorder import Recorder, bucket_of
 from audiomixer.service.resources.checkpoints import RESERVE
 from audiomixer.service.settings import Settings
 from audiomixer.service.streams import Streams
@@ -114,7 +117,9 @@ class Worker:
         self._rooms = LocalRooms(self._ice, _Door(self._journal))
         self._streams = Streams(self._rooms, max_listeners=self._settings.max_listeners)
         outbound = Outbound(self._settings.allowed_networks)
-        self._engine = LocalEngine(self._streams, outbound, self._settings)
+        recorder = Recorder(bucket_of(self._settings.recordings), _spool_of(self._settings), self._settings.spool_limit)
+        self._engine = LocalEngine(self._streams, outbound, self._settings, recorder)
+        await self._engine.open()
         self._engine.on_room_event = self._told
         self._rooms.opener = Opener(outbound)
         running = contextlib.AsyncExitStack()
@@ -157,6 +162,7 @@ class Worker:
             streams=self._engine.streams(),
             load=self._engine.load(),
             share=process_pacer().share,
+            recordings=self._engine.recordings(),
         )
 
     async def start(self, job: Job) -> Progress:
@@ -188,6 +194,22 @@ class Worker:
         await self._engine.stop(sid, to_resume=to_resume)
         self._jobs.pop(sid, None)
         self._elsewhere.pop(sid, None)
+
+    async def record(self, sid: str, order: RecordingOrder) -> None:
+        """Begins to record a job's mix."""
+        await self._engine.record(sid, order)
+        if job := self._jobs.get(sid):
+            self._jobs[sid] = job.recorded(order)
+
+    async def finish(self, sid: str, recording: str) -> None:
+        """Ends a recording."""
+        if job := self._jobs.get(sid):
+            self._jobs[sid] = job.without(recording)
+        await self._engine.finish(sid, recording)
+
+    async def acknowledge(self, keys: Collection[str]) -> None:
+        """It is known that these are stored."""
+        await self._engine.acknowledge(keys)
 
     async def reserve(self, limits: Mapping[str, int]) -> None:
         """Lets jobs give sequence numbers below these."""
@@ -239,6 +261,10 @@ def worker_settings(settings: Settings, *, one_machine: bool) -> dict[str, Any]:
         one_machine: Whether all of them are on this one, and what a router translates is theirs as well.
     """
     fields = settings.model_dump(mode="json", exclude=set(_KEPT))
+    if "://" not in settings.recordings:
+        fields["recordings"] = str(Path(settings.recordings).absolute())
+    if one_machine:
+        fields["spool"] = str((settings.spool or settings.data / "spool").absolute())
     if not one_machine:
         fields["ice_announced"] = None
     return fields | {"auth_token": cluster_secret(settings.auth_token)}
@@ -258,6 +284,12 @@ def _is_ours(address: str) -> bool:
         except OSError:
             return False
     return True
+
+
+def _spool_of(settings: Settings) -> Path:
+    """Where the workers of a service keep what they record; others find there what one has left."""
+    whose = hashlib.sha256(settings.auth_token.encode()).hexdigest()[:8]
+    return settings.spool or Path(tempfile.gettempdir()) / f"audiomixer-spool-{whose}"
 
 
 class _Door:

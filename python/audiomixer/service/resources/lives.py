@@ -63,4 +63,13 @@ PLAYER_STREAMER: Final = Life(
     },
 )
 
+RECORDING: Final = Life(
+    "recording",
+    {
+        "stopped": {"recording": "processing"},
+        "completed": {"processing": "completed"},
+        "failed": {"recording": "failed", "processing": "failed"},
+    },
+)
+
 ROOM: Final = Life("in-progress", {"completed": {"in-progress": "completed"}})

@@ -14,10 +14,11 @@ from audiomixer.outputs.base import OutputError
 from audiomixer.rooms.base import RoomError, RoomEvent
 from audiomixer.rooms.place import place_url
 from audiomixer.service.http.errors import ApiError
-from audiomixer.service.jobs import PLAYER_STREAMER, Engine, Job, NoWorkerError, Progress
+from audiomixer.service.jobs import PLAYER_STREAMER, Engine, Job, NoWorkerError, Progress, RecordingOrder
 from audiomixer.service.resources import lives
 from audiomixer.service.resources.checkpoints import CHECKPOINT, LAST_RESERVE, RESERVE, checkpoint, segments_after
 from audiomixer.service.resources.lifecycles import Alarms, Office, check_room_for_more, make_sid
+from audiomixer.service.resources.recording_lifecycle import RecordingLifecycle
 from audiomixer.service.resources.room_account import settings_of
 from audiomixer.service.resources.room_lifecycle import RoomLifecycle
 from audiomixer.service.resources.store import (
@@ -77,6 +78,8 @@ class _Run:
     room: str | None = None
     participant: str = ""
     """Its SID as a participant of that room."""
+    recordings: tuple[RecordingOrder, ...] = ()
+    """What is recorded of it from its start in this process."""
 
 
 class ProcessorLifecycle:
@@ -87,13 +90,22 @@ class ProcessorLifecycle:
         engine: What runs mixers.
         rooms: What they join.
         streamers: What they feed.
+        recordings: What is recorded of them.
     """
 
-    def __init__(self, office: Office, engine: Engine, rooms: RoomLifecycle, streamers: StreamerLifecycle) -> None:
+    def __init__(
+        self,
+        office: Office,
+        engine: Engine,
+        rooms: RoomLifecycle,
+        streamers: StreamerLifecycle,
+        recordings: RecordingLifecycle,
+    ) -> None:
         self._office = office
         self._engine = engine
         self._rooms = rooms
         self._streamers = streamers
+        self._recordings = recordings
         self._alarms = Alarms()
         self._stays = Alarms()
         """When each has to leave its room."""
@@ -313,6 +325,7 @@ class ProcessorLifecycle:
         """
 
         def claim(session: Session) -> tuple[MediaProcessor, Room | None, list[str]] | None:
+            run.recordings = self._recordings.running(session, sid)
             stored = session.get_one(MediaProcessor, sid)
             if stored.status not in lives.MEDIA_PROCESSOR.open:
                 return None
@@ -366,6 +379,7 @@ class ProcessorLifecycle:
             processor.denoise,
             processor.leveler,
             processor.loudness,
+            run.recordings,
         )
         try:
             try:
@@ -435,6 +449,7 @@ class ProcessorLifecycle:
             if progress:
                 processor.streamed = run.streamed + progress.seconds
             self._tell(session, processor, EndedReason=reason, ErrorMessage=problem)
+            self._recordings.end_within(session, sid)
             fed = [output for output in processor.outputs if output.startswith(PLAYER_STREAMER)]
             for output in fed:
                 session.get_one(PlayerStreamer, output).streamed = processor.streamed

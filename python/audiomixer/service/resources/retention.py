@@ -8,7 +8,16 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from audiomixer.service.resources.lifecycles import Office
-from audiomixer.service.resources.store import MediaProcessor, Participant, PlayerStreamer, Room, StoreClosedError, now
+from audiomixer.service.resources.store import (
+    MediaProcessor,
+    Participant,
+    PlayerStreamer,
+    Recording,
+    RecordingFile,
+    Room,
+    StoreClosedError,
+    now,
+)
 
 _EVERY: Final = 3600.0
 """Seconds between two looks for what may be forgotten."""
@@ -41,8 +50,10 @@ async def forget(office: Office) -> bool:
 
     def work(session: Session) -> bool:
         most = 0
-        for kind in (MediaProcessor, PlayerStreamer, Room):
+        for kind in (MediaProcessor, PlayerStreamer, Room, Recording):
             old = list(session.scalars(select(kind.sid).where(kind.ended < before).limit(_AT_ONCE)))
+            if kind is Recording:
+                session.execute(delete(RecordingFile).where(RecordingFile.recording_sid.in_(old)))
             if kind is Room:
                 session.execute(delete(Participant).where(Participant.room_sid.in_(old)))
             session.execute(delete(kind).where(kind.sid.in_(old)))

@@ -162,6 +162,46 @@ class Participant(Base):
     ended: Mapped[float | None] = mapped_column(Float)
 
 
+class Recording(Resource, Base):
+    """Something of a mix that is being recorded, or was."""
+
+    __tablename__ = "recordings"
+    __table_args__ = (
+        Index("recordings_page", "created", "sid"),
+        Index("recordings_by_status", "status"),
+        Index("recordings_by_processor", "processor_sid"),
+        Index("recordings_by_room", "room_sid"),
+    )
+
+    processor_sid: Mapped[str] = mapped_column(_SID)
+    room_sid: Mapped[str | None] = mapped_column(_SID)
+    key: Mapped[str] = mapped_column(Text)
+    """What its files' names in the store begin with."""
+    format: Mapped[str] = mapped_column(String(8))
+    layout: Mapped[str] = mapped_column(String(8))
+    identity: Mapped[str] = mapped_column(Text)
+    """Who is on the left, if it is `dual`."""
+    rotate: Mapped[float | None] = mapped_column(Float)
+    error: Mapped[str | None] = mapped_column(Text)
+
+
+class RecordingFile(Base):
+    """A file of a recording, in the store."""
+
+    __tablename__ = "recording_files"
+    __table_args__ = (Index("recording_files_of", "recording_sid", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    recording_sid: Mapped[str] = mapped_column(_SID, ForeignKey("recordings.sid"))
+    key: Mapped[str] = mapped_column(Text)
+    size: Mapped[int] = mapped_column(BigInteger)
+    seconds: Mapped[float] = mapped_column(Float)
+    loudness: Mapped[float | None] = mapped_column(Float)
+    true_peak: Mapped[float | None] = mapped_column(Float)
+    outline: Mapped[list[int]] = mapped_column(JSON)
+    stored: Mapped[float] = mapped_column(Float)
+
+
 class Heartbeat(Base):
     """When the service was last known to be alive."""
 

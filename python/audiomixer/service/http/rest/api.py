@@ -9,7 +9,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from audiomixer.service.http.errors import HANDLERS
-from audiomixer.service.http.rest import media_processors, participants, player_streamers, rooms, sources, workers
+from audiomixer.service.http.rest import (
+    media_processors,
+    participants,
+    player_streamers,
+    recordings,
+    rooms,
+    sources,
+    workers,
+)
 from audiomixer.service.http.rest.gate import Gate
 from audiomixer.service.http.rest.handlers import API_HANDLERS
 from audiomixer.service.service import Service
@@ -59,6 +67,8 @@ def create_api(service: Service) -> FastAPI:
         rooms.router,
         participants.router,
         sources.router,
+        recordings.router,
+        recordings.host_router,
         workers.router,
     ):
         api.include_router(router)
