@@ -67,13 +67,13 @@ class Mixer:
     """Whether noise is taken off everybody (RNNoise), which makes them 10 ms later; a ValueError but at 48 kHz. Volumes
     stay those of the source; the leveller, ducking and `max_speakers` go by what is heard."""
     @property
-    def loudness(self) -> tuple[float, float, float, float] | None:
+    def loudness(self) -> tuple[float, float, float, float, float] | None:
         """How loud the mix is, in LUFS (ITU-R BS.1770-5, EBU R 128), since `measure_loudness`, told twice a second.
 
         None before. A mono mix is measured as it is heard, on both sides.
 
-        Of the last 400 ms, of the last 3 s, and of everything, gated; -inf is silence. The last is the gain, in
-        decibels, at which it is now.
+        Of the last 400 ms, of the last 3 s, and of everything, gated; -inf is silence. Then the gain, in
+        decibels, at which it is now, and by how many decibels the limiter turned it down at most, 0 or less.
         """
     def measure_loudness(self, target: float | None = None) -> None:
         """Measures the loudness of the mix from now on, and brings it to a target.

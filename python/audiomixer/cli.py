@@ -31,6 +31,8 @@ from audiomixer.auth.tokens import Keyring, mint
 from audiomixer.clock.tasks import spawn
 from audiomixer.mixer import IDENTITY, AudioMixer
 from audiomixer.outputs.base import NamedOutput, OutputError
+from audiomixer.outputs.bucket import SCHEMES as BUCKETS
+from audiomixer.outputs.bucket import Bucket, split
 from audiomixer.outputs.file import check_writable
 from audiomixer.outputs.muxer import FILES
 from audiomixer.outputs.text import SUFFIXES
@@ -404,7 +406,7 @@ def _check_absent(outputs: list[str], metadata: str | None, rotate: float | None
     for output in outputs:
         suffix = Path(output).suffix.lower()
         rotates = rotate is not None and suffix in FILES
-        if "://" not in output and suffix in {*FILES, *SUFFIXES} and not rotates and _is_full(output):
+        if suffix in {*FILES, *SUFFIXES} and not rotates and _is_full(output):
             other = ", --rotate begins another" if suffix in FILES else ""
             raise ValueError(f"output: {output} is there already: --overwrite replaces it{other}")
     if metadata and metadata != "-" and _is_full(metadata):
@@ -414,7 +416,13 @@ def _check_absent(outputs: list[str], metadata: str | None, rotate: float | None
 
 
 def _is_full(path: str) -> bool:
-    return Path(path).is_file() and Path(path).stat().st_size > 0
+    if path.partition("://")[0] in BUCKETS:
+        place, name = split(path)
+        try:
+            return asyncio.run(Bucket(place).has(name))
+        except OutputError as error:
+            raise ValueError(f"output: {error}") from error
+    return "://" not in path and Path(path).is_file() and Path(path).stat().st_size > 0
 
 
 def _load(data: Path | None, config: Path | None, media_port: int | None = None) -> settings.Settings:

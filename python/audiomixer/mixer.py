@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
-from math import inf
 from types import TracebackType
 from typing import Final, Self, cast
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from audiomixer.audio.encoders import Encoders
 from audiomixer.audio.encoding import BITRATES, EncodedPacket, Encoding
-from audiomixer.audio.loudness import LOUDEST_TARGET, QUIETEST_TARGET, Loudness
+from audiomixer.audio.loudness import LOUDEST_TARGET, QUIETEST_TARGET, Loudness, measure
 from audiomixer.audio.metadata import TimedMetadata
 from audiomixer.audio.taps import SAMPLE_RATES, MixFrame, ParticipantFrame, Taps, participant_frames
 from audiomixer.clock.broadcast import Broadcast
@@ -243,12 +242,7 @@ class AudioMixer:
         Raises:
             RuntimeError: The mixer has not started.
         """
-        mixer = self.room.bus.mixer
-        measured = mixer.loudness
-        if measured is None:
-            mixer.measure_loudness()
-            measured = mixer.loudness
-        return Loudness(*(measured or (-inf, -inf, -inf, 0.0)))
+        return measure(self.room.bus.mixer)
 
     @property
     def left_out(self) -> int:

@@ -1,6 +1,7 @@
 """A host's console in Chromium: what is done there is heard in the stream, and what happens is seen there."""
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -58,6 +59,17 @@ async def test_a_host_at_the_console(api: Api, page: Page, files: str) -> None: 
         await page.locator("#sources").get_by_role("button", name="Stop").click()
         await expect(page.locator("#sources li")).to_have_count(0)
         await expect(page.locator("article.strip")).to_have_count(2)
+
+        levels = page.get_by_label("The mix")
+        await expect(levels).to_contain_text(re.compile(r"Short term\s*−1\d\.\d LUFS"), timeout=6000)
+        await expect(levels).to_contain_text("0.0 dB")
+        await page.locator("body").click()
+        await page.keyboard.press("r")
+        await expect(page.get_by_role("button", name="Recording 0:01")).to_be_visible(timeout=5000)
+        await page.get_by_role("button", name="Recording").click()
+        await expect(page.get_by_role("button", name="Record", exact=True)).to_be_visible()
+        (recording,) = (await api.get("Rooms/friday%20show/Recordings"))["recordings"]
+        assert recording["status"] in {"processing", "completed"}
 
         page.on("dialog", lambda dialog: dialog.accept())
         await bob.get_by_role("button", name="Remove").click()

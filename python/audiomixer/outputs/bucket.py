@@ -67,12 +67,21 @@ class Bucket:
         Raises:
             OutputError: It is not.
         """
+        await self.has(".audiomixer")
+
+    async def has(self, key: str) -> bool:
+        """Whether there is an object.
+
+        Raises:
+            OutputError: The store does not say.
+        """
         try:
-            await obstore.head_async(self._store, ".audiomixer")
+            await obstore.head_async(self._store, key)
         except _MISSING:
-            pass
+            return False
         except _FAILED as error:
             raise OutputError(f"{self.url}: {_told(error)}") from error
+        return True
 
     async def put(self, key: str, file: Path | bytes, *, cache: str | None = None) -> None:
         """Stores an object, whole or not at all.

@@ -65,6 +65,7 @@ class BucketFile(FileOutput):
             self._storing.cancel()
             await self._spool.close()
             if is_stored:
+                self.files = [f"{self._bucket.url}/{self._spool.key(Path(path))}" for path in self.files]
                 with contextlib.suppress(OSError):
                     await blocking(shutil.rmtree, self._folder)
             else:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from audiomixer._core import Participant, Stats
 from audiomixer.audio.decibels import gain_of
+from audiomixer.audio.loudness import Loudness, measure
 from audiomixer.clock.broadcast import Broadcast
 from audiomixer.clock.bus import process_pacer, room_bus
 from audiomixer.clock.frame import FRAME_SIZE
@@ -521,6 +522,11 @@ class LocalRooms:
         """How participants of the room called `name` get on, by identity."""
         room = self.get(name)
         return room.vitals() if room else {}
+
+    async def loudness(self, name: str) -> Loudness | None:
+        """How loud the mix of the room called `name` is, measured from when this is asked first."""
+        room = self.get(name)
+        return measure(room.bus.mixer) if room else None
 
     async def remove(self, name: str, identity: str) -> None:
         """Has a participant leave the room called `name`, if there are both."""

@@ -232,6 +232,9 @@ class Desk(Protocol):
     async def vitals(self, place: str, /) -> Mapping[str, Vitals]:
         """How participants get on, by identity; of nobody, if the place is out of reach."""
 
+    async def loudness(self, place: str, /) -> Loudness | None:
+        """How loud its mix is, measured from when this is asked first; None, if the place is out of reach."""
+
     async def remove(self, place: str, identity: str, /) -> None:
         """Has a participant leave the room.
 

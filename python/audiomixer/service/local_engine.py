@@ -262,6 +262,10 @@ class LocalEngine:
         """How those get on that a job mixes."""
         return self._mixers[sid].room.vitals() if sid in self._mixers else {}
 
+    async def loudness(self, sid: str) -> Loudness | None:
+        """How loud a job's mix is."""
+        return self._mixers[sid].loudness if sid in self._mixers else None
+
     async def remove(self, sid: str, identity: str) -> None:
         """Has a participant leave a job's room."""
         if sid in self._mixers:

@@ -2,6 +2,7 @@
 
 const EVERY = 500; // ms between two looks
 const KEPT_OUT = 4; // looks after which to look again who is kept out
+const RECORDINGS = 2; // looks after which to look again what is recorded
 const FLOOR = -60; // dBFS at the low end of meters
 const HOLD = 2000; // ms for which a peak is held
 const OWN = 1500; // ms for which a strip shows what was set here, and not what the server said meanwhile
@@ -244,6 +245,38 @@ function showSources(sources) {
   }));
 }
 
+/** How loud the mix is. */
+function showLevels(levels) {
+  find('#levels').hidden = false;
+  for (const node of document.querySelectorAll('#levels dd')) {
+    const value = levels[node.dataset.of];
+    node.textContent = value === null ? '—' : `${value.toFixed(1).replace('-', '−')} ${node.dataset.unit}`;
+  }
+  find('[data-of=reduction_db]').classList.toggle('poor', levels.reduction_db < -6);
+}
+
+let recording = null;
+
+function showRecordings(recordings) {
+  recording = recordings.find(({ status }) => status === 'recording') ?? null;
+  const button = find('#record');
+  button.hidden = false;
+  button.setAttribute('aria-pressed', recording !== null);
+  button.textContent = recording ? `Recording ${clock(recording.duration)}` : 'Record';
+  button.title = recording?.error ?? '';
+}
+
+/** Begins to record, or ceases to. */
+function record() {
+  const button = find('#record');
+  button.disabled = true;
+  act(async () => {
+    if (recording) await ask(`Recordings/${recording.sid}`, { Status: 'stopped' });
+    else await ask('Recordings', { Format: 'm4a' });
+    showRecordings((await ask('Recordings')).recordings);
+  }).finally(() => { button.disabled = false; });
+}
+
 function clock(seconds) {
   return `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, '0')}`;
 }
@@ -253,10 +286,12 @@ let wasAway = true;
 let looks = 0;
 
 async function look() {
-  const [{ participants }, { sources }] = await Promise.all([
-    ask('Participants?Status=connected&PageSize=200'), ask('Sources'),
+  const [{ participants }, { sources }, levels, recordings] = await Promise.all([
+    ask('Participants?Status=connected&PageSize=200'), ask('Sources'), ask('Levels'), looks % RECORDINGS === 0 && ask('Recordings'),
   ]);
   showParticipants(participants);
+  showLevels(levels);
+  if (recordings) showRecordings(recordings.recordings);
   // Buttons under somebody's finger stay the same ones.
   const shown = JSON.stringify(sources.map(({ sid, status, position }) => [sid, status, Math.floor(position)]));
   if (shown !== shownSources) showSources(sources);
@@ -278,7 +313,7 @@ async function lookForEver() {
         showParticipants([]);
         showSources([]);
         shownSources = '';
-        find('#kept').hidden = true;
+        find('#kept').hidden = find('#levels').hidden = find('#record').hidden = true;
         say('There is no such room just now.');
       } else {
         say(error.status ? error.message : 'The server does not answer. Trying again…', true);
@@ -287,6 +322,8 @@ async function lookForEver() {
     await new Promise((resolve) => setTimeout(resolve, Math.max(100, EVERY - (performance.now() - began))));
   }
 }
+
+find('#record').addEventListener('click', record);
 
 find('#play').addEventListener('submit', (event) => {
   event.preventDefault();
@@ -305,6 +342,8 @@ addEventListener('keydown', (event) => {
   if (/^[1-9]$/.test(event.key) && all[event.key - 1]) {
     choose(all[event.key - 1]);
     find('.fader', chosen.node).focus();
+  } else if (event.key.toLowerCase() === 'r' && !find('#record').hidden) {
+    record();
   } else if (chosen && event.key.toLowerCase() === 'm') {
     chosen.mute();
   } else if (chosen && event.key.toLowerCase() === 'a') {

@@ -29,6 +29,8 @@ pub struct Limiter {
     /// Per sample of the frame.
     peaks: Vec<f32>,
     gains: Vec<f32>,
+    /// The lowest gain since somebody asked.
+    least: f32,
 }
 
 impl Limiter {
@@ -51,12 +53,18 @@ impl Limiter {
             envelope: Envelope::new(frame, look_ahead, RELEASE * look_ahead as f32),
             peaks: vec![0.0; frame * channels],
             gains: vec![0.0; frame],
+            least: 1.0,
         }
     }
 
     /// How much later, in samples per channel, a sample comes out than it went in.
     pub fn latency(&self) -> usize {
         self.waiting
+    }
+
+    /// The lowest gain since this was asked last.
+    pub fn take_least_gain(&mut self) -> f32 {
+        std::mem::replace(&mut self.least, 1.0)
     }
 
     /// Becomes what `other`, of the same rate and channels, is.
@@ -81,6 +89,7 @@ impl Limiter {
         }
         if self.gains.iter().any(|&peak| peak > CEILING) || !self.envelope.is_idle() {
             self.kernel.advance(&mut self.envelope, &mut self.gains);
+            self.least = self.gains.iter().fold(self.least, |least, &gain| least.min(gain));
             match self.channels {
                 1 => turn_down::<1>(&self.line, &self.gains, out),
                 _ => turn_down::<2>(&self.line, &self.gains, out),
@@ -174,6 +183,19 @@ mod tests {
         let output = limit(&mut Limiter::new(48_000, 1), &tone);
         let loudest = output[10 * FRAME..].iter().fold(0.0f32, |a, &b| a.max(b.abs()));
         assert!(loudest < 0.71 * CEILING, "{loudest}");
+    }
+
+    #[test]
+    fn it_tells_by_how_much_it_turned_down_since_it_was_asked() {
+        let mut limiter = Limiter::new(48_000, 1);
+        limit(&mut limiter, &sine(997.0, 0.5, 10 * FRAME));
+        assert_eq!(limiter.take_least_gain(), 1.0);
+        limit(&mut limiter, &sine(997.0, 2.0 * CEILING, 10 * FRAME));
+        assert!((limiter.take_least_gain() - 0.5).abs() < 0.01);
+        limit(&mut limiter, &sine(997.0, 0.5, 100 * FRAME));
+        limiter.take_least_gain();
+        limit(&mut limiter, &sine(997.0, 0.5, 10 * FRAME));
+        assert_eq!(limiter.take_least_gain(), 1.0);
     }
 
     #[test]

@@ -366,7 +366,8 @@ impl Mixer {
             limiter.process(turned, limited);
         }
         if let Some(loudness) = programme.as_mut().and_then(|one| one.observe(limited)) {
-            *lock(&self.loudness) = Some(loudness);
+            let reduction = 20.0 * f64::from(limiter.take_least_gain()).log10();
+            *lock(&self.loudness) = Some(Loudness { reduction, ..loudness });
         }
         write(limited, out);
         Ok(())

@@ -45,6 +45,8 @@ pub struct Loudness {
     pub integrated: f64,
     /// The gain that brings it there, in decibels.
     pub gain: f64,
+    /// How far down the limiter turned it at most, since this was told before, in decibels: 0 or less.
+    pub reduction: f64,
 }
 
 impl Loudness {
@@ -54,6 +56,7 @@ impl Loudness {
         short_term: f64::NEG_INFINITY,
         integrated: f64::NEG_INFINITY,
         gain: 0.0,
+        reduction: 0.0,
     };
 }
 
@@ -184,6 +187,7 @@ impl Programme {
             short_term: of(self.meter.loudness_shortterm()),
             integrated: of(self.meter.loudness_global()),
             gain: self.gain,
+            reduction: 0.0,
         }
     }
 }

@@ -130,9 +130,9 @@ impl Mixer {
     }
 
     #[getter]
-    fn loudness(&self) -> Option<(f64, f64, f64, f64)> {
+    fn loudness(&self) -> Option<(f64, f64, f64, f64, f64)> {
         let found = self.0.loudness()?;
-        Some((found.momentary, found.short_term, found.integrated, found.gain))
+        Some((found.momentary, found.short_term, found.integrated, found.gain, found.reduction))
     }
 
     #[pyo3(signature = (target=None))]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from dataclasses import replace
 from typing import Any, Final
 
+from audiomixer.audio.loudness import Loudness
 from audiomixer.clock.pacer import clock
 from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import Vitals
@@ -323,6 +324,11 @@ class Cluster:
         """How those get on that a job mixes."""
         member = self._member_of(sid)
         return (await member.look("job", "vitals", sid)) if member else {}
+
+    async def loudness(self, sid: str) -> Loudness | None:
+        """How loud a job's mix is."""
+        member = self._member_of(sid)
+        return (await member.look("job", "loudness", sid) or None) if member else None
 
     async def remove(self, sid: str, identity: str) -> None:
         """Has a participant leave a job's room."""

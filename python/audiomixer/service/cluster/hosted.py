@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from audiomixer.audio.loudness import Loudness
 from audiomixer.clock.pacer import clock
 from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import NoRoomError, Vitals
@@ -141,6 +142,11 @@ class ClusterRooms:
         """How the participants of a room get on."""
         member = self.where(name)
         return (await member.look("room", "vitals", name)) if member else {}
+
+    async def loudness(self, name: str) -> Loudness | None:
+        """How loud the mix of a room is."""
+        member = self.where(name)
+        return (await member.look("room", "loudness", name) or None) if member else None
 
     async def remove(self, name: str, identity: str) -> None:
         """Has a participant leave a room."""

@@ -42,7 +42,7 @@ NETWORK_HEADER: Final = "x-audiomixer-network"
 """Whose it was, of `limits`."""
 _KEPT: Final = ("account_sid", "api_key", "api_secret", "database_url", "engine", "ray_address", "data")
 """Settings that workers have no use for."""
-_DESK: Final = ("adjust", "vitals", "remove", "play", "sources", "steer")
+_DESK: Final = ("adjust", "vitals", "loudness", "remove", "play", "sources", "steer")
 _LOOK: Final = 1.0
 """Seconds between two looks whether somebody has asked."""
 _ABANDONED: Final = RESERVE / 2.0

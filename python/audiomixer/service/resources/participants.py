@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from audiomixer.audio.loudness import Loudness
 from audiomixer.rooms.base import RemovalError, Vitals
 from audiomixer.rooms.strip import Setting
 from audiomixer.service.http.errors import ApiError
@@ -86,6 +87,14 @@ class Participants:
             for place, desk in self._places(room):
                 found |= await desk.vitals(place)
         return found
+
+    async def loudness(self, room: Room) -> Loudness | None:
+        """How loud the mix of a room is, if it is mixed."""
+        if room.status in lives.ROOM.open:
+            for place, desk in self._places(room):
+                if measured := await desk.loudness(place):
+                    return measured
+        return None
 
     async def remove(self, room: Room, participant: Participant) -> None:
         """Has a participant leave; it has been told that it has left then, unless that takes seconds.

@@ -1,7 +1,8 @@
 """`/v1/Rooms/{Sid}/Participants`: who is in a Room, how each gets on, and what a host sets of them."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Annotated, Any, Final, Literal
 
 import fastapi
@@ -74,6 +75,16 @@ class Listing(BaseModel):
     meta: Meta
 
 
+class Levels(BaseModel):
+    """How loud the mix of a Room is; none where it is silent, or not mixed."""
+
+    momentary: float | None = Field(None, description="LUFS, of the last 400 ms (EBU R 128)")
+    short_term: float | None = Field(None, description="LUFS, of the last 3 s")
+    integrated: float | None = Field(None, description="LUFS, of everything since it was asked for first")
+    gain_db: float = Field(0.0, description="what brings it to its target")
+    reduction_db: float = Field(0.0, description="what the limiter took away of its peaks, in the last half second")
+
+
 class Update(Form):
     """What shall become of a participant, or of whoever comes by that identity."""
 
@@ -91,6 +102,14 @@ class _Who:
 
     identity: str
     row: Participant | None
+
+
+@router.get("/Rooms/{SidOrName}/Levels", responses=NOT_FOUND)
+async def levels(service: TheService, room: Found) -> Levels:
+    """How loud the mix of a Room is."""
+    found = await service.participants.loudness(room)
+    measured = asdict(found) if found else {}
+    return Levels(**{name: round(value, 1) for name, value in measured.items() if isfinite(value)})
 
 
 async def _find(
