@@ -207,7 +207,7 @@ async def mix_command(
     if len(room) != 1:
         raise ValueError(f"room: expected one, got {len(room)}")
     if not overwrite:
-        _check_absent(output or [], metadata, rotate, tracks)
+        await _check_absent(output or [], metadata, rotate, tracks)
     ice = Ice(addresses_of(host), media_port=media_port)
     rooms = LocalRooms(ice, OpenDoor(Keyring({"": secret}) if secret else None))
     chosen = _load(None, None)
@@ -401,25 +401,25 @@ def _warn_of_loopback(chosen: settings.Settings, ice: Ice, host: str, *, tls: bo
         )
 
 
-def _check_absent(outputs: list[str], metadata: str | None, rotate: float | None, tracks: str | None) -> None:
+async def _check_absent(outputs: list[str], metadata: str | None, rotate: float | None, tracks: str | None) -> None:
     """Refuses to write over what somebody may miss."""
     for output in outputs:
         suffix = Path(output).suffix.lower()
         rotates = rotate is not None and suffix in FILES
-        if suffix in {*FILES, *SUFFIXES} and not rotates and _is_full(output):
+        if suffix in {*FILES, *SUFFIXES} and not rotates and await _is_full(output):
             other = ", --rotate begins another" if suffix in FILES else ""
             raise ValueError(f"output: {output} is there already: --overwrite replaces it{other}")
-    if metadata and metadata != "-" and _is_full(metadata):
+    if metadata and metadata != "-" and await _is_full(metadata):
         raise ValueError(f"metadata: {metadata} is there already: --overwrite replaces it")
     if tracks and Path(tracks).is_dir() and any(Path(tracks).glob("*.mka")):
         raise ValueError(f"tracks: there are recordings in {tracks} already: --overwrite replaces them")
 
 
-def _is_full(path: str) -> bool:
+async def _is_full(path: str) -> bool:
     if path.partition("://")[0] in BUCKETS:
         place, name = split(path)
         try:
-            return asyncio.run(Bucket(place).has(name))
+            return await Bucket(place).has(name)
         except OutputError as error:
             raise ValueError(f"output: {error}") from error
     return "://" not in path and Path(path).is_file() and Path(path).stat().st_size > 0

@@ -67,7 +67,12 @@ class Bucket:
         Raises:
             OutputError: It is not.
         """
-        await self.has(".audiomixer")
+        try:
+            # A page of it: an object that is not there could be in a bucket that is not, either.
+            async for _ in obstore.list(self._store, chunk_size=1):
+                break
+        except _FAILED as error:
+            raise OutputError(f"{self.url}: {_told(error)}") from error
 
     async def has(self, key: str) -> bool:
         """Whether there is an object.
