@@ -55,3 +55,11 @@ def level_at(signal: Signal, frequency: float, sample_rate: int = SAMPLE_RATE) -
     window = np.hanning(len(signal))
     time = np.arange(len(signal)) / sample_rate
     return 2 * abs(np.sum(signal * window * np.exp(-2j * np.pi * frequency * time))) / float(np.sum(window))
+
+
+def thd_n(signal: Signal, frequency: float) -> float:
+    """What is not the sine of `frequency`, in dB below it."""
+    angle = 2 * np.pi * frequency * np.arange(len(signal)) / SAMPLE_RATE
+    basis = np.stack([np.sin(angle), np.cos(angle), np.ones_like(angle)], axis=1)
+    fitted = basis @ np.linalg.lstsq(basis, signal.astype(np.float64), rcond=None)[0]
+    return decibels(rms((signal - fitted).astype(np.float32)) / rms(fitted.astype(np.float32)))

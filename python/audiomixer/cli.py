@@ -207,7 +207,8 @@ async def mix_command(
     if len(room) != 1:
         raise ValueError(f"room: expected one, got {len(room)}")
     if not overwrite:
-        await _check_absent(output or [], metadata, rotate, tracks)
+        _check_absent(output or [], metadata, rotate, tracks)
+        await _check_not_stored(output or [], rotate)
     ice = Ice(addresses_of(host), media_port=media_port)
     rooms = LocalRooms(ice, OpenDoor(Keyring({"": secret}) if secret else None))
     chosen = _load(None, None)
@@ -401,28 +402,35 @@ def _warn_of_loopback(chosen: settings.Settings, ice: Ice, host: str, *, tls: bo
         )
 
 
-async def _check_absent(outputs: list[str], metadata: str | None, rotate: float | None, tracks: str | None) -> None:
+async def _check_not_stored(outputs: list[str], rotate: float | None) -> None:
+    """Refuses to write over objects in buckets."""
+    for output in outputs:
+        if output.partition("://")[0] in BUCKETS and not output.endswith("/") and rotate is None:
+            place, name = split(output)
+            try:
+                is_there = await Bucket(place).has(name)
+            except OutputError as error:
+                raise ValueError(f"output: {error}") from error
+            if is_there:
+                raise ValueError(f"output: {output} is there already: --overwrite replaces it, --rotate begins another")
+
+
+def _check_absent(outputs: list[str], metadata: str | None, rotate: float | None, tracks: str | None) -> None:
     """Refuses to write over what somebody may miss."""
     for output in outputs:
         suffix = Path(output).suffix.lower()
         rotates = rotate is not None and suffix in FILES
-        if suffix in {*FILES, *SUFFIXES} and not rotates and await _is_full(output):
+        if "://" not in output and suffix in {*FILES, *SUFFIXES} and not rotates and _is_full(output):
             other = ", --rotate begins another" if suffix in FILES else ""
             raise ValueError(f"output: {output} is there already: --overwrite replaces it{other}")
-    if metadata and metadata != "-" and await _is_full(metadata):
+    if metadata and metadata != "-" and _is_full(metadata):
         raise ValueError(f"metadata: {metadata} is there already: --overwrite replaces it")
     if tracks and Path(tracks).is_dir() and any(Path(tracks).glob("*.mka")):
         raise ValueError(f"tracks: there are recordings in {tracks} already: --overwrite replaces them")
 
 
-async def _is_full(path: str) -> bool:
-    if path.partition("://")[0] in BUCKETS:
-        place, name = split(path)
-        try:
-            return await Bucket(place).has(name)
-        except OutputError as error:
-            raise ValueError(f"output: {error}") from error
-    return "://" not in path and Path(path).is_file() and Path(path).stat().st_size > 0
+def _is_full(path: str) -> bool:
+    return Path(path).is_file() and Path(path).stat().st_size > 0
 
 
 def _load(data: Path | None, config: Path | None, media_port: int | None = None) -> settings.Settings:

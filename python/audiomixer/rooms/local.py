@@ -6,13 +6,12 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audiomixer._core import Participant, Stats
+from audiomixer._core import Stats
 from audiomixer.audio.decibels import gain_of
 from audiomixer.audio.loudness import Loudness, measure
 from audiomixer.clock.broadcast import Broadcast
@@ -22,8 +21,10 @@ from audiomixer.clock.tasks import spawn
 from audiomixer.rooms.base import KeptOutError, NoRoomError, RoomError, RoomEvent, Vitals, What
 from audiomixer.rooms.door import Doorkeeper
 from audiomixer.rooms.door import OpenDoor as OpenDoor
+from audiomixer.rooms.member import Member, PeerMember
 from audiomixer.rooms.names import check_name
-from audiomixer.rooms.returns import Return, Returns
+from audiomixer.rooms.pcm import Codec, PcmMember
+from audiomixer.rooms.returns import Returns
 from audiomixer.rooms.roster import COUNTED
 from audiomixer.rooms.source import Open, Source, SourceError, SourceOrder, SourceState, play
 from audiomixer.rooms.strip import Setting, Strip, set_all
@@ -35,26 +36,6 @@ _MOST_SET: Final = 10_000
 """Rooms of which settings are known."""
 
 _log = logging.getLogger(__name__)
-
-
-class _Member:
-    """A participant and its connection."""
-
-    def __init__(self, ice: Ice, on_closed: Callable[["_Member"], None], client: str) -> None:
-        self.client = client
-        self.resource = secrets.token_urlsafe(16)
-        self.peer = Peer(ice, "sendrecv", on_closed=lambda: on_closed(self))
-        self._participant: Participant | None = None
-
-    @property
-    def participant(self) -> Participant | None:
-        """Who it is in the mix, while it is in the room."""
-        return self._participant
-
-    @participant.setter
-    def participant(self, participant: Participant | None) -> None:
-        self._participant = participant
-        self.peer.media.inlet.route(None, participant)
 
 
 class LocalRoom:
@@ -90,7 +71,7 @@ class LocalRoom:
         self._door = door or OpenDoor()
         self._on_ended = on_ended
         self._past = Counter() if past is None else past
-        self._members: dict[str, _Member] = {}
+        self._members: dict[str, Member] = {}
         self._sources: dict[str, Source] = {}
         """What is played, by the resource that it is."""
         self._played_before: dict[str, SourceState] = {}
@@ -145,6 +126,7 @@ class LocalRoom:
                 stats.lost,
                 stats.concealed,
                 stats.delay,
+                codec=self._members[identity].codec,
                 client=self._members[identity].client,
             )
         return vitals
@@ -159,7 +141,7 @@ class LocalRoom:
         """Has a participant leave."""
         member = self._members.get(identity)
         if member:
-            await member.peer.close()
+            await member.close()
         for source in [source for source in self._sources.values() if source.identity == identity]:
             await source.stop()
         if member is None and identity in self.bus.mixer.identities:
@@ -256,39 +238,67 @@ class LocalRoom:
         self._check_welcome(identity)
         self._enter()
         try:
-            member = _Member(self._ice, self._closed, client)
+            member = PeerMember(self._ice, client, self._closed)
             answer = await member.peer.answer(offer)
-            if self._ended or identity in self.kept_out:
-                await member.peer.close()
-                self._check_welcome(identity)
-                raise RoomError(f"room: {self.name!r} has ended")
-            # From here to the next await nothing can come between: the others hear one participant all along.
-            previous = self._members.get(identity)
-            if previous:
-                self._remove(identity)
-            for source in self._sources.values():
-                if source.identity == identity:  # What is played makes place.
-                    source.leave()
-                    spawn(source.stop())
-            try:
-                member.participant = self.bus.mixer.add_participant(identity)
-            except ValueError as error:
-                # Something that is being opened is to be played as that, or an application has it.
-                await member.peer.close()
-                raise RoomError(f"identity: {identity!r} is taken in this room") from error
-            self._members[identity] = member
-            self._count_listeners()
-            self._door.joined(self.name, member.resource, identity)
-            if not previous:
-                self._tell("participant-joined", identity)
-            if member.peer.receives:
-                self._tell("published", identity, member.resource)
-            _log.info("room %s: %s %s", self.name, identity, "is back" if previous else "joined")
-            if previous:
-                await previous.peer.close()
+            await self._take_in(member, identity)
         finally:
             await self.detach()
         return member.resource, answer
+
+    async def join_pcm(
+        self, identity: str, codec: Codec = "pcm", sample_rate: int = 48_000, client: str = ""
+    ) -> PcmMember:
+        """A participant joins that sends and gets audio as it is, or Opus packets; otherwise as `join`.
+
+        Args:
+            identity: Who it is.
+            codec: What it sends and gets.
+            sample_rate: Of samples: 8000, 16000, 24000, 44100 or 48000.
+            client: What it joins by, for hosts to see.
+
+        Raises:
+            KeptOutError: A host keeps it out.
+            RoomError: The room has ended.
+        """
+        self._check_welcome(identity)
+        self._enter()
+        try:
+            member = PcmMember(codec, sample_rate, client, self._closed)
+            await self._take_in(member, identity)
+        finally:
+            await self.detach()
+        return member
+
+    async def _take_in(self, member: Member, identity: str) -> None:
+        """Somebody whose connection there is comes in; it is closed if that cannot be."""
+        if self._ended or identity in self.kept_out:
+            await member.close()
+            self._check_welcome(identity)
+            raise RoomError(f"room: {self.name!r} has ended")
+        # From here to the next await nothing can come between: the others hear one participant all along.
+        previous = self._members.get(identity)
+        if previous:
+            self._remove(identity)
+        for source in self._sources.values():
+            if source.identity == identity:  # What is played makes place.
+                source.leave()
+                spawn(source.stop())
+        try:
+            member.participant = self.bus.mixer.add_participant(identity)
+        except ValueError as error:
+            # Something that is being opened is to be played as that, or an application has it.
+            await member.close()
+            raise RoomError(f"identity: {identity!r} is taken in this room") from error
+        self._members[identity] = member
+        self._count_listeners()
+        self._door.joined(self.name, member.resource, identity)
+        if not previous:
+            self._tell("participant-joined", identity)
+        if member.publishes:
+            self._tell("published", identity, member.resource)
+        _log.info("room %s: %s %s", self.name, identity, "is back" if previous else "joined")
+        if previous:
+            await previous.close()
 
     def _check_welcome(self, identity: str) -> None:
         if identity in self.kept_out:
@@ -298,7 +308,7 @@ class LocalRoom:
         """The participant leaves that joined as `resource`; False if there is none."""
         for member in self._members.values():
             if member.resource == resource:
-                await member.peer.close()
+                await member.close()
                 return True
         source = self._sources.get(resource)
         if source:
@@ -307,9 +317,10 @@ class LocalRoom:
 
     def peer(self, resource: str) -> Peer | None:
         """The connection of the participant that joined as `resource`."""
-        return next((member.peer for member in self._members.values() if member.resource == resource), None)
+        members = [member for member in self._members.values() if isinstance(member, PeerMember)]
+        return next((member.peer for member in members if member.resource == resource), None)
 
-    def _closed(self, member: _Member) -> None:
+    def _closed(self, member: Member) -> None:
         for identity, other in self._members.items():
             if other is member:
                 self._remove(identity)
@@ -321,7 +332,7 @@ class LocalRoom:
     def _remove(self, identity: str) -> None:
         member = self._members.pop(identity)
         self._count_listeners()
-        if member.peer.receives:
+        if member.publishes:
             self._tell("unpublished", identity, member.resource)
         if member.participant:
             self._past.update(_counted(member.participant.stats()))
@@ -332,22 +343,13 @@ class LocalRoom:
 
     def _count_listeners(self) -> None:
         """Sees who of the members wants to hear something."""
-        known = {listener.media: listener for listener in self._returns.listeners}
-        self._returns.listeners = tuple(
-            known.get(member.peer.media) or Return(member.participant, member.peer.media, partial(self._expel, member))
-            for member in self._members.values()
-            if member.peer.sends and member.participant
-        )
-
-    def _expel(self, member: _Member) -> None:
-        """Called by the bus."""
-        self._loop.call_soon_threadsafe(lambda: spawn(member.peer.close()))
+        self._returns.listeners = tuple(listener for member in self._members.values() if (listener := member.listener))
 
     async def close(self, reason: str = "the room has been closed") -> None:
         """Ends the room: everybody has to leave, and nobody can join any more. Mixers go on, with silence."""
         self._end(reason)
         for member in list(self._members.values()):
-            await member.peer.close()
+            await member.close()
         for source in self.sources.values():
             await source.stop()
         await self._end_if_empty()

@@ -41,6 +41,23 @@ class Return:
         """Its own; None while it hears what all listeners do."""
 
 
+class Raw:
+    """What one participant hears, as samples.
+
+    Args:
+        participant: Who it is in the mix.
+        take: Is given each frame, float32 of shape `(960, 2)`, which is another's afterwards, in the thread that mixes.
+        on_failure: As of `Return`.
+    """
+
+    def __init__(
+        self, participant: Participant, take: Callable[[NDArray[np.float32]], None], on_failure: Callable[[], None]
+    ) -> None:
+        self.participant = participant
+        self.take = take
+        self.on_failure = on_failure
+
+
 class Returns:
     """What all participants hear of one room's mix. `listeners` is replaced on the event loop; the rest is the mix's.
 
@@ -49,7 +66,7 @@ class Returns:
     """
 
     def __init__(self, mixer: Mixer) -> None:
-        self.listeners: tuple[Return, ...] = ()
+        self.listeners: tuple[Return | Raw, ...] = ()
         """Whoever wants to hear something; to be replaced as a whole."""
         self._mixer = mixer
         self._fanout = Fanout()
@@ -60,7 +77,7 @@ class Returns:
         self._minus = np.zeros((FRAME_SIZE, 2), np.float32)
         self._recent = deque(np.zeros((_WARMING, FRAME_SIZE, 2), np.float32))
         """The last frames of the mix, the oldest first."""
-        self._known: tuple[Return, ...] = ()
+        self._known: tuple[Return | Raw, ...] = ()
         """Those of the last mix."""
         self._time = 0
         """Of the next sample, in 1/48000 s."""
@@ -80,7 +97,10 @@ class Returns:
                 self._part(gone)
         for listener in listeners:
             try:
-                if listener.participant.audible:
+                if isinstance(listener, Raw):
+                    self._mixer.mix_minus(listener.participant, self._minus)
+                    listener.take(self._minus)
+                elif listener.participant.audible:
                     self._send_own(listener)
                 elif listener not in self._sharing:
                     self._join(listener)

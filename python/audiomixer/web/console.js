@@ -57,7 +57,7 @@ class Strip {
   #isPlayed;
 
   constructor(participant) {
-    this.#isPlayed = participant.codec !== 'opus';
+    this.#isPlayed = isSource(participant);
     if (this.#isPlayed) find('.kick', this.#node).textContent = 'Stop';
     this.identity = participant.identity;
     this.#path = `Participants/${participant.sid}`;
@@ -154,14 +154,14 @@ class Strip {
   }
 
   /** How much of the last ten seconds was made up, and how late it is heard. */
-  #health({ concealed_ms: concealed, delay_ms: delay, codec }, now) {
+  #health({ concealed_ms: concealed, delay_ms: delay }, now) {
     if (concealed === null || delay === null) return;
     this.#lost.push({ at: now, concealed });
     while (now - this.#lost[0].at > 10_000) this.#lost.shift();
     const [first] = this.#lost;
     const poor = now > first.at ? Math.max(0, 100 * (concealed - first.concealed)) / (now - first.at) : 0;
     const health = find('.health', this.#node);
-    health.textContent = codec === 'opus' ? `${poor.toFixed(poor < 10 ? 1 : 0)} % lost · ${delay} ms` : 'played here';
+    health.textContent = !this.#isPlayed ? `${poor.toFixed(poor < 10 ? 1 : 0)} % lost · ${delay} ms` : 'played here';
     health.classList.toggle('poor', poor > POOR);
   }
 
@@ -170,9 +170,15 @@ class Strip {
   }
 }
 
+/** Whether it is played here, and joined by nothing. */
+function isSource({ client, codec }) {
+  return codec === 'pcm' && !client;
+}
+
 /** What a participant joined by, in short. */
-function nameOf({ client, codec }) {
-  if (codec && codec !== 'opus') return 'source';
+function nameOf(participant) {
+  if (isSource(participant)) return 'source';
+  const { client } = participant;
   const known = /(Firefox|Edg|Chrome|Version|OBS|GStreamer|libdatachannel|pion)[/ -]?([\d]+)?/i.exec(client ?? '');
   if (!known) return (client ?? '').split('/')[0];
   const name = { edg: 'Edge', version: 'Safari' }[known[1].toLowerCase()] ?? known[1];

@@ -10,10 +10,12 @@ from aiohttp import (
     ClientResponse,
     ClientSession,
     ClientTimeout,
+    ClientWebSocketResponse,
     DummyCookieJar,
     TCPConnector,
+    WSServerHandshakeError,
 )
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response, StreamingResponse
 from yarl import URL
 
@@ -23,6 +25,7 @@ from audiomixer.service.http.errors import ApiError
 _CONNECT: Final = 2.0
 _ANSWER: Final = 30.0
 """Seconds: playlists are waited for, and pages keep silent events open with comments."""
+_LARGEST_MESSAGE: Final = 64 << 10
 _SHORT: Final = 256 << 10
 """Bytes up to which an answer is taken as a whole: playlists and segments are."""
 _PASSED: Final = ("accept-encoding", "content-type", "if-match", "user-agent")
@@ -91,6 +94,21 @@ class Forwarder:
         response = Response(whole, answer.status) if short else StreamingResponse(_pieces(answer), answer.status)
         response.raw_headers = headers_back
         return response
+
+    async def socket(self, request: HTTPConnection, url: str, query: Mapping[str, str]) -> ClientWebSocketResponse:
+        """A WebSocket to a worker, for one of a client's.
+
+        Raises:
+            ApiError: The worker does not answer, or refuses, with what it says.
+        """
+        headers = {name: request.headers[name] for name in _PASSED if name in request.headers}
+        asked = URL(url, encoded=True).with_query(query)
+        try:
+            return await self._client.ws_connect(asked, headers=headers, max_msg_size=_LARGEST_MESSAGE)
+        except WSServerHandshakeError as error:
+            raise ApiError(error.status, "worker: it refuses", headers={"Retry-After": "2"}) from error
+        except (ClientError, TimeoutError) as error:
+            raise away() from error
 
     async def events(self, url: str) -> AsyncGenerator[str]:
         """The server-sent events of a worker, until there are no more."""

@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Final
 from urllib.parse import quote
 
+from aiohttp import ClientWebSocketResponse
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket
 
 from audiomixer.auth.tokens import TokenError
 from audiomixer.auth.turnstile import SESSION_HEADER
@@ -18,7 +20,8 @@ from audiomixer.rooms.base import RoomError
 from audiomixer.service.cluster.cluster import Cluster
 from audiomixer.service.cluster.forward import away
 from audiomixer.service.cluster.member import Member
-from audiomixer.service.http import endpoints, negotiation
+from audiomixer.service.cluster.relay import relay
+from audiomixer.service.http import endpoints, negotiation, pcm
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.http.lookups import admit, streams_of, token_of, unauthorized
 from audiomixer.service.jobs import AwayError, NoWorkerError
@@ -39,6 +42,7 @@ def forwarding_routes(cluster: Cluster) -> list[BaseRoute]:
         Route("/whip/{name}", negotiation.whip_accepts, methods=["OPTIONS"]),
         Route("/whip/{name}", forwarding.whip, methods=["POST"]),
         Route("/whip/{name}/{resource}", forwarding.of_participant, methods=["PATCH", "DELETE"]),
+        WebSocketRoute("/pcm/{name}", forwarding.pcm),
         Route("/whep/{sid}", negotiation.whep_accepts, methods=["OPTIONS"]),
         Route("/whep/{sid}", forwarding.whep, methods=["POST"]),
         Route("/whep/{sid}/{resource}", forwarding.of_listener, methods=["PATCH", "DELETE"]),
@@ -118,7 +122,7 @@ class Forwarding:
     async def whip(self, request: Request) -> Response:
         """Somebody joins a room."""
         door, token, name = streams_of(request).rooms.door, token_of(request), request.path_params["name"]
-        try:
+        with _refusals():
             await door.check(name, token)
             offer = await negotiation.offer_of(request)
             async with door.admit(name, token, request.query_params.get("identity")) as (room, identity):
@@ -128,17 +132,30 @@ class Forwarding:
                 answer = await self._forward(request, member, path, {"identity": identity}, offer.encode())
                 if answer.status_code == 201:
                     self._cluster.rooms.joined(member, room, _resource(answer), identity)
-        except TokenError as error:
-            raise unauthorized(error) from error
-        except ValueError as error:
-            raise ApiError(400, str(error)) from error
-        except NoWorkerError as error:
-            raise ApiError(429, str(error)) from error
-        except AwayError as error:
-            raise away() from error
-        except RoomError as error:
-            raise negotiation.refusal(error) from error
         return _located(request, answer)
+
+    async def pcm(self, socket: WebSocket) -> None:
+        """Somebody joins a room without WebRTC."""
+        try:
+            theirs = await self._join(socket)
+        except ApiError as error:
+            await pcm.deny(socket, error)
+            return
+        async with theirs:
+            await relay(socket, theirs)
+
+    async def _join(self, socket: WebSocket) -> ClientWebSocketResponse:
+        """A WebSocket to the worker that has the room."""
+        codec, rate = pcm.order_of(socket)
+        door, name = streams_of(socket).rooms.door, socket.path_params["name"]
+        with _refusals():
+            async with door.admit(name, pcm.token_in(socket), socket.query_params.get("identity")) as (room, identity):
+                member = self._cluster.place(room)
+                await self._cluster.rooms.set_up(room, member)
+                if member.greeting is None:
+                    raise away()
+                query = {"identity": identity, "codec": codec, "sample_rate": str(rate)}
+                return await self._cluster.forwarder.socket(socket, f"{member.greeting.url}/pcm/{quote(room)}", query)
 
     async def of_participant(self, request: Request) -> Response:
         """Later candidates of a participant, or its departure."""
@@ -188,6 +205,23 @@ class Forwarding:
         """A segment, or a part of one."""
         sid, segment = request.path_params["sid"], request.path_params["segment"]
         return await self._forward(request, self._serves(request), f"/hls/{sid}/{quote(segment)}")
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Why somebody cannot join, as answers."""
+    try:
+        yield
+    except TokenError as error:
+        raise unauthorized(error) from error
+    except ValueError as error:
+        raise ApiError(400, str(error)) from error
+    except NoWorkerError as error:
+        raise ApiError(429, str(error)) from error
+    except AwayError as error:
+        raise away() from error
+    except RoomError as error:
+        raise negotiation.refusal(error) from error
 
 
 def _located(request: Request, answer: Response) -> Response:

@@ -100,7 +100,8 @@ class _Started:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # A probe that had to wait until everything has been resumed would have the process killed.
-        if scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) != "/healthz":
+        is_asked = scope["type"] in {"http", "websocket"}
+        if is_asked and scope["path"].removeprefix(scope.get("root_path", "")) != "/healthz":
             try:
                 await _start(scope["app"].state, self._service)
             except StoreClosedError:

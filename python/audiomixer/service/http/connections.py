@@ -1,13 +1,15 @@
 """HTTP connections that have to get on with it: who opens them and says nothing takes nobody else's place."""
 
 import asyncio
+import functools
 import logging
 from collections import Counter
-from collections.abc import Collection
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Collection
+from typing import Any, ClassVar, Final, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from audiomixer.service.http.limits import network
 
@@ -18,6 +20,23 @@ _MOST: Final = 1000
 _OWN: Final = ("127.", "::1")
 
 _log = logging.getLogger(__name__)
+
+
+class Socket(WebSocketsSansIOProtocol):
+    """uvicorn's, of a connection that has become a WebSocket.
+
+    Args:
+        on_lost: Called when it has ended.
+    """
+
+    def __init__(self, on_lost: Callable[[], None], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._on_lost = on_lost
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tells."""
+        self._on_lost()
+        super().connection_lost(exc)
 
 
 class Connection(H11Protocol):
@@ -60,13 +79,22 @@ class Connection(H11Protocol):
         if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
             self.transport.close()
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hands the connection on, with its place."""
+        self._expect_nothing()
+        self.ws_protocol_class = cast("type[asyncio.Protocol]", functools.partial(Socket, self._leave))
+        super().handle_websocket_upgrade(event)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Gives the place back."""
+        self._leave()
+        super().connection_lost(exc)
+
+    def _leave(self) -> None:
         self._expect_nothing()
         self.held[self._address] -= 1
         if not self.held[self._address]:
             del self.held[self._address]
-        super().connection_lost(exc)
 
     def _expect(self) -> None:
         self._patience = self.loop.call_later(_SAYING, self._give_up)

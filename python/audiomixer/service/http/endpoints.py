@@ -24,7 +24,7 @@ from audiomixer.auth.tokens import TokenError
 from audiomixer.auth.turnstile import SESSION_HEADER
 from audiomixer.outputs.hls import PLAYLIST_TYPE, SEGMENT_TYPE, TooFarError
 from audiomixer.outputs.playlist import TARGET, master_playlist
-from audiomixer.service.http import negotiation
+from audiomixer.service.http import negotiation, pcm
 from audiomixer.service.http.errors import HANDLERS, ApiError
 from audiomixer.service.http.lookups import admit, stream_of, streams_of, token_of, unauthorized
 from audiomixer.service.http.sites import Headed, OwnSite
@@ -80,6 +80,7 @@ def media_routes() -> list[BaseRoute]:
         Route("/overview.json", _overview),
         Route("/rooms/{name}/volumes", _room_volumes),
         *negotiation.ROUTES,
+        *pcm.ROUTES,
         Route("/hls/{sid}/index.m3u8", _hls_master),
         Route("/hls/{sid}/audio.m3u8", _hls_media),
         Route("/hls/{sid}/permit", hls_permit),

@@ -42,6 +42,11 @@ def error_response(status: int, message: str, code: int, headers: Mapping[str, s
     return JSONResponse(body, status, headers=headers)
 
 
+def answer_to(error: ApiError) -> Response:
+    """The same, of an exception."""
+    return error_response(error.status_code, str(error.detail), error.code, error.headers)
+
+
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for no other
     message = error.detail

@@ -44,7 +44,7 @@ class RequestLimits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request."""
-        if scope["type"] != "http":
+        if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
         address = self._address(scope)
@@ -53,6 +53,9 @@ class RequestLimits:
         if wait > 0:
             headers = {"Retry-After": str(math.ceil(wait))}
             await error_response(429, "Too many requests", 20429, headers)(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await self._app(scope, receive, send)
             return
         size = dict(scope["headers"]).get(b"content-length", b"0")
         if size.isdigit() and int(size) > LARGEST_BODY:

@@ -1,6 +1,6 @@
 """What endpoints read out of a request: which stream is asked for, by whom, and whether that may be."""
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from audiomixer.auth.tokens import TokenError
 from audiomixer.auth.turnstile import OriginError
@@ -8,7 +8,7 @@ from audiomixer.service.http.errors import ApiError
 from audiomixer.service.streams import Stream, Streams
 
 
-def streams_of(request: Request) -> Streams:
+def streams_of(request: HTTPConnection) -> Streams:
     """What the application serves."""
     streams: Streams = request.app.state.streams
     return streams
@@ -29,7 +29,7 @@ def stream_of(request: Request) -> Stream:
     return stream
 
 
-def token_of(request: Request) -> str | None:
+def token_of(request: HTTPConnection) -> str | None:
     """A Bearer token in the Authorization header, as RFC 9725 has it."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None

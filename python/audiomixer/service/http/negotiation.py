@@ -3,7 +3,7 @@
 from typing import Final
 from urllib.parse import quote
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -136,7 +136,7 @@ def _with_servers(response: Response, ice: Ice) -> Response:
     return response
 
 
-def client_of(request: Request) -> str:
+def client_of(request: HTTPConnection) -> str:
     """What a client says that it is."""
     return request.headers.get("user-agent", "")[:_LONGEST_CLIENT]
 

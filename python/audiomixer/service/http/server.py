@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 import uvicorn
 from starlette.types import ASGIApp
 
-from audiomixer.service.http.connections import Connection
+from audiomixer.service.http.connections import Connection, Socket
 
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOPPING: Final = 0.2
@@ -26,6 +26,10 @@ _KEEP_ALIVE: Final = 65
 just being closed."""
 
 
+_LARGEST_MESSAGE: Final = 64 * 1024
+"""Bytes of a message by WebSocket."""
+_PING: Final = 5.0
+"""Seconds between two questions whether the other side of a WebSocket is still there, and for its answer."""
 _HANDSHAKE: Final = 10.0
 """Seconds that a TLS handshake may take; a minute, if nobody says so."""
 
@@ -97,7 +101,11 @@ async def serving(
     config = uvicorn.Config(
         app,
         http=cast("type[Connection]", functools.partial(Connection, proxies=frozenset(proxies))),
-        ws="none",
+        ws=Socket,
+        ws_max_size=_LARGEST_MESSAGE,
+        ws_per_message_deflate=False,
+        ws_ping_interval=_PING,
+        ws_ping_timeout=_PING,
         ssl_certfile=tls[0] if tls else None,
         ssl_keyfile=tls[1] if tls else None,
         log_level="warning",

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from audiomixer.service.http.errors import error_response
 
 _ALWAYS: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-_ROOMS: Final = ("/whip/", "/rooms/", "/overview.json")
+_ROOMS: Final = ("/whip/", "/rooms/", "/pcm/", "/overview.json")
 _NEAR: Final = (".localhost", ".local", ".lan", ".internal", ".home.arpa")
 _POLICY: Final = (
     "default-src 'self'; connect-src 'self'; media-src 'self' blob: mediastream:; img-src 'self' data:;"
@@ -53,7 +53,8 @@ class OwnSite:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request."""
         problem = None
-        if scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")).startswith(_ROOMS):
+        is_asked = scope["type"] in {"http", "websocket"}
+        if is_asked and scope["path"].removeprefix(scope.get("root_path", "")).startswith(_ROOMS):
             problem = _problem(scope)
         if problem:
             await error_response(403, problem, 20003)(scope, receive, send)

@@ -7,7 +7,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from audiomixer.auth.tokens import TokenError
-from audiomixer.service.http.errors import ApiError, error_response
+from audiomixer.service.http.errors import ApiError, answer_to
 from audiomixer.service.http.lookups import unauthorized
 from audiomixer.service.http.rest.common import check_credentials, read_basic
 from audiomixer.service.service import Service
@@ -46,7 +46,7 @@ class Gate:
             if kind.lower().startswith("multipart/"):
                 receive = _replay(await _whole(receive, kind), receive)
         except ApiError as error:
-            await error_response(error.status_code, str(error.detail), error.code, error.headers)(scope, receive, send)
+            await answer_to(error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
