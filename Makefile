@@ -78,6 +78,7 @@ bench: build $(VENV)/.test ## what it costs, beside others; the machine has to b
 	$(BIN)/python -m benches.cluster
 	$(BIN)/python -m benches.control
 	$(BIN)/python -m benches.playback --clicks 100
+	$(BIN)/python -m benches.picture
 
 quality: build $(VENV)/.test $(VENV)/.quality ## what is heard over bad networks, beside NetEq: make quality ARGS="--seeds 1"
 	@benches/system-packages chromium libopus0 pocketsphinx-testdata

@@ -23,6 +23,7 @@ from audiomixer.clock.frame import FRAME, FRAME_SIZE, SAMPLE_RATE
 from audiomixer.clock.tasks import blocking, spawn
 from audiomixer.outputs.base import NamedOutput, Output, OutputEvent, SoloOutput, explain, redacted
 from audiomixer.outputs.opening import open_output
+from audiomixer.outputs.push import PushOutput
 from audiomixer.outputs.tracks import TrackRecorder
 from audiomixer.rooms.base import Room, RoomEvent
 from audiomixer.rooms.local import LocalRooms
@@ -294,8 +295,7 @@ class AudioMixer:
                 await blocking(self._tracks.start)
                 self._solo_outputs = {self._tracks: 0}
             for output in self.outputs:
-                if isinstance(output, NamedOutput):
-                    output.on_event = self._tell
+                self._introduce(output)
                 await output.start()
                 self._started.append(output)
         except BaseException:
@@ -325,6 +325,13 @@ class AudioMixer:
             await blocking(self._encoders.flush)
         finally:
             await self._leave()
+
+    def _introduce(self, output: Output) -> None:
+        """Tells an output what it is to know of the mixer."""
+        if isinstance(output, NamedOutput):
+            output.on_event = self._tell
+        if isinstance(output, PushOutput):
+            output.title = self.room.name
 
     def _tell(self, event: OutputEvent) -> None:
         """Called by outputs, in any thread."""
@@ -361,8 +368,8 @@ class AudioMixer:
             others = [output for output in self.outputs if isinstance(output, NamedOutput)]
             if _place(added) in map(_place, others):
                 raise ValueError(f"output: {redacted(added.target)!r} is there already")
-            added.on_event = self._tell
         self.outputs.append(added)
+        self._introduce(added)
         try:
             await added.start()
         except BaseException:

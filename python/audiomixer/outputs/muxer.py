@@ -11,6 +11,7 @@ import av
 from audiomixer.audio.encoding import Codec, Encoding
 from audiomixer.audio.metadata import id3, on_text_data
 from audiomixer.clock.frame import SAMPLE_RATE, TIME_BASE
+from audiomixer.outputs.picture import Picture
 from audiomixer.outputs.queued import Item, Payload
 
 _AT_ONCE: Final = {"flush_packets": "1"}
@@ -60,6 +61,7 @@ class Muxer:
         container: The kind.
         encoding: What the packets are encoded to.
         rebase: Whether times are counted from the first packet.
+        picture: What is to be seen as well.
         io_open: Opens what the container writes beside `file`, as `av.open` says.
 
     Raises:
@@ -74,12 +76,16 @@ class Muxer:
         encoding: Encoding,
         *,
         rebase: bool = False,
+        picture: Picture | None = None,
         io_open: Callable[..., Any] | None = None,
     ) -> None:
         self._format = container
         self._container = av.open(file, "w", format=container.name, options=dict(container.options), io_open=io_open)
         self._audio = self._container.add_stream(encoding.library, rate=SAMPLE_RATE)
         encoding.configure(self._audio.codec_context)
+        self._picture = picture
+        if picture:
+            picture.begin(self._container)
         self._text = self._container.add_data_stream(container.text_codec) if container.text else None
         self._waiting: deque[Payload] = deque(maxlen=_MOST_PAYLOADS)
         self._newest = 0
@@ -100,12 +106,17 @@ class Muxer:
         Packets have to come in one thread at a time; a payload, which is only put aside, may come in another.
         """
         if isinstance(item, Payload):
+            if self._picture:
+                self._picture.tell(item.text)
             if self._text is not None:
                 self._waiting.append(item)
             return
         if self._zero is None:
             self._zero = item.pts
         self._write_payloads(item.pts)
+        if self._picture:
+            for seen in self._picture.packets(item.pts - self._zero):
+                self._container.mux_one(seen)
         packet = item.to_av()
         packet.pts = packet.dts = item.pts - self._zero
         packet.stream = self._audio

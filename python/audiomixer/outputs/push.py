@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import av
 
@@ -18,6 +18,7 @@ from audiomixer.audio.encoding import EncodedPacket, Encoding
 from audiomixer.clock.tasks import blocking
 from audiomixer.outputs.base import OutputError, explain, host_of, redacted
 from audiomixer.outputs.muxer import FLV, MP3, OGG, TS, Format
+from audiomixer.outputs.picture import Picture
 from audiomixer.outputs.queued import Item, QueuedOutput
 from audiomixer.outputs.relay import Relay, relay, srt
 
@@ -53,7 +54,8 @@ class PushOutput(QueuedOutput):
 
     Args:
         target: `rtmp(s)://HOST/APP/KEY`, `srt://HOST:PORT`, or `icecast://source:PASSWORD@HOST:PORT/MOUNT`: MP3 if the
-            mount ends in .mp3, else Opus in Ogg.
+            mount ends in .mp3, else Opus in Ogg. RTMP and SRT have a picture as well if the query has `picture`: a
+            file's path, or nothing for one of ours.
         bitrate: In kbit/s.
         resolve: Looks up hosts, each time that a connection is made, if the system is not to. (TLS needs the name.)
         patient: Whether the server may be out of reach to begin with; it is tried until it is there.
@@ -64,7 +66,15 @@ class PushOutput(QueuedOutput):
 
     def __init__(self, target: str, bitrate: int, resolve: Resolve | None = None, *, patient: bool = False) -> None:
         self._patient = patient
-        self._parts = host_of(target, SCHEMES)
+        url, self._picture_file = without_picture(target)
+        self.title = ""
+        """What a picture of ours is headed with."""
+        if self._picture_file is not None and urlsplit(target).scheme == "icecast":
+            raise ValueError("output: expected no picture for Icecast")
+        if self._picture_file:
+            Picture(self._picture_file)
+        self._url = url
+        self._parts = host_of(url, SCHEMES)
         self._resolve = resolve
         self._format = _format_of(self._parts.scheme, self._parts.path)
         self._relay: Relay | None = None
@@ -168,9 +178,10 @@ class PushOutput(QueuedOutput):
         parts = self._parts
         host = parts.hostname or ""
         address = self._resolve(host) if self._resolve else None
-        url = _at(self.target, address) if address and parts.scheme != "rtmps" else self.target
+        url = _at(self._url, address) if address and parts.scheme != "rtmps" else self._url
+        picture = None if self._picture_file is None else Picture(self._picture_file or None, self.title)
         if parts.scheme == "srt":
-            return srt(url, self._format, self.encoding, _TIMEOUT)
+            return srt(url, self._format, self.encoding, _TIMEOUT, picture)
         if self._lost:
             # A process is worth while only if somebody is there.
             try:
@@ -188,8 +199,21 @@ class PushOutput(QueuedOutput):
             protocol["ice_name"] = PurePosixPath(parts.path).stem
             protocol["ice_genre"] = "Talk"
         elif parts.scheme == "rtmp":
-            protocol["rtmp_tcurl"] = _application(self.target)
-        return relay(url, protocol, self._format, self.encoding, _TIMEOUT)
+            protocol["rtmp_tcurl"] = _application(self._url)
+        return relay(url, protocol, self._format, self.encoding, _TIMEOUT, picture)
+
+
+def without_picture(url: str) -> tuple[str, str | None]:
+    """A URL less the `picture` in its query, and that: the path of a file, nothing for ours, or None."""
+    head, mark, query = url.partition("?")
+    picture, kept = None, []
+    for part in query.split("&") if mark else ():
+        name, _, value = part.partition("=")
+        if name == "picture":
+            picture = unquote(value)
+        else:
+            kept.append(part)
+    return head + (f"?{'&'.join(kept)}" if kept else ""), picture
 
 
 def _format_of(scheme: str, path: str) -> Format:

@@ -21,6 +21,7 @@ from typing import IO, Final
 
 from audiomixer.audio.encoding import Encoding
 from audiomixer.outputs.muxer import Format, Muxer
+from audiomixer.outputs.picture import Picture
 from audiomixer.outputs.queued import Item
 
 _TS_PACKETS: Final = 1316
@@ -45,6 +46,7 @@ class Relay:
         container: What is sent.
         encoding: What the packets are encoded to.
         timeout: Seconds for the connection to be made, and for data to be taken.
+        picture: What is to be seen as well.
         first: Bytes to begin with.
         environment: Variables for the program, beside our own.
 
@@ -59,6 +61,7 @@ class Relay:
         encoding: Encoding,
         timeout: float,
         *,
+        picture: Picture | None = None,
         first: bytes = b"",
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -85,7 +88,7 @@ class Relay:
         try:
             self._pipe.write(first)
             self._wait(timeout)
-            self._muxer = Muxer(self._pipe, container, encoding)
+            self._muxer = Muxer(self._pipe, container, encoding, picture=picture)
         except BaseException:
             self._end()
             raise
@@ -165,7 +168,14 @@ class _Pipe:
             os.close(descriptor)
 
 
-def relay(url: str, protocol: Mapping[str, str], container: Format, encoding: Encoding, timeout: float) -> Relay:
+def relay(
+    url: str,
+    protocol: Mapping[str, str],
+    container: Format,
+    encoding: Encoding,
+    timeout: float,
+    picture: Picture | None = None,
+) -> Relay:
     """A connection by PyAV.
 
     Args:
@@ -174,16 +184,19 @@ def relay(url: str, protocol: Mapping[str, str], container: Format, encoding: En
         container: What is sent.
         encoding: What the packets are encoded to.
         timeout: As for `Relay`.
+        picture: Likewise.
 
     Raises:
         OSError: There is none.
     """
     program = str(Path(__file__).with_name("relay_process.py"))
     environment = {"RELAY_URL": url, "RELAY_OPTIONS": json.dumps(dict(protocol))}
-    return Relay([sys.executable, "-P", program], container, encoding, timeout, environment=environment)
+    return Relay(
+        [sys.executable, "-P", program], container, encoding, timeout, picture=picture, environment=environment
+    )
 
 
-def srt(url: str, container: Format, encoding: Encoding, timeout: float) -> Relay:
+def srt(url: str, container: Format, encoding: Encoding, timeout: float, picture: Picture | None = None) -> Relay:
     """A connection by SRT.
 
     Args:
@@ -191,6 +204,7 @@ def srt(url: str, container: Format, encoding: Encoding, timeout: float) -> Rela
         container: MPEG-TS.
         encoding: What the packets are encoded to.
         timeout: As for `Relay`.
+        picture: Likewise.
 
     Raises:
         OSError: There is none, or no `ffmpeg`.
@@ -203,4 +217,4 @@ def srt(url: str, container: Format, encoding: Encoding, timeout: float) -> Rela
     reading = ["-probesize", "32", "-f", "data", "-raw_packet_size", str(_TS_PACKETS), "-i", "pipe:0"]
     writing = ["-map", "0", "-c", "copy", "-flush_packets", "1", "-f", "data", url]
     command = [program, "-hide_banner", "-nostats", *reading, *writing]
-    return Relay(command, container, encoding, timeout, first=_NOTHING)
+    return Relay(command, container, encoding, timeout, picture=picture, first=_NOTHING)

@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from audiomixer.audio.encoding import BITRATES
 from audiomixer.audio.loudness import LOUDEST_TARGET, QUIETEST_TARGET
+from audiomixer.outputs.push import without_picture
 from audiomixer.rooms.names import check_identity, check_name
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.http.rest.common import (
@@ -268,7 +269,10 @@ async def _outputs(service: Service, context: dict[str, Any]) -> tuple[str, ...]
         raise ValueError(f"outputs: expected at most {_MOST_OUTPUTS}, all different")
     for output in outputs:
         if re.match("[a-z]+://", output):
-            await service.outbound.check(output, "outputs", PUSHED)
+            url, picture = without_picture(output)
+            if picture:
+                raise ValueError("outputs: expected picture without a value: files of the server are its own")
+            await service.outbound.check(url, "outputs", PUSHED)
         elif not is_sid(PLAYER_STREAMER, output):
             raise ValueError(f"outputs: expected SIDs of PlayerStreamers, or URLs of rtmp(s)://, got {output!r}")
     return tuple(outputs)
