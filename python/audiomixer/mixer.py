@@ -401,6 +401,8 @@ class AudioMixer:
 
         await blocking(self.room.bus.between_frames, lambda: self._encoders.then(forget))
         await forgotten.wait()
+        if output in self.outputs:
+            self.outputs.remove(output)
         if output in self._started:
             self._started.remove(output)
             await output.stop()

@@ -203,6 +203,29 @@ async def lose_a_machine(api: Api, machines: Machines, streamers: list[str]) -> 
     await until(lambda: len([w for w in api.service.engine.workers() if w.status == "active"]) == 2, 20)
 
 
+async def test_what_a_worker_that_dies_has_recorded_is_there(api: Api) -> None:
+    """Its place is taken by another process, which stores what it has left; the recording goes on in another file."""
+    processor = await api.processor("lounge", await api.streamer())
+    recording = await api.post(f"MediaProcessors/{processor['sid']}/Recordings")
+    await asyncio.sleep(3)
+    os.kill((await busy(api)).process, signal.SIGKILL)
+
+    async def is_recorded() -> bool:
+        found = await api.get(f"Recordings/{recording['sid']}")
+        return len(found["files"]) == 1 and found["duration"] > found["files"][0]["duration"] + 2
+
+    await until_true(is_recorded, 90)
+    await api.post(f"Recordings/{recording['sid']}", 200, Status="stopped")
+
+    async def is_completed() -> bool:
+        return bool((await api.get(f"Recordings/{recording['sid']}"))["status"] == "completed")
+
+    await until_true(is_completed, 30)
+    files = (await api.get(f"Recordings/{recording['sid']}"))["files"]
+    assert len({file["key"] for file in files}) == 2
+    assert files[0]["duration"] == pytest.approx(3, abs=1.2)
+
+
 @pytest.mark.timeout(1200)
 async def test_a_machine_that_is_lost_is_done_without(
     api: Api, machines: Machines, pytestconfig: pytest.Config

@@ -181,6 +181,25 @@ async def test_a_player_survives_kill_9(app: App, plain_page: Page, pytestconfig
     assert (await app.get(f"PlayerStreamers/{streamer}"))["status"] == "started"
 
 
+@pytest.mark.local
+async def test_what_was_recorded_is_there_after_kill_9(app: App, pytestconfig: pytest.Config) -> None:
+    """What each process has recorded is a file of its own, and none of it is lost."""
+    _, processor = await app.stream("show")
+    recording = await app.post(f"MediaProcessors/{processor}/Recordings", Format="m4a")
+    kills = pytestconfig.getoption("--kills")
+    for _ in range(kills):
+        await asyncio.sleep(3)
+        await app.stop(signal.SIGKILL)
+        await app.start()
+    await asyncio.sleep(3)
+    await app.post(f"Recordings/{recording['sid']}", Status="stopped")
+    async with asyncio.timeout(20):
+        while (found := await app.get(f"Recordings/{recording['sid']}"))["status"] != "completed":
+            await asyncio.sleep(0.3)
+    assert len(found["files"]) == kills + 1
+    assert found["duration"] == pytest.approx(3 * (kills + 1), abs=1.2 * (kills + 1))
+
+
 async def test_hls_with_a_player_given_by_the_page(app: App, plain_page: Page, npm: Callable[[str], Path]) -> None:
     """hls.js, where WebRTC is not wanted: it plays, and its payloads come in step."""
     page = plain_page

@@ -44,15 +44,14 @@ async def test_a_receiver_that_wants_a_picture_gets_one_in_step_with_the_sound(t
     video, audio = probed(path)
     assert video.endswith("Baseline,1280,720,yuv420p")
     assert audio.startswith("aac,LC")
+    seen, keys, heard = [], [], []
     with av.open(str(path)) as container:
-        packets = [packet for packet in container.demux() if packet.pts is not None and packet.size]
-    seen = [float(packet.pts * packet.time_base) for packet in packets if packet.stream.type == "video"]
-    keys = [
-        float(packet.pts * packet.time_base)
-        for packet in packets
-        if packet.stream.type == "video" and packet.is_keyframe
-    ]
-    heard = [float(packet.pts * packet.time_base) for packet in packets if packet.stream.type == "audio"]
+        for packet in container.demux():
+            if packet.pts is not None and packet.size and packet.stream.type in {"video", "audio"}:
+                at = float(packet.pts * packet.time_base)
+                (seen if packet.stream.type == "video" else heard).append(at)
+                if packet.stream.type == "video" and packet.is_keyframe:
+                    keys.append(at)
     assert np.diff(seen) == pytest.approx(0.2, abs=0.01)
     assert np.diff(keys) == pytest.approx(2, abs=0.01)
     assert seen[-1] == pytest.approx(heard[-1], abs=0.3)

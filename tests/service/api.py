@@ -79,7 +79,9 @@ class Api:
 @contextlib.asynccontextmanager
 async def running(data: Path, **settings: Any) -> AsyncIterator[Api]:
     """A service with its data in a folder; it stops in order when the block is left."""
-    given = {"data": data, "allowed_networks": LOOPBACK, "requests_per_second": 1000} | GIVEN | settings
+    # Workers on other machines, which is what those on Ray seem to be, have to be told.
+    usual = {"data": data, "recordings": str(data / "kept")}
+    given = usual | {"allowed_networks": LOOPBACK, "requests_per_second": 1000} | GIVEN | settings
     app = create_app(Settings(**given))
     service: Service = app.state.service
     await service.start()

@@ -45,7 +45,7 @@ async def test_a_recording_from_beginning_to_end(api: Api) -> None:
         assert done["duration"] == file["duration"] == pytest.approx(3.2, abs=0.8)
         assert file["loudness"] == pytest.approx(-20.7, abs=1)
         assert done["size"] == file["size"]
-        path = api.settings.data / "recordings" / file["key"]
+        path = Path(api.settings.recordings) / file["key"]
         assert path.stat().st_size == file["size"]
 
         media = await api.client.get(file["media"])
@@ -91,7 +91,7 @@ async def test_tracks_and_dual(api: Api) -> None:
         # What ends with its MediaProcessor is as good as what is stopped.
         await api.post(f"MediaProcessors/{processor['sid']}", 200, Status="ENDED")
     dual, tracks = await until(api, dual["sid"], "completed"), await until(api, tracks["sid"], "completed")
-    store = api.settings.data / "recordings"
+    store = Path(api.settings.recordings)
     both = decode(store / dual["files"][0]["key"])
     left, right = both[48_000:96_000, 0], both[48_000:96_000, 1]
     assert level_at(left, 500) == pytest.approx(0.2, rel=0.15)
@@ -121,18 +121,42 @@ async def test_a_restart_goes_on_in_another_file(tmp_path: Path) -> None:
         assert done["duration"] == pytest.approx(5, abs=1.2)
 
 
+async def test_one_recording_after_another_in_the_same_room(api: Api) -> None:
+    processor = await api.processor("日本" * 60, await api.streamer())
+    sids = []
+    for _ in range(5):
+        made = await api.post(f"MediaProcessors/{processor['sid']}/Recordings", Format="mp3")
+        await asyncio.sleep(0.7)
+        await api.post(f"Recordings/{made['sid']}", 200, Status="stopped")
+        sids.append(made["sid"])
+    for sid in sids:
+        done = await until(api, sid, "completed")
+        assert done["error"] is None
+        assert done["duration"] == pytest.approx(0.7, abs=0.3)
+    listed = await api.get(f"MediaProcessors/{processor['sid']}/Recordings", Status="completed")
+    assert [one["sid"] for one in listed["recordings"]] == sids[::-1]
+    listed = await api.get(f"MediaProcessors/{processor['sid']}/Recordings", Status="recording")
+    assert listed["recordings"] == []
+
+
 async def test_hosts_record_their_room(api: Api) -> None:
     bearer = {"Authorization": f"Bearer {api.token('host', 'lounge', host=True)}"}
     streamer = await api.streamer()
-    async with Client(api.whip("lounge"), Microphone(1000), token=api.token("alice")):
+    async with receiving() as receiver, Client(api.whip("lounge"), Microphone(1000), token=api.token("alice")):
         url = f"{api.url}/v1/Rooms/lounge/Recordings"
         refused = await api.client.post(url, headers=bearer, auth=None)
         assert refused.status_code == 409
         assert "expected one that a MediaProcessor mixes" in refused.json()["message"]
-        await api.processor("lounge", streamer)
+        await api.processor("lounge", streamer, StatusCallback=receiver.url)
         made = (await api.client.post(url, headers=bearer, auth=None)).json()
         other = await api.client.post(url.replace("lounge", "other"), headers=bearer, auth=None)
         assert other.status_code == 401
+        assert made["status_callback"] is None
+        for method, path in (("GET", ""), ("POST", ""), ("DELETE", ""), ("GET", "/Media"), ("GET", "/Waveform")):
+            refused = await api.client.request(
+                method, f"{api.url}/v1/Recordings/{made['sid']}{path}", headers=bearer, auth=None
+            )
+            assert refused.status_code == 401
         await asyncio.sleep(1)
         stopped = await api.client.post(f"{url}/{made['sid']}", data={"Status": "stopped"}, headers=bearer, auth=None)
         assert stopped.json()["status"] == "processing"

@@ -34,17 +34,22 @@ def survey(path: str) -> Survey:
     """Listens to a recording from beginning to end, as far as it can be read. To be called off the event loop.
 
     Raises:
-        OSError: It cannot be opened.
-        av.FFmpegError: Likewise, or there is no audio in it.
+        OSError: It cannot be opened, or there is no audio in it.
+        av.FFmpegError: It cannot be read.
     """
-    meter, samples = Meter(SAMPLE_RATE, 2), 0
-    resampler = av.AudioResampler(format="flt", layout="stereo", rate=SAMPLE_RATE)
+    samples = 0
     with av.open(path) as container:
+        if not container.streams.audio:
+            raise OSError("there is no audio in it")
+        channels = min(container.streams.audio[0].codec_context.channels, 2)
+        meter = Meter(SAMPLE_RATE, channels)
+        layout = "stereo" if channels == 2 else "mono"
+        resampler = av.AudioResampler(format="flt", layout=layout, rate=SAMPLE_RATE)
         # A process that died has written no more than it has.
         try:
             for frame in container.decode(audio=0):
                 for resampled in resampler.resample(frame):
-                    meter.add(resampled.to_ndarray().astype(np.float32, copy=False).reshape(-1, 2))
+                    meter.add(resampled.to_ndarray().astype(np.float32, copy=False).reshape(-1, channels))
                     samples += resampled.samples
         except av.FFmpegError:
             if not samples:

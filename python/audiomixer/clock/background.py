@@ -74,9 +74,14 @@ def _lines() -> "queue.SimpleQueue[Line]":
     return lines
 
 
-def _work(lines: "queue.SimpleQueue[Line]") -> None:
+def be_nice() -> None:
+    """Has this thread come after those of the usual priority."""
     if sys.platform == "linux":  # Elsewhere it would be the process's priority.
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
+
+
+def _work(lines: "queue.SimpleQueue[Line]") -> None:
+    be_nice()
     while True:
         lines.get().work()

@@ -92,6 +92,10 @@ class SoloOutput(Protocol):
     def dropped(self) -> int:
         """Frames that were lost because it was slow."""
 
+    @property
+    def error(self) -> str:
+        """Why something of it cannot be written, just now; empty if all is well."""
+
     def start(self) -> None:
         """Opens it.
 

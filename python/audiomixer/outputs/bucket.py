@@ -1,4 +1,4 @@
-"""Object stores: S3, Google Cloud Storage, Azure, or a folder that is treated as one; by obstore."""
+"""Object stores: S3, Google Cloud Storage and Azure, by obstore; and what a folder has in common with them."""
 
 import re
 from datetime import timedelta
@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError
-from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
+from obstore.store import AzureStore, GCSStore, S3Store
 
 from audiomixer.outputs.base import OutputError
+from audiomixer.outputs.folder import Folder
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -25,25 +26,25 @@ _TYPES: Final = {
     ".ts": "video/mp2t",
     ".m3u8": "application/vnd.apple.mpegurl",
 }
-_CLIENT: "Final[ClientConfig]" = {"connect_timeout": "5s", "timeout": "2m", "allow_http": True}
+_CLIENT: "Final[ClientConfig]" = {"connect_timeout": "5s", "timeout": "10m", "allow_http": True}
 _RETRIES: "Final[RetryConfig]" = {"max_retries": 2, "retry_timeout": timedelta(seconds=30)}
 """Within one call; who calls tries again for as long as it matters."""
 _PART: Final = 8 * 1024 * 1024
 """Bytes of a part of an upload; there may be 10,000."""
-_PARTS: Final = 2
-"""Of one file on their way at once."""
+_PARTS: Final = 1
+"""Of one file on their way at once: many may be, by a thin line."""
 _MISSING: Final = (NotFoundError, FileNotFoundError)
 _FAILED: Final = (BaseError, OSError)
 _TIMING: Final = re.compile(r" in [\d.]+\w*s\b")
 
-_Store = S3Store | GCSStore | AzureStore | LocalStore
+_Store = S3Store | GCSStore | AzureStore
 
 
 class Bucket:
     """Where objects go. What opens it is in the environment, as the store's own tools have it (`AWS_…` and so on).
 
     Args:
-        url: `s3://BUCKET[/PREFIX]`, `gs://BUCKET[/PREFIX]`, `az://ACCOUNT/CONTAINER[/PREFIX]`, or a folder's path.
+        url: `s3://BUCKET[/PREFIX]`, `gs://BUCKET[/PREFIX]` or `az://ACCOUNT/CONTAINER[/PREFIX]`.
 
     Raises:
         ValueError: It is none, or a setting in the environment is.
@@ -51,15 +52,10 @@ class Bucket:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._folder = None if "://" in url else Path(url)
         try:
             self._store = _open(url)
         except (*_FAILED, ValueError) as error:
             raise ValueError(f"expected {', '.join(f'{scheme}://…' for scheme in SCHEMES)}: {_told(error)}") from None
-
-    def path(self, key: str) -> Path | None:
-        """Where an object is as a file, if it is one."""
-        return self._folder / key if self._folder is not None else None
 
     async def check(self) -> None:
         """Sees that the bucket is there, and that one may look.
@@ -100,7 +96,7 @@ class Bucket:
             OutputError: It cannot be stored.
         """
         kind = _TYPES.get(PurePosixPath(key).suffix)
-        attributes = {} if self._folder is not None else {"Content-Type": kind, "Cache-Control": cache}
+        attributes = {"Content-Type": kind, "Cache-Control": cache}
         given = {name: value for name, value in attributes.items() if value}
         try:
             await obstore.put_async(
@@ -152,8 +148,6 @@ class Bucket:
         Raises:
             OutputError: The store has none.
         """
-        if isinstance(self._store, LocalStore):
-            raise OutputError(f"{self.url}: a folder has no URLs")
         try:
             return await obstore.sign_async(self._store, "GET", key, timedelta(seconds=seconds))
         except _FAILED as error:
@@ -174,16 +168,24 @@ def split(url: str) -> tuple[str, str]:
 
 
 def _open(url: str) -> _Store:
-    scheme = url.partition("://")[0] if "://" in url else ""
-    if not scheme:
-        return LocalStore(Path(url).absolute(), mkdir=True)
+    scheme, _, rest = url.partition("://")
     if scheme == "s3":
         return S3Store.from_url(url, client_options=_CLIENT, retry_config=_RETRIES, checksum_algorithm="SHA256")
     if scheme == "gs":
         return GCSStore.from_url(url, client_options=_CLIENT, retry_config=_RETRIES)
-    if scheme == "az":
-        return AzureStore.from_url(url, client_options=_CLIENT, retry_config=_RETRIES)
-    raise ValueError(f"got {url!r}")
+    account, _, place = rest.partition("/")
+    if scheme != "az" or not account or not place:
+        raise ValueError(f"got {url!r}")
+    return AzureStore.from_url(f"az://{place}", account_name=account, client_options=_CLIENT, retry_config=_RETRIES)
+
+
+def store_of(place: str) -> Bucket | Folder:
+    """The bucket of a URL, or the folder of a path.
+
+    Raises:
+        ValueError: There is none.
+    """
+    return Bucket(place) if "://" in place else Folder(place)
 
 
 def _told(error: BaseException) -> str:

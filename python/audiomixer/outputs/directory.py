@@ -1,6 +1,7 @@
 """HLS in a directory or a bucket, for a CDN before it, or whoever carries files to one: whole at any time."""
 
 import asyncio
+import logging
 import re
 import secrets
 from collections.abc import Sequence
@@ -9,14 +10,18 @@ from typing import Final
 
 from audiomixer.audio.encoding import EncodedPacket
 from audiomixer.outputs.base import OnEvent, OutputError, OutputEvent, explain
-from audiomixer.outputs.bucket import Bucket
-from audiomixer.outputs.folder import Folder
+from audiomixer.outputs.bucket import store_of
 from audiomixer.outputs.hls import HlsOutput
 
 _OURS: Final = re.compile(r"[0-9a-f]{8}-\d+\.ts")
+_TRIES: Final = 30
+_AGAIN: Final = 2.0
+"""Seconds until the end is written again that could not be."""
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 _A_MOMENT: Final = "public, max-age=1"
 """For caches, where a bucket says it."""
+
+_log = logging.getLogger(__name__)
 
 
 class DirectoryOutput:
@@ -36,7 +41,7 @@ class DirectoryOutput:
 
     def __init__(self, target: str, bitrate: int) -> None:
         self.target = self.name = target
-        self._shelf: Bucket | Folder = Bucket(target.rstrip("/")) if "://" in target else Folder(target)
+        self._shelf = store_of(target.rstrip("/"))
         # Caches may still have the segments of another stream by the names that they had.
         self._prefix = f"{secrets.token_hex(4)}-"
         self._hls = HlsOutput(bitrate, low_latency=False, prefix=self._prefix)
@@ -100,7 +105,12 @@ class DirectoryOutput:
         while not self._hls.ended:
             await self._hls.until_segment()
             await self._try_to_update()
-        await self._try_to_update()
+        # Without its end, players would wait for more.
+        for _ in range(_TRIES):
+            await self._try_to_update()
+            if self.error is None:
+                break
+            await asyncio.sleep(_AGAIN)
 
     async def _try_to_update(self) -> None:
         try:
@@ -125,8 +135,11 @@ class DirectoryOutput:
             self._files.add(name)
         await self._put("audio.m3u8", playlist.encode())
         for name in self._files - kept.keys():
-            await self._shelf.delete(name)
             self._files.discard(name)
+            try:
+                await self._shelf.delete(name)
+            except (OSError, OutputError) as error:
+                _log.warning("output %s: %s is not deleted: %s", self.name, name, explain(error))
 
     async def _put(self, name: str, data: bytes) -> None:
         await self._shelf.put(name, data, cache=_A_MOMENT if name.endswith(".m3u8") else _FOR_EVER)

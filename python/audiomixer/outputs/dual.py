@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Final
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
 from audiomixer.audio.encoding import Encoder
 from audiomixer.clock.background import Line
 from audiomixer.clock.frame import FRAME_SIZE
-from audiomixer.outputs.base import Output
+from audiomixer.outputs.base import Output, explain
 
 _LIMIT: Final = 500
 """Frames that may wait to be encoded, 10 s of them; then new ones are dropped, and are silence."""
@@ -31,6 +32,8 @@ class DualRecorder:
         self._frames = 0
         """Encoded."""
         self.dropped = 0
+        self.error = ""
+        """Why it cannot be encoded, if it cannot."""
 
     def start(self) -> None:
         """There is nothing to open."""
@@ -48,7 +51,10 @@ class DualRecorder:
         both = np.zeros((FRAME_SIZE, 2), np.float32)
         for identity, samples in solos.items():
             both[:, 0 if identity == self._identity else 1] += samples
-        self._put(np.clip(both, -1, 1))
+        try:
+            self._put(np.clip(both, -1, 1))
+        except (OSError, av.FFmpegError) as error:
+            self.error = explain(error)
 
     def _put(self, samples: NDArray[np.float32]) -> None:
         self._output.write(self._encoder.encode(samples))

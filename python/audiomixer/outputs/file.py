@@ -58,7 +58,8 @@ class FileOutput(QueuedOutput):
         Raises:
             OutputError: It cannot.
         """
-        await expect_writable(self._file)
+        if self._spool is None:
+            await expect_writable(self._file)
         await super().start()
 
     @property

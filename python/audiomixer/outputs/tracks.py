@@ -66,6 +66,9 @@ class TrackRecorder:
         self._spool = spool
         self.dropped = 0
         """Frames that a slow disk lost."""
+        self.error = ""
+        """Why somebody's track cannot be written, just now; empty if all is well."""
+        self._abandoned = False
         self._queue: queue.Queue[tuple[int, _Solos] | None] = queue.Queue(_LIMIT)
         self._tracks: dict[str, _Track] = {}
         """Those that are open, the one that has had nothing for longest first."""
@@ -82,7 +85,8 @@ class TrackRecorder:
             OutputError: It cannot be written to.
         """
         try:
-            self.folder.mkdir(exist_ok=True, parents=self._spool is not None)
+            if self._spool is None:
+                self.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise OutputError(f"tracks: cannot write {self.folder}: {explain(error)}") from error
         self._thread.start()
@@ -102,12 +106,13 @@ class TrackRecorder:
             self._queue.put(None, timeout=_FINISH_TIMEOUT)
         except queue.Full:
             _log.error("tracks in %s were not finished: the disk did not take everything in time", self.folder)
+            self._abandoned = True
             return
         self._thread.join(_FINISH_TIMEOUT)
 
     def _run(self) -> None:
         try:
-            while (item := self._queue.get()) is not None:
+            while not self._abandoned and (item := self._queue.get()) is not None:
                 frame, solos = item
                 for identity, samples in solos.items():
                     self._write(identity, frame, samples)
@@ -123,12 +128,14 @@ class TrackRecorder:
             return
         try:
             self._track(identity, frame).write(frame, samples)
-            self._failed.pop(identity, None)
+            if self._failed.pop(identity, None) and not self._failed:
+                self.error = ""
         except (OSError, av.FFmpegError) as error:
             self.dropped += 1
             if identity not in self._failed:
                 _log.error("tracks: %s in %s failed: %s", identity, self.folder, explain(error))
             self._failed[identity] = frame + _AGAIN
+            self.error = explain(error)
             failed = self._tracks.pop(identity, None)
             if failed:
                 with contextlib.suppress(OSError, av.FFmpegError):
@@ -181,7 +188,6 @@ class _Track:
         self._path = str(path)
         self._spool = spool
         if spool:
-            spool.check_room()
             spool.begin(self._path)
         try:
             self._muxer = Muxer(self._path, FILES[_SUFFIX], _ENCODING)
@@ -195,6 +201,8 @@ class _Track:
 
     def write(self, frame: int, samples: NDArray[np.float32]) -> None:
         """Writes a frame, after silence up to it."""
+        if self._spool:
+            self._spool.check_room()
         if frame > self.frames:
             self._encoder = None
         self._fall_silent_until(frame)

@@ -69,6 +69,8 @@ class RecordingState:
     """Why it does not get on, just now."""
     failed: bool = False
     """Whether it never will."""
+    running: bool = False
+    """Whether it is being recorded here."""
 
     def plus(self, other: "RecordingState") -> "RecordingState":
         """With what there is of it on another worker."""
@@ -78,6 +80,7 @@ class RecordingState:
             (*self.stored, *other.stored),
             self.problem or other.problem,
             self.failed or other.failed,
+            self.running or other.running,
         )
 
 

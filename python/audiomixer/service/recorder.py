@@ -2,34 +2,39 @@
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
-import itertools
 import json
 import logging
+import os
 import re
+import secrets
+import shutil
 from collections import defaultdict
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Final
-
-import av
+from typing import Final
 
 from audiomixer.audio.survey import Survey, survey
-from audiomixer.clock.background import Line
-from audiomixer.clock.tasks import blocking
+from audiomixer.clock.background import be_nice
+from audiomixer.clock.tasks import blocking, spawn
 from audiomixer.mixer import AudioMixer
 from audiomixer.outputs.base import OutputError, SoloOutput, explain
-from audiomixer.outputs.bucket import Bucket
+from audiomixer.outputs.bucket import Bucket, store_of
 from audiomixer.outputs.dual import DualRecorder
 from audiomixer.outputs.file import FileOutput
-from audiomixer.outputs.spool import Spool
+from audiomixer.outputs.folder import Folder
+from audiomixer.outputs.spool import Spool, claim, files_in, try_to_lock
 from audiomixer.outputs.tracks import TrackRecorder
 from audiomixer.service.jobs import RecordingOrder, RecordingState, StoredFile
 
 RECORDING: Final = "KV"
+_ADOPTION: Final = 60.0
+"""Seconds between two looks for what processes have left."""
+_LEAST_FREE: Final = 256 << 20
+"""Bytes of the disk that recordings do not begin to fill."""
 _SID: Final = re.compile(RECORDING + "[0-9a-f]{32}")
 
 _log = logging.getLogger(__name__)
@@ -49,7 +54,7 @@ class Recorder:
     """Records what mixers mix, and has it stored. Restarts, and stores that are away, lose nothing of it.
 
     Args:
-        bucket: Where recordings go.
+        store: Where recordings go; nothing can be recorded, if None.
         folder: Where they are until they are there. Processes that share it have folders of their own in it, and each
             goes on with one that has been left.
         limit: GiB that may wait there.
@@ -58,18 +63,21 @@ class Recorder:
         ValueError: The folder cannot be made.
     """
 
-    def __init__(self, bucket: Bucket, folder: Path, limit: float) -> None:
+    def __init__(self, store: Bucket | Folder | None, folder: Path, limit: float) -> None:
         try:
-            folder, self._claim = _claim(folder)
+            self._own, self._lock = claim(folder)
         except OSError as error:
             raise ValueError(f"spool: expected a folder that can be written, {folder}: {explain(error)}") from None
-        self._notes = folder / "stored"
-        self._spool = Spool(folder / "files", bucket, round(limit * 1024**3), self._note)
+        self._store = store
+        self._notes = self._own / "stored"
+        self._spool = Spool(self._own / "files", store or Folder(""), round(limit * 1024**3), self._note)
         self._running: dict[str, _Running] = {}
         self._stored: dict[str, StoredFile] = {}
         """By key, until it is acknowledged."""
-        self._surveys = Line()
-        self._task: asyncio.Task[None] | None = None
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Held while a recording begins, or ends."""
+        self._surveyor = ThreadPoolExecutor(1, thread_name_prefix="survey", initializer=be_nice)
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def running(self) -> int:
@@ -88,20 +96,65 @@ class Recorder:
             OSError: The folder cannot be made.
         """
         await blocking(lambda: self._notes.mkdir(parents=True, exist_ok=True))
+        if self._store is None:
+            return
+        await blocking(self._adopt)
+        await self._read_notes()
+        await self._spool.open()
+        self._tasks = [asyncio.create_task(self._spool.run()), asyncio.create_task(self._look_for_ever())]
+        spawn(self._check(self._store))
+
+    async def _check(self, store: Bucket | Folder) -> None:
+        """Tells early that recordings cannot be stored."""
+        if isinstance(store, Bucket):
+            try:
+                await store.check()
+            except OutputError as error:
+                _log.error("recordings: %s", error)
+
+    async def _read_notes(self) -> None:
+        """What others have stored, and not told."""
         for note in await blocking(lambda: list(self._notes.glob("*.json"))):
             with contextlib.suppress(OSError, ValueError, TypeError):
                 stored = StoredFile(**json.loads(await blocking(note.read_text)))
-                self._stored[stored.key] = stored
-        await self._spool.open()
-        self._task = asyncio.create_task(self._spool.run())
+                self._stored.setdefault(stored.key, stored)
+
+    async def _look_for_ever(self) -> None:
+        """Goes on with what processes leave that nobody comes after."""
+        while True:
+            await asyncio.sleep(_ADOPTION)
+            try:
+                if adopted := await blocking(self._adopt):
+                    await self._read_notes()
+                for path in adopted:
+                    self._spool.take(path)
+            except OSError as error:
+                _log.warning("spool: %s", explain(error))
+
+    def _adopt(self) -> list[Path]:
+        """Moves here what is in folders that no process has; gives the files to be stored."""
+        adopted = []
+        for other in self._own.parent.iterdir():
+            if other == self._own or not other.is_dir() or not (lock := try_to_lock(other)):
+                continue
+            with lock:
+                for kind in (self._spool.folder, self._notes):
+                    for file in files_in(other / kind.name):
+                        own = kind / file.relative_to(other / kind.name)
+                        own.parent.mkdir(parents=True, exist_ok=True)
+                        if not own.exists():
+                            file.rename(own)
+                            adopted += [own] if kind is self._spool.folder else []
+        return adopted
 
     async def close(self) -> None:
         """Looks after it no more; the next process does."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._spool.close()
-        self._claim.close()
+        self._surveyor.shutdown(wait=False, cancel_futures=True)
+        self._lock.close()
 
     async def start(self, job: str, mixer: AudioMixer, order: RecordingOrder, part: int) -> None:
         """Begins to record.
@@ -116,14 +169,21 @@ class Recorder:
             OutputError: It cannot be recorded.
             RuntimeError: The mixer does not run any more.
         """
-        if order.sid in self._running:
-            return
+        async with self._locks[order.sid]:
+            if order.sid not in self._running:
+                await self._start(job, mixer, order, part)
+
+    async def _start(self, job: str, mixer: AudioMixer, order: RecordingOrder, part: int) -> None:
+        if self._store is None:
+            raise OutputError("recordings: expected AUDIOMIXER_RECORDINGS, for workers on other machines")
         try:
             self._spool.check_room()
         except OSError as error:
             raise OutputError(f"recordings: {explain(error)}") from error
-        path = self._spool.folder / (order.key + (f"-{part + 1}" if part else ""))
-        await blocking(lambda: path.parent.mkdir(parents=True, exist_ok=True))
+        if (await blocking(shutil.disk_usage, self._own)).free < _LEAST_FREE:
+            raise OutputError(f"recordings: expected {_LEAST_FREE >> 20} MiB of free disk")
+        # Two that went on at once, as neither knew of the other, would write over one another.
+        path = self._spool.folder / (order.key + (f"-{part + 1}-{secrets.token_hex(2)}" if part else ""))
         file, solos = self._outputs(path, mixer, order)
         running = _Running(job, mixer, mixer.time, file, solos)
         self._running[order.sid] = running
@@ -136,7 +196,7 @@ class Recorder:
             if solos:
                 await mixer.add_solos(solos)
         except BaseException:
-            await self.finish(order.sid)
+            await self._finish(order.sid)
             raise
 
     def _outputs(
@@ -149,6 +209,11 @@ class Recorder:
 
     async def finish(self, sid: str) -> None:
         """Ends a recording; what there is of it goes on its way."""
+        async with self._locks[sid]:
+            await self._finish(sid)
+        self._locks.pop(sid, None)
+
+    async def _finish(self, sid: str) -> None:
         running = self._running.get(sid)
         if running is None:
             return
@@ -169,18 +234,32 @@ class Recorder:
         stored: dict[str, list[StoredFile]] = defaultdict(list)
         for file in self._stored.values():
             stored[_sid_of(file.key)].append(file)
-        waiting = {_sid_of(self._spool.key(path)) for path in self._spool.waiting}
+        here: dict[str, str] = {_sid_of(self._spool.key(path)): "" for path in self._spool.writing}
+        for path in self._spool.waiting:
+            sid = _sid_of(self._spool.key(path))
+            here[sid] = here.get(sid) or self._spool.problem_of(path)
         sizes = self._spool.sizes(_sid_of)
         found = {}
-        for sid in {*self._running, *waiting, *stored}.difference({""}):
+        for sid in {*self._running, *here, *stored}.difference({""}):
             running = self._running.get(sid)
-            error = running.file.error if running and running.file else None
-            problem = error or (self._spool.problem if sid in waiting else "")
-            if running and running.file and not running.file.connected:
-                problem = problem or "it cannot be written"
-            seconds = running.mixer.time - running.began if running else 0.0
-            found[sid] = RecordingState(seconds, sizes.get(sid, 0), tuple(stored[sid]), problem, error is not None)
+            failed = running.file.error if running and running.file else None
+            problem = failed or (self._problem_of(running) if running else "") or here.get(sid, "")
+            found[sid] = RecordingState(
+                running.mixer.time - running.began if running else 0.0,
+                sizes.get(sid, 0),
+                tuple(stored[sid]),
+                problem,
+                failed is not None,
+                running is not None,
+            )
         return found
+
+    def _problem_of(self, running: _Running) -> str:
+        """Why it does not get on, just now."""
+        is_lost = running.file is not None and not running.file.connected
+        if is_lost or (running.solos and running.solos.error):
+            return "the spool is full" if self._spool.is_full else "it cannot be written"
+        return ""
 
     async def acknowledge(self, keys: Collection[str]) -> None:
         """It is known that these are stored."""
@@ -197,31 +276,26 @@ class Recorder:
         told = await self._survey(path)
         stored = StoredFile(key, size, told.seconds, told.loudness, told.true_peak, told.outline)
         note = self._note_of(key)
-        new = note.with_suffix(".new")
-        await blocking(new.write_text, json.dumps(asdict(stored)))
-        await blocking(new.replace, note)
+        await blocking(_write, note, json.dumps(asdict(stored)))
         self._stored[key] = stored
 
     async def _survey(self, path: Path) -> Survey:
         """Listens to a file, in a thread of lower priority."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Survey] = loop.create_future()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._surveyor, survey, str(path))
+        except Exception as error:  # Whatever is in it, it is stored.
+            _log.warning("%s cannot be listened to: %s", path.name, explain(error))
+            return Survey(0.0, None, None, ())
 
-        def give(told: Survey) -> None:
-            if not done.done():
-                done.set_result(told)
 
-        def work() -> None:
-            try:
-                told = survey(str(path))
-            except (OSError, av.FFmpegError) as error:
-                _log.warning("%s cannot be listened to: %s", path.name, explain(error))
-                told = Survey(0.0, None, None, ())
-            with contextlib.suppress(RuntimeError):  # The event loop has ended.
-                loop.call_soon_threadsafe(give, told)
-
-        self._surveys.add(work)
-        return await done
+def _write(file: Path, text: str) -> None:
+    """Writes a file, which is on disk then."""
+    new = file.with_suffix(".new")
+    with new.open("w") as opened:
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
+    new.replace(file)
 
 
 def _sid_of(key: str) -> str:
@@ -230,28 +304,13 @@ def _sid_of(key: str) -> str:
     return found[0] if found else ""
 
 
-def _claim(folder: Path) -> tuple[Path, IO[str]]:
-    """The first folder below this one that no process has, and what it is had by."""
-    for number in itertools.count():
-        own = folder / str(number)
-        own.mkdir(parents=True, exist_ok=True)
-        lock = (own / "lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-        else:
-            return own, lock
-    raise AssertionError("there are numbers enough")
-
-
-def bucket_of(recordings: str) -> Bucket:
+def place_of(recordings: str) -> Bucket | Folder:
     """Where a setting says that recordings go.
 
     Raises:
         ValueError: They cannot.
     """
     try:
-        return Bucket(recordings)
+        return store_of(recordings)
     except ValueError as error:
         raise ValueError(f"recordings: {error}") from None

@@ -19,7 +19,7 @@ from audiomixer.service.jobs import Engine
 from audiomixer.service.local_engine import LocalEngine
 from audiomixer.service.outbound import Outbound
 from audiomixer.service.playing import Opener
-from audiomixer.service.recorder import Recorder, bucket_of
+from audiomixer.service.recorder import Recorder, place_of
 from audiomixer.service.resources.callbacks import Callbacks
 from audiomixer.service.resources.lifecycles import Office
 from audiomixer.service.resources.participants import Participants
@@ -84,7 +84,7 @@ class Service:
         self.playback_key = settings.playback_key()
         self.keyring = settings.keyring()
         self.outbound = Outbound(settings.allowed_networks)
-        self.bucket = bucket_of(settings.recordings)
+        self.recordings_place = place_of(settings.recordings)
         self.store = Store(settings.database_url)
         self.ice = settings.ice(host)
         self.cluster = _cluster(settings, host) if settings.engine == "ray" else None
@@ -146,7 +146,7 @@ class Service:
         if self.cluster:
             self.cluster.rooms.door = self.rooms
         self.streamers = StreamerLifecycle(office, self.streams)
-        self.recordings = RecordingLifecycle(office, self.engine, self.bucket)
+        self.recordings = RecordingLifecycle(office, self.engine, self.recordings_place)
         self.processors = ProcessorLifecycle(office, self.engine, self.rooms, self.streamers, self.recordings)
         self.participants = Participants(office, self.rooms, self.processors, self.engine)
         if self.cluster:
@@ -176,7 +176,7 @@ class Service:
 
     def _local_engine(self) -> LocalEngine:
         folder = self.settings.spool or self.settings.data / "spool"
-        recorder = Recorder(self.bucket, folder, self.settings.spool_limit)
+        recorder = Recorder(self.recordings_place, folder, self.settings.spool_limit)
         return LocalEngine(self.streams, self.outbound, self.settings, recorder)
 
     def _present(self) -> dict[str, Counter[str]]:

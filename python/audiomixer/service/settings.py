@@ -129,6 +129,7 @@ class Settings(BaseSettings):
     max_player_streamers: int = Field(1000, ge=0, description="not ended, at once")
     max_rooms: int = Field(1000, ge=0, description="in progress at once")
     max_participants: int = Field(2000, ge=0, description="in all rooms together")
+    max_recordings: int = Field(100, ge=0, description="being made at once")
     max_listeners: int = Field(2000, ge=0, description="by WebRTC, of all streams together")
     requests_per_second: float = Field(
         50, gt=0, description="from one address, over time; bursts may be ten times that"

@@ -3,6 +3,7 @@
 const EVERY = 500; // ms between two looks
 const KEPT_OUT = 4; // looks after which to look again who is kept out
 const RECORDINGS = 2; // looks after which to look again what is recorded
+const RECORDED = 'Recordings?Status=recording';
 const FLOOR = -60; // dBFS at the low end of meters
 const HOLD = 2000; // ms for which a peak is held
 const OWN = 1500; // ms for which a strip shows what was set here, and not what the server said meanwhile
@@ -275,11 +276,12 @@ function showRecordings(recordings) {
 /** Begins to record, or ceases to. */
 function record() {
   const button = find('#record');
+  if (button.disabled) return;
   button.disabled = true;
   act(async () => {
     if (recording) await ask(`Recordings/${recording.sid}`, { Status: 'stopped' });
     else await ask('Recordings', { Format: 'm4a' });
-    showRecordings((await ask('Recordings')).recordings);
+    showRecordings((await ask(RECORDED)).recordings);
   }).finally(() => { button.disabled = false; });
 }
 
@@ -293,7 +295,7 @@ let looks = 0;
 
 async function look() {
   const [{ participants }, { sources }, levels, recordings] = await Promise.all([
-    ask('Participants?Status=connected&PageSize=200'), ask('Sources'), ask('Levels'), looks % RECORDINGS === 0 && ask('Recordings'),
+    ask('Participants?Status=connected&PageSize=200'), ask('Sources'), ask('Levels'), looks % RECORDINGS === 0 && ask(RECORDED).catch(() => null),
   ]);
   showParticipants(participants);
   showLevels(levels);
@@ -348,7 +350,7 @@ addEventListener('keydown', (event) => {
   if (/^[1-9]$/.test(event.key) && all[event.key - 1]) {
     choose(all[event.key - 1]);
     find('.fader', chosen.node).focus();
-  } else if (event.key.toLowerCase() === 'r' && !find('#record').hidden) {
+  } else if (event.key.toLowerCase() === 'r' && !event.repeat && !find('#record').hidden) {
     record();
   } else if (chosen && event.key.toLowerCase() === 'm') {
     chosen.mute();

@@ -298,6 +298,11 @@ class Cluster:
         for member in there:
             for sid, state in (member.report.recordings if member.report else {}).items():
                 states[sid] = states[sid].plus(state) if sid in states else state
+        for member in self._members.values():
+            if member.status == "lost":
+                # It may come back, with what it has.
+                for sid in member.recordings.difference(states):
+                    states[sid] = RecordingState(problem="its worker is lost")
         return states
 
     async def acknowledge(self, keys: Collection[str]) -> None:

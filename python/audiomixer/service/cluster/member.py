@@ -44,6 +44,8 @@ class Member:
     """Jobs that it has been given, and may not be at yet, and since when."""
     progress: dict[str, Progress] = field(default_factory=dict)
     report: Report | None = None
+    recordings: frozenset[str] = frozenset()
+    """Those that anything was left of here, when it told last."""
     number: int = 0
     """Of the last happening that is known."""
     heard: float = 0.0
@@ -101,6 +103,7 @@ class Member:
         self.report, self.number = report, report.number
         self.heard = clock()
         self.progress = dict(report.progress)
+        self.recordings = frozenset(report.recordings)
         if report.load.ticks != self._rounds[0] or not (report.rooms or report.progress):
             self._rounds = (report.load.ticks, self.heard)
         for sid in set(self.starting).intersection(report.progress):

@@ -31,7 +31,7 @@ from audiomixer.service.jobs import Job, Progress, RecordingOrder
 from audiomixer.service.local_engine import LocalEngine
 from audiomixer.service.outbound import Outbound
 from audiomixer.service.playing import Opener
-from audiomixer.service.recorder import Recorder, bucket_of
+from audiomixer.service.recorder import Recorder, place_of
 from audiomixer.service.resources.checkpoints import RESERVE
 from audiomixer.service.settings import Settings
 from audiomixer.service.streams import Streams
@@ -117,7 +117,8 @@ class Worker:
         self._rooms = LocalRooms(self._ice, _Door(self._journal))
         self._streams = Streams(self._rooms, max_listeners=self._settings.max_listeners)
         outbound = Outbound(self._settings.allowed_networks)
-        recorder = Recorder(bucket_of(self._settings.recordings), _spool_of(self._settings), self._settings.spool_limit)
+        place = place_of(self._settings.recordings) if self._settings.recordings else None
+        recorder = Recorder(place, _spool_of(self._settings), self._settings.spool_limit)
         self._engine = LocalEngine(self._streams, outbound, self._settings, recorder)
         await self._engine.open()
         self._engine.on_room_event = self._told
@@ -262,7 +263,8 @@ def worker_settings(settings: Settings, *, one_machine: bool) -> dict[str, Any]:
     """
     fields = settings.model_dump(mode="json", exclude=set(_KEPT))
     if "://" not in settings.recordings:
-        fields["recordings"] = str(Path(settings.recordings).absolute())
+        is_given = one_machine or settings.recordings != str(settings.data / "recordings")
+        fields["recordings"] = str(Path(settings.recordings).absolute()) if is_given else ""
     if one_machine:
         fields["spool"] = str((settings.spool or settings.data / "spool").absolute())
     if not one_machine:

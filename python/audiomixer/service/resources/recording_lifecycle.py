@@ -1,9 +1,10 @@
 """Recordings as resources: made until they are stopped or their MediaProcessor ends, then on their way, then there."""
 
 import asyncio
+import contextlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -11,13 +12,14 @@ from typing import Final
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from audiomixer.outputs.base import OutputError
+from audiomixer.outputs.base import OutputError, explain
 from audiomixer.outputs.bucket import Bucket
+from audiomixer.outputs.folder import Folder
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.jobs import AwayError, Engine, Layout, RecordingOrder, RecordingState, StoredFile
 from audiomixer.service.recorder import RECORDING
 from audiomixer.service.resources import lives
-from audiomixer.service.resources.lifecycles import Office, make_sid
+from audiomixer.service.resources.lifecycles import Office, check_room_for_more, make_sid
 from audiomixer.service.resources.store import (
     MediaProcessor,
     Recording,
@@ -31,6 +33,8 @@ _LOOK: Final = 1.0
 """Seconds between two looks at how far recordings are."""
 _SETTLED: Final = 4.0
 """Seconds after the end of a recording after which nothing of it that is anywhere is overlooked."""
+_LONGEST_FOLDER: Final = 120
+"""Bytes of a room's name in those of its files."""
 _AT_ONCE: Final = 20
 """Recordings of one MediaProcessor that are being made."""
 
@@ -55,13 +59,13 @@ class RecordingLifecycle:
     Args:
         office: Where account is kept.
         engine: What records.
-        bucket: Where recordings go.
+        store: Where recordings go.
     """
 
-    def __init__(self, office: Office, engine: Engine, bucket: Bucket) -> None:
+    def __init__(self, office: Office, engine: Engine, store: Bucket | Folder) -> None:
         self._office = office
         self._engine = engine
-        self.bucket = bucket
+        self.store = store
         self._open: set[str] = set()
         """Those of which something has yet to come."""
         self._missing: dict[str, float] = {}
@@ -94,6 +98,8 @@ class RecordingLifecycle:
                 raise ApiError(409, f"MediaProcessor: expected one that has not ended, {stored.sid} has")
             if len(_running(session, stored.sid)) >= _AT_ONCE:
                 raise ApiError(429, f"expected at most {_AT_ONCE} recordings of a MediaProcessor at once")
+            most = self._office.settings.max_recordings
+            check_room_for_more(session, Recording, most, Recording.status == lives.RECORDING.begins)
             room = session.get(Room, stored.room_sid) if stored.room_sid else None
             recording = Recording(
                 sid=sid,
@@ -155,9 +161,9 @@ class RecordingLifecycle:
 
         try:
             for key in await self._office.store.run(keys):
-                await self.bucket.delete(key)
-        except OutputError as error:
-            raise ApiError(503, f"Recording: {error}") from error
+                await self.store.delete(key)
+        except (OutputError, OSError) as error:
+            raise ApiError(503, f"Recording: {explain(error)}") from error
 
         def forget(session: Session) -> None:
             session.execute(delete(RecordingFile).where(RecordingFile.recording_sid == sid))
@@ -189,13 +195,17 @@ class RecordingLifecycle:
         states = self._engine.recordings()
         if states is None or not (states or self._open):
             return
+        await self._end_strays({sid for sid, state in states.items() if state.running})
         told = {sid for sid, state in states.items() if state.stored or state.failed}
         self._missing = {sid: self._missing.get(sid, now()) for sid in self._open.difference(states)}
         gone = {sid for sid, since in self._missing.items() if now() - since > _SETTLED}
         if not (told or gone):
             return
 
+        orphans: list[str] = []
+
         def work(session: Session) -> tuple[list[Recording], list[Recording]]:
+            orphans.extend(self._orphans(session, states))
             lost = [recording for sid in told if (recording := self._take(session, sid, states[sid]))]
             return lost, [recording for sid in gone if (recording := self._conclude(session, sid))]
 
@@ -207,9 +217,28 @@ class RecordingLifecycle:
             await self._engine.finish(recording.processor_sid, recording.sid)
         for recording in stalled:
             await self._go_on(recording)
+        for key in orphans:
+            with contextlib.suppress(OutputError, OSError):
+                await self.store.delete(key)
         keys = [file.key for state in states.values() for file in state.stored]
         if keys:
             await self._engine.acknowledge(keys)
+
+    async def _end_strays(self, running: set[str]) -> None:
+        """Ends what is recorded and should not be: whoever was told to end it did not hear, or had not begun."""
+        if not running:
+            return
+        rows = select(Recording.sid, Recording.processor_sid).where(
+            Recording.sid.in_(running), Recording.status != lives.RECORDING.begins
+        )
+        for sid, processor in await self._office.store.run(lambda session: session.execute(rows).all()):
+            await self._engine.finish(processor, sid)
+
+    def _orphans(self, session: Session, states: Mapping[str, RecordingState]) -> list[str]:
+        """Files that are stored of recordings that have been deleted meanwhile."""
+        stored = [sid for sid, state in states.items() if state.stored]
+        there = set(session.scalars(select(Recording.sid).where(Recording.sid.in_(stored))))
+        return [file.key for sid in stored if sid not in there for file in states[sid].stored]
 
     async def _go_on(self, recording: Recording) -> None:
         """Begins again with one that should be made, and is not: the spool may have been full when it had to go on."""
@@ -247,6 +276,9 @@ class RecordingLifecycle:
             )
         )
         recording.updated = now()
+        if recording.status == "failed":
+            # What was given up for lost is here.
+            recording.status, recording.error = "completed", None
         self._tell(
             session,
             recording,
@@ -310,5 +342,7 @@ def _running(session: Session, processor: str) -> Sequence[Recording]:
 
 def _key(room: str, when: float, sid: str) -> str:
     """What the files of a recording begin with: `ROOM/20261201T101500Z-KV…`, less what stores have no names for."""
-    folder = re.sub(r"[^\w .-]", "_", room).lstrip(".") or "_"
+    folder = (
+        re.sub(r"[^\w .-]", "_", room).lstrip(".").encode()[:_LONGEST_FOLDER].decode(errors="ignore").rstrip() or "_"
+    )
     return f"{folder}/{datetime.fromtimestamp(when, UTC):%Y%m%dT%H%M%SZ}-{sid}"

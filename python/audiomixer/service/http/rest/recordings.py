@@ -6,12 +6,13 @@ import fastapi
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session, defer
 
 from audiomixer.audio.survey import draw
 from audiomixer.clock.tasks import blocking
 from audiomixer.outputs.base import OutputError
+from audiomixer.outputs.bucket import Bucket
 from audiomixer.rooms.names import check_identity
 from audiomixer.service.http.errors import ApiError
 from audiomixer.service.http.rest.common import (
@@ -32,7 +33,7 @@ from audiomixer.service.http.rest.common import (
 from audiomixer.service.http.rest.hosts import AuthenticatedHost
 from audiomixer.service.http.rest.media_processors import Found as FoundProcessor
 from audiomixer.service.http.rest.rooms import Found as FoundRoom
-from audiomixer.service.jobs import Layout
+from audiomixer.service.jobs import Layout, RecordingState
 from audiomixer.service.recorder import RECORDING
 from audiomixer.service.resources import lives
 from audiomixer.service.resources.recording_lifecycle import Wanted
@@ -41,6 +42,8 @@ from audiomixer.service.service import Service
 
 router = APIRouter(tags=["Recordings"], responses=ERRORS, dependencies=[Authenticated])
 host_router = APIRouter(tags=["Rooms"], responses=ERRORS, dependencies=[AuthenticatedHost])
+
+Status = Literal["recording", "processing", "completed", "failed"]
 
 _SIGNED: Final = 3600
 """Seconds for which the URL of a file in a bucket is good."""
@@ -68,7 +71,7 @@ class Resource(BaseModel):
     sid: str
     media_processor_sid: str
     room_sid: str | None
-    status: Literal["recording", "processing", "completed", "failed"]
+    status: Status
     date_created: str
     date_updated: str
     date_ended: str | None
@@ -91,8 +94,8 @@ class Listing(BaseModel):
     recordings: list[Resource]
 
 
-class Create(Form):
-    """What shall be recorded."""
+class CreateOfRoom(Form):
+    """What shall be recorded of a Room."""
 
     format: Annotated[Literal["m4a", "mp3", "ogg", "wav", "mka"], LowerCase] = Field("m4a", alias="Format")
     layout: Annotated[Layout, LowerCase] = Field(
@@ -102,6 +105,11 @@ class Create(Form):
     rotate: int | None = Field(
         None, alias="Rotate", ge=_SHORTEST, le=_LONGEST, description="seconds after which a new file is begun"
     )
+
+
+class Create(CreateOfRoom):
+    """What shall be recorded."""
+
     status_callback: Text | None = Field(None, alias="StatusCallback", description="the MediaProcessor's, if none")
     status_callback_method: Method = Field("POST", alias="StatusCallbackMethod")
 
@@ -120,6 +128,7 @@ class Waveform(BaseModel):
 
 
 Sid = Annotated[str, Path(alias="Sid", description="KV…")]
+Wanting = Annotated[Status | None, LowerCase, Query(alias="Status")]
 Which = Annotated[int, Query(alias="File", ge=0, le=100_000, description="which of the recording's files, from 0")]
 
 
@@ -132,14 +141,14 @@ async def create(
 
 
 @router.get("/MediaProcessors/{Sid}/Recordings", responses=NOT_FOUND)
-async def read_all(request: Request, service: TheService, processor: FoundProcessor) -> Listing:
-    """The recordings there are of a MediaProcessor."""
-    return await _listing(request, service, Recording.processor_sid == processor.sid)
+async def read_all(request: Request, service: TheService, processor: FoundProcessor, status: Wanting = None) -> Listing:
+    """The recordings there are of a MediaProcessor: the newest thousand."""
+    return await _listing(request, service, Recording.processor_sid == processor.sid, status)
 
 
 @host_router.post("/Rooms/{SidOrName}/Recordings", status_code=201, responses=NOT_FOUND)
 async def create_of_room(
-    request: Request, service: TheService, room: FoundRoom, form: Annotated[Create, fastapi.Form()]
+    request: Request, service: TheService, room: FoundRoom, form: Annotated[CreateOfRoom, fastapi.Form()]
 ) -> Resource:
     """Records a Room, by the MediaProcessor that has mixed it for longest."""
 
@@ -151,13 +160,16 @@ async def create_of_room(
     processor = await service.store.run(find)
     if processor is None:
         raise ApiError(409, "Room: expected one that a MediaProcessor mixes")
-    return await _create(request, service, processor, form)
+    # Callbacks are signed by the account, and go where the account says.
+    recording = await _create(request, service, processor, Create(**form.model_dump()))
+    return _for_host(recording)
 
 
 @host_router.get("/Rooms/{SidOrName}/Recordings", responses=NOT_FOUND)
-async def read_all_of_room(request: Request, service: TheService, room: FoundRoom) -> Listing:
-    """The recordings there are of a Room."""
-    return await _listing(request, service, Recording.room_sid == room.sid)
+async def read_all_of_room(request: Request, service: TheService, room: FoundRoom, status: Wanting = None) -> Listing:
+    """The recordings there are of a Room: the newest thousand."""
+    found = await _listing(request, service, Recording.room_sid == room.sid, status)
+    return Listing(recordings=[_for_host(recording) for recording in found.recordings])
 
 
 @host_router.post("/Rooms/{SidOrName}/Recordings/{Sid}", responses=NOT_FOUND)
@@ -168,7 +180,7 @@ async def update_of_room(
     recording = await _recording(request, service, sid)
     if recording.room_sid != room.sid:
         raise not_found(request)
-    return await update(request, service, recording, form)
+    return _for_host(await update(request, service, recording, form))
 
 
 async def _recording(request: Request, service: TheService, sid: Sid) -> Recording:
@@ -222,12 +234,13 @@ FoundFile = Annotated[RecordingFile, Depends(_file)]
 @router.get("/Recordings/{Sid}/Media", responses=NOT_FOUND | {200: {"content": {"audio/*": {}}}, 307: {}})
 async def media(request: Request, service: TheService, file: FoundFile) -> Response:
     """What is in a file: itself, ranges too, or the way to it, which is good for an hour."""
-    path = service.bucket.path(file.key)
-    if path is None:
+    store = service.recordings_place
+    if isinstance(store, Bucket):
         try:
-            return RedirectResponse(await service.bucket.sign(file.key, _SIGNED))
+            return RedirectResponse(await store.sign(file.key, _SIGNED))
         except OutputError as error:
             raise ApiError(503, f"Recording: {error}") from error
+    path = store.path(file.key)
     if not await blocking(path.is_file):
         raise not_found(request)
     return FileResponse(path, filename=path.name, headers={"X-Content-Type-Options": "nosniff"})
@@ -270,8 +283,10 @@ async def _create(request: Request, service: Service, processor: MediaProcessor,
     return (await _resources(request, service, [recording]))[0]
 
 
-async def _listing(request: Request, service: Service, of: object) -> Listing:
-    rows = select(Recording).where(of).order_by(Recording.created.desc()).limit(_MOST)  # type: ignore[arg-type]
+async def _listing(request: Request, service: Service, of: ColumnElement[bool], status: Status | None) -> Listing:
+    rows = select(Recording).where(of).order_by(Recording.created.desc()).limit(_MOST)
+    if status:
+        rows = rows.where(Recording.status == status)
     found = await service.store.run(lambda session: list(session.scalars(rows)))
     return Listing(recordings=await _resources(request, service, found))
 
@@ -279,16 +294,28 @@ async def _listing(request: Request, service: Service, of: object) -> Listing:
 async def _resources(request: Request, service: Service, recordings: list[Recording]) -> list[Resource]:
     sids = [recording.sid for recording in recordings]
     rows = select(RecordingFile).where(RecordingFile.recording_sid.in_(sids)).order_by(RecordingFile.id)
+    rows = rows.options(defer(RecordingFile.outline))
     files: dict[str, list[RecordingFile]] = {sid: [] for sid in sids}
     for file in await service.store.run(lambda session: list(session.scalars(rows))):
         files[file.recording_sid].append(file)
-    return [_resource(request, service, recording, files[recording.sid]) for recording in recordings]
+    states = service.engine.recordings() or {}
+    return [
+        _resource(request, service, recording, files[recording.sid], states.get(recording.sid))
+        for recording in recordings
+    ]
 
 
-def _resource(request: Request, service: Service, row: Recording, files: list[RecordingFile]) -> Resource:
+def _for_host(recording: Resource) -> Resource:
+    """What hosts are told: neither where callbacks go, nor what a store says."""
+    error = "it cannot be stored just now" if recording.error else None
+    return recording.model_copy(update={"status_callback": None, "status_callback_method": None, "error": error})
+
+
+def _resource(
+    request: Request, service: Service, row: Recording, files: list[RecordingFile], state: RecordingState | None
+) -> Resource:
     url = f"{base_url(request)}/v1/Recordings/{row.sid}"
-    state = (service.engine.recordings() or {}).get(row.sid)
-    is_made = row.status == "recording" and state
+    lasted = _seconds(row, files) + (state.seconds if state else 0.0)
     return Resource(
         account_sid=service.settings.account_sid,
         sid=row.sid,
@@ -302,7 +329,7 @@ def _resource(request: Request, service: Service, row: Recording, files: list[Re
         layout=row.layout,  # type: ignore[arg-type]
         identity=row.identity or None,
         rotate=round(row.rotate) if row.rotate else None,
-        duration=round(state.seconds if is_made and state else _seconds(row, files), 3),
+        duration=round(lasted, 3),
         size=sum(file.size for file in files) + (state.size if state else 0),
         files=[
             File(
