@@ -54,7 +54,7 @@ async def test_a_listener_hears_and_is_told(service: Service, stack: str, tmp_pa
     publishing = asyncio.create_task(_speak(alice))
     written = tmp_path / "heard.packets"
     more = [] if stack == "webrtcbin" else ["--opus", str(written)]
-    told = await STACKS[stack]().run("listen", f"{service.url}/whep/{stream.sid}", *more, seconds=3)
+    told = await STACKS[stack]().run("listen", f"{service.url}/whep/{stream.sid}", *more, seconds=5)
     publishing.cancel()
     assert told["connected"], told
     assert told["received"] > 100

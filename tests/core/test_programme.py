@@ -56,7 +56,7 @@ def test_it_is_measured_as_others_do_and_left_alone_without_a_target(tmp_path: P
     mixer, other = Mixer(), Mixer()
     assert mixer.loudness is None
     mixer.measure_loudness()
-    assert mixer.loudness == (-np.inf, -np.inf, -np.inf, 0)
+    assert mixer.loudness == (-np.inf, -np.inf, -np.inf, 0, 0)
     tone = sine(1000, 10 ** (-20 / 20), 5)
     out = mixed(mixer, tone)
     assert np.array_equal(out, mixed(other, tone))

@@ -230,4 +230,4 @@ def test_a_job_is_plain_values() -> None:
     """So that it can be sent elsewhere."""
     job = Job("ZX1", "local:lounge", "mixer", ("VJ1",), 128)
     again = json.loads(json.dumps(asdict(job)))
-    assert Job(**again | {name: tuple(again[name]) for name in ("outputs", "exclude")}) == job
+    assert Job(**again | {name: tuple(again[name]) for name in ("outputs", "exclude", "recordings")}) == job

@@ -125,7 +125,7 @@ async def test_music_is_paused_moved_turned_down_and_ended(api: Api, files: str)
     assert (await identities(api, streamer))["música"] < 10
     moved = await api.post(url, 200, Status="playing", Position=0.5)
     assert (moved["status"], moved["position"]) == ("playing", 0.5)
-    assert (await api.post(url, 200, Position=7.25))["position"] == 0.25, "it goes round"
+    assert (await api.post(url, 200, Position=7.25))["position"] == pytest.approx(0.25, abs=0.2), "it goes round"
     await api.post(url, 200, Gain=-20)
     await asyncio.sleep(0.2)
     assert (await identities(api, streamer))["música"] == pytest.approx(loud / 10, rel=0.1)
