@@ -1,10 +1,9 @@
 """Recordings as resources: made until they are stopped or their MediaProcessor ends, then on their way, then there."""
 
 import asyncio
-import contextlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -202,10 +201,7 @@ class RecordingLifecycle:
         if not (told or gone):
             return
 
-        orphans: list[str] = []
-
         def work(session: Session) -> tuple[list[Recording], list[Recording]]:
-            orphans.extend(self._orphans(session, states))
             lost = [recording for sid in told if (recording := self._take(session, sid, states[sid]))]
             return lost, [recording for sid in gone if (recording := self._conclude(session, sid))]
 
@@ -217,9 +213,6 @@ class RecordingLifecycle:
             await self._engine.finish(recording.processor_sid, recording.sid)
         for recording in stalled:
             await self._go_on(recording)
-        for key in orphans:
-            with contextlib.suppress(OutputError, OSError):
-                await self.store.delete(key)
         keys = [file.key for state in states.values() for file in state.stored]
         if keys:
             await self._engine.acknowledge(keys)
@@ -234,12 +227,6 @@ class RecordingLifecycle:
         for sid, processor in await self._office.store.run(lambda session: session.execute(rows).all()):
             await self._engine.finish(processor, sid)
 
-    def _orphans(self, session: Session, states: Mapping[str, RecordingState]) -> list[str]:
-        """Files that are stored of recordings that have been deleted meanwhile."""
-        stored = [sid for sid, state in states.items() if state.stored]
-        there = set(session.scalars(select(Recording.sid).where(Recording.sid.in_(stored))))
-        return [file.key for sid in stored if sid not in there for file in states[sid].stored]
-
     async def _go_on(self, recording: Recording) -> None:
         """Begins again with one that should be made, and is not: the spool may have been full when it had to go on."""
         if recording.processor_sid in self._engine.progress():
@@ -252,6 +239,8 @@ class RecordingLifecycle:
         """Notes files that are stored; gives the recording if it has failed, and has to be ended."""
         recording = session.get(Recording, sid)
         if recording is None:
+            # Of another database, or deleted meanwhile. Nothing that is stored is deleted unasked.
+            _log.warning("stored, and not on account", extra={"sid": sid})
             return None
         known = set(session.scalars(select(RecordingFile.key).where(RecordingFile.recording_sid == sid)))
         for file in state.stored:
